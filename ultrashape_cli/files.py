@@ -1,0 +1,75 @@
+"""Atomic writes: a reader sees the old file or the new one, never half. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ultrashape_cli.errors import DiskError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically."""
+    # File names may hold bytes that are no UTF-8; escaped, they come back as they were.
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+
+
+def read_json(path: Path) -> Any:
+    """Returns the parsed file, or None where it is absent or not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Calls `write(file)` on a temporary neighbour, then renames it to `path`.
+
+    Raises:
+        DiskError: The disk is full or read-only; nothing is left behind.
+    """
+    with temporary_path(path) as temporary, temporary.open("wb") as file:
+        write(file)
+
+
+@contextmanager
+def temporary_path(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path` that is renamed to it on success and removed on failure."""
+    # The suffix stays last because mesh and image writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns full, read-only and forbidden storage below `path` into a DiskError."""
+    reasons = {
+        errno.ENOSPC: ("no space left on device", "free some space or choose another `--out`"),
+        errno.EDQUOT: ("disk quota exceeded", "free some space or choose another `--out`"),
+        errno.EROFS: ("the file system is read-only", "choose another `--out`"),
+        errno.EACCES: ("permission denied", "choose another `--out`"),
+        errno.EPERM: ("operation not permitted", "choose another `--out`"),
+        errno.ENOTDIR: ("a parent is a file, not a folder", "choose another `--out`"),
+        errno.EEXIST: ("a file is in the place of a folder", "choose another `--out`"),
+        errno.EFBIG: ("the file system's size limit is reached", "choose another `--out`"),
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        reason, hint = reasons[error.errno]
+        raise DiskError(f"cannot write `{path}`: {reason}", hint=hint) from error
