@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: meshes, distances, samples, isosurfaces. No config, no printing."""
