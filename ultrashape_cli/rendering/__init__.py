@@ -1,0 +1,1 @@
+"""Reference views of a mesh."""
