@@ -1,0 +1,1 @@
+"""The on-disk dataset and the steps that make it."""

@@ -1,0 +1,1 @@
+"""Rectified flow: the objective and the samplers."""

@@ -1,0 +1,1 @@
+"""Coarse mesh and image to refined mesh."""

@@ -1,0 +1,1 @@
+"""The three networks, their parameters and their weights."""

@@ -1,0 +1,272 @@
+"""The refinement diffusion transformer: noisy latents at voxels, an image -> velocity.
+
+Legend: B batch, M latents, C in channels, W width, L context tokens, D channels of one head,
+X context channels, T = M + 1 tokens with the time token first, R routed blocks, E experts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ultrashape_cli.models.attention import (
+    NORM_EPS,
+    AttentionLayer,
+    Mlp,
+    RMSNorm,
+    attention,
+    key_lengths,
+    merge_heads,
+)
+from ultrashape_cli.models.embeddings import (
+    apply_rope,
+    check_rope_head_dim,
+    rope_3d,
+    timestep_embedding,
+)
+from ultrashape_cli.models.moe import MoEFeedForward, Routed
+
+MLP_RATIO = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiTParams:
+    """Sizes of the diffusion transformer; the defaults are those of the released weights."""
+
+    in_channels: int = 64
+    width: int = 2048
+    context_channels: int = 1024
+    depth: int = 21
+    num_heads: int = 16
+    num_moe_layers: int = 6
+    """the last blocks, with routed feed-forwards"""
+    num_experts: int = 8
+    moe_top_k: int = 2
+    voxel_resolution: int = 128
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.num_heads} heads")
+        check_rope_head_dim(self.width // self.num_heads)
+        if not 0 <= self.num_moe_layers <= self.depth:
+            raise ValueError(f"num_moe_layers {self.num_moe_layers} is not in 0..{self.depth}")
+        if self.moe_top_k > self.num_experts:
+            raise ValueError(f"moe_top_k {self.moe_top_k} exceeds {self.num_experts} experts")
+
+
+class DiTOutput(NamedTuple):
+    """What the network returns; add `aux_losses.sum()` to a training loss."""
+
+    velocity: Tensor  # [B, M, C]
+    aux_losses: Tensor  # [R] load-balancing loss of each routed block, weighted
+    expert_load: Tensor  # [R, E] tokens given to each expert, integers
+
+
+class _SelfAttention(AttentionLayer):
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__(num_heads)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
+        self.q_norm = RMSNorm(width // num_heads)
+        self.k_norm = RMSNorm(width // num_heads)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # [B, T, W]
+        # The released weights read heads across the concatenation of q, k and v outputs: head 0
+        # takes its q, k and v all from the first 3 * D channels.
+        qkv = torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
+        q, k, v = qkv.unflatten(-1, (self.num_heads, 3, -1)).transpose(1, 2).unbind(3)
+        q = apply_rope(self.q_norm(q), cos, sin).to(v.dtype)
+        k = apply_rope(self.k_norm(k), cos, sin).to(v.dtype)
+        return self.out_proj(merge_heads(attention(q, k, v, backend=self.backend)))
+
+
+class _CrossAttention(AttentionLayer):
+    def __init__(self, width: int, context_channels: int, num_heads: int) -> None:
+        super().__init__(num_heads)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_channels, width, bias=False)
+        self.to_v = nn.Linear(context_channels, width, bias=False)
+        self.q_norm = RMSNorm(width // num_heads)
+        self.k_norm = RMSNorm(width // num_heads)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self,
+        x: Tensor,  # [B, T, W]
+        context: Tensor | None,  # [B, L, X]
+        lengths: tuple[int, ...] | None,
+    ) -> Tensor:  # [B, T, W], or [1, 1, W] without context
+        if context is None:
+            # A context of zeros has zero values (no bias), so attention returns zeros.
+            return self.out_proj(x.new_zeros(1, 1, x.shape[-1]))
+        q = self.to_q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        # As in self-attention, heads are read across the concatenation of k and v outputs.
+        kv = torch.cat([self.to_k(context), self.to_v(context)], dim=-1)
+        k, v = kv.unflatten(-1, (self.num_heads, 2, -1)).transpose(1, 2).unbind(3)
+        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        return self.out_proj(merge_heads(attention(q, k, v, lengths=lengths, backend=self.backend)))
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, cross-attention and a feed-forward, with an optional skip input."""
+
+    def __init__(self, params: DiTParams, *, skip: bool, routed: bool) -> None:
+        super().__init__()
+        width, heads = params.width, params.num_heads
+        if skip:
+            self.skip_linear = nn.Linear(2 * width, width)
+            self.skip_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.has_skip = skip
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn1 = _SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attn2 = _CrossAttention(width, params.context_channels, heads)
+        self.norm3 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.routed = routed
+        if routed:
+            self.moe = MoEFeedForward(
+                width, MLP_RATIO * width, params.num_experts, params.moe_top_k
+            )
+        else:
+            self.mlp = Mlp(width, MLP_RATIO * width)
+
+    def forward(
+        self,
+        x: Tensor,  # [B, T, W]
+        skip: Tensor | None,  # [B, T, W]
+        rope: tuple[Tensor, Tensor],  # two [B, T, D]
+        context: Tensor | None,  # [B, L, X]
+        lengths: tuple[int, ...] | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # x, auxiliary loss, expert load
+        """Apply the block; loss and load are None without routing."""
+        if self.has_skip:
+            assert skip is not None
+            x = self.skip_norm(self.skip_linear(torch.cat([skip, x], dim=-1)))
+        x = x + self.attn1(self.norm1(x), *rope)
+        x = x + self.attn2(self.norm2(x), context, lengths)
+        if not self.routed:
+            return x + self.mlp(self.norm3(x)), None, None
+        out: Routed = self.moe(self.norm3(x))
+        return x + out.hidden, out.aux_loss, out.load
+
+
+class _TimeEmbedder(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.mlp = nn.Sequential(
+            nn.Linear(width, MLP_RATIO * width), nn.GELU(), nn.Linear(MLP_RATIO * width, width)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:  # [B] -> [B, 1, W]
+        embedded = timestep_embedding(t, self.width)
+        return self.mlp(embedded.to(next(self.mlp.parameters()).dtype))[:, None]
+
+
+class _FinalLayer(nn.Module):
+    def __init__(self, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, eps=NORM_EPS)
+        self.linear = nn.Linear(width, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, T, W] -> [B, M, C]
+        x = self.norm_final(x)[:, 1:]
+        return self.linear(x.to(self.linear.weight.dtype))
+
+
+class RefineDiT(nn.Module):
+    """Predicts the velocity data - noise of latents that sit at voxels.
+
+    `checkpoint_blocks` recomputes the first so many blocks in the backward (True: all of them).
+    """
+
+    def __init__(self, params: DiTParams, *, checkpoint_blocks: int | bool = 0) -> None:
+        super().__init__()
+        self.params = params
+        self.checkpoint_blocks = checkpoint_blocks
+        self.x_embedder = nn.Linear(params.in_channels, params.width)
+        self.t_embedder = _TimeEmbedder(params.width)
+        first_skip = params.depth // 2 + 1
+        first_routed = params.depth - params.num_moe_layers
+        self.blocks = nn.ModuleList(
+            DiTBlock(params, skip=index >= first_skip, routed=index >= first_routed)
+            for index in range(params.depth)
+        )
+        self.final_layer = _FinalLayer(params.width, params.in_channels)
+
+    def forward(
+        self,
+        x: Tensor,  # [B, M, C]
+        t: Tensor,  # [B] in [0, 1]: 0 noise, 1 data
+        context: Tensor | None,  # [B, L, X]; None is the unconditional input
+        voxel_indices: Tensor,  # [B, M, 3] integers
+        context_lengths: Sequence[int] | Tensor | None = None,
+    ) -> DiTOutput:
+        """Return the velocity, the auxiliary losses and the expert loads.
+
+        `context_lengths` counts the valid tokens of each sample, which come first; without it
+        all are valid. None as context equals a context of zeros, without its cost; to_q, to_k
+        and to_v of the cross-attention then get no gradient.
+        """
+        self._check(x, t, context, voxel_indices)
+        lengths = None if context is None else key_lengths(context_lengths, context.shape[1])
+        cos, sin = rope_3d(voxel_indices, self.params.width // self.params.num_heads)
+        rope = F.pad(cos, (0, 0, 1, 0), value=1.0), F.pad(sin, (0, 0, 1, 0))
+        dtype = self.x_embedder.weight.dtype
+        x = torch.cat([self.t_embedder(t), self.x_embedder(x.to(dtype))], dim=1)
+        if context is not None:
+            context = context.to(dtype)
+
+        skips: list[Tensor] = []
+        losses, loads = [x.new_zeros(0, dtype=torch.float32)], []
+        for index, block in enumerate(self.blocks):
+            skip = skips.pop() if block.has_skip else None
+            x, loss, load = self._run(index, block, x, skip, rope, context, lengths)
+            if index < self.params.depth // 2:
+                skips.append(x)
+            if loss is not None:
+                losses.append(loss[None])
+                loads.append(load)
+        experts = (0, self.params.num_experts)
+        expert_load = torch.stack(loads) if loads else x.new_zeros(experts, dtype=torch.long)
+        return DiTOutput(self.final_layer(x), torch.cat(losses), expert_load)
+
+    def _run(self, index: int, block: nn.Module, *args: object) -> tuple:
+        every = self.checkpoint_blocks is True
+        if torch.is_grad_enabled() and (every or index < self.checkpoint_blocks):
+            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+        return block(*args)
+
+    def _check(self, x: Tensor, t: Tensor, context: Tensor | None, voxel_indices: Tensor) -> None:
+        params = self.params
+        if x.ndim != 3 or x.shape[2] != params.in_channels:
+            raise ValueError(f"latents must be [B, M, {params.in_channels}], got {[*x.shape]}")
+        if voxel_indices.shape != (*x.shape[:2], 3):
+            raise ValueError(
+                f"voxel indices must be {[*x.shape[:2], 3]}, got {[*voxel_indices.shape]}"
+            )
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t must be [{x.shape[0]}], got {[*t.shape]}")
+        if context is not None and (
+            context.ndim != 3
+            or context.shape[0] != x.shape[0]
+            or context.shape[2] != params.context_channels
+        ):
+            raise ValueError(
+                f"context must be [{x.shape[0]}, L, {params.context_channels}], "
+                f"got {[*context.shape]}"
+            )
+        # Reading the values would stop an accelerator's queue, so only CPU tensors are checked.
+        if voxel_indices.device.type == "cpu" and voxel_indices.numel():
+            low, high = voxel_indices.aminmax()
+            if low < 0 or high >= params.voxel_resolution:
+                raise ValueError(
+                    f"voxel indices must lie in 0..{params.voxel_resolution - 1}, "
+                    f"got {int(low)}..{int(high)}"
+                )
