@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ultrashape_cli.errors import DependencyError, MeshError
 from ultrashape_cli.files import temporary_path
+from ultrashape_cli.geometry.optional import load_optional, missing_reason
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".gltf", ".off", ".3mf")
 MAX_FILE_BYTES = 4 * 2**30
@@ -249,11 +250,10 @@ def _read(path: Path, suffix: str) -> Mesh:
 
 def _read_with_pymeshlab(path: Path) -> Mesh | None:
     """Read a PLY whose faces trimesh does not understand, such as triangle strips."""
-    try:
-        import pymeshlab
-    except (ImportError, OSError):
+    if missing_reason("pymeshlab") is not None:
         return None
-    meshes = pymeshlab.MeshSet()
+    pymeshlab = load_optional("pymeshlab")
+    meshes = pymeshlab.MeshSet(verbose=False)
     meshes.load_new_mesh(str(path))
     current = meshes.current_mesh()
     return Mesh.from_arrays(current.vertex_matrix(), current.face_matrix())

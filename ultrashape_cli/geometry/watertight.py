@@ -11,8 +11,10 @@ from ultrashape_cli.geometry.caps import cap_holes
 from ultrashape_cli.geometry.check import Topology, topology
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh, weld
+from ultrashape_cli.geometry.optional import missing_reason
 from ultrashape_cli.geometry.orient import orient_outward
 from ultrashape_cli.geometry.remesh import remesh
+from ultrashape_cli.geometry.repair import repair_manifold
 from ultrashape_cli.geometry.surface import sample_faces
 
 # Surface that may lie inside the solid, as part of the area, before a closed mesh is rebuilt.
@@ -24,6 +26,7 @@ _HIDDEN_OFFSET = 1e-5
 _HIDDEN_SAMPLES = 20_000
 
 Rung = Literal["keep", "repair", "remesh"]
+Figures = dict[str, float | int | bool | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Watertight:
 
     mesh: Mesh
     rung: Rung
-    measurements: dict[str, float | int | bool]
+    measurements: Figures
 
 
 def make_watertight(mesh: Mesh, resolution: int = 512) -> Watertight:
@@ -65,7 +68,7 @@ def make_watertight(mesh: Mesh, resolution: int = 512) -> Watertight:
     state = topology(welded)
     figures = _input_figures(state)
     if state.boundary_edges + state.nonmanifold_edges <= MAX_BAD_EDGES * len(welded.faces):
-        repaired = orient_outward(cap_holes(welded).mesh)
+        repaired = _repair(welded, state, figures)
         if _is_solid(repaired, topology(repaired), figures):
             return _finish(repaired, "repair", figures)
     rebuilt, more = remesh(welded, resolution)
@@ -73,6 +76,16 @@ def make_watertight(mesh: Mesh, resolution: int = 512) -> Watertight:
     # A level set has a winding number of 0 or 1 everywhere.
     figures["hidden_share"] = 0.0
     return _finish(rebuilt, "remesh", figures)
+
+
+def _repair(mesh: Mesh, state: Topology, figures: Figures) -> Mesh:
+    if state.nonmanifold_edges:
+        missing = missing_reason("pymeshlab")
+        if missing is None:
+            mesh = repair_manifold(mesh)
+        else:
+            figures["missing"] = missing
+    return orient_outward(cap_holes(mesh).mesh)
 
 
 def hidden_share(mesh: Mesh, seed: int = 0) -> float:
@@ -83,7 +96,7 @@ def hidden_share(mesh: Mesh, seed: int = 0) -> float:
     return float(DistanceField(mesh).contains(points + offset * normals).mean())
 
 
-def _input_figures(state: Topology) -> dict[str, float | int | bool]:
+def _input_figures(state: Topology) -> Figures:
     return {
         "input_boundary_edges": state.boundary_edges,
         "input_nonmanifold_edges": state.nonmanifold_edges,
@@ -92,17 +105,17 @@ def _input_figures(state: Topology) -> dict[str, float | int | bool]:
     }
 
 
-def _is_solid(mesh: Mesh, state: Topology, figures: dict[str, float | int | bool]) -> bool:
+def _is_solid(mesh: Mesh, state: Topology, figures: Figures) -> bool:
     """Return whether a mesh can be used as it is, and record what was hidden."""
     # Volumes at rounding level: a sheet whose two sides coincide.
     flat = 1e-9 * float(np.prod(np.maximum(mesh.extents, 1e-6 * mesh.extents.max())))
     if not state.watertight or state.volume <= flat:
         return False
-    figures["hidden_share"] = hidden_share(mesh)
-    return figures["hidden_share"] <= MAX_HIDDEN
+    share = figures["hidden_share"] = hidden_share(mesh)
+    return share <= MAX_HIDDEN
 
 
-def _finish(mesh: Mesh, rung: Rung, figures: dict[str, float | int | bool]) -> Watertight:
+def _finish(mesh: Mesh, rung: Rung, figures: Figures) -> Watertight:
     state = topology(mesh)
     if not state.watertight or state.volume <= 0:
         raise MeshError(

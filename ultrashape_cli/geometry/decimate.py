@@ -1,0 +1,52 @@
+"""Fewer faces by quadric edge collapse: open3d is faster, pymeshlab keeps the topology."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.geometry.check import topology
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.geometry.optional import load_optional, missing_reason
+
+
+def decimate(mesh: Mesh, num_faces: int) -> Mesh:
+    """Returns the mesh with at most about `num_faces` faces; a watertight one stays watertight.
+
+    Raises:
+        DependencyError: Neither open3d nor pymeshlab can load.
+    """
+    if len(mesh.faces) <= num_faces:
+        return mesh
+    closed = topology(mesh).watertight
+    if missing_reason("open3d") is None:
+        fewer = _with_open3d(mesh, num_faces)
+        if not closed or topology(fewer).watertight:
+            return fewer
+    elif missing_reason("pymeshlab") is not None:
+        raise DependencyError(
+            "reducing faces needs open3d or pymeshlab, and neither can load",
+            hint=f"{missing_reason('pymeshlab')}",
+        )
+    return _with_pymeshlab(mesh, num_faces)
+
+
+def _with_open3d(mesh: Mesh, num_faces: int) -> Mesh:
+    open3d = load_optional("open3d")
+    dense = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(mesh.vertices),
+        open3d.utility.Vector3iVector(mesh.faces.astype(np.int32)),
+    )
+    fewer = dense.simplify_quadric_decimation(num_faces)
+    return Mesh.from_arrays(np.asarray(fewer.vertices), np.asarray(fewer.triangles))
+
+
+def _with_pymeshlab(mesh: Mesh, num_faces: int) -> Mesh:
+    pymeshlab = load_optional("pymeshlab")
+    meshes = pymeshlab.MeshSet(verbose=False)
+    meshes.add_mesh(pymeshlab.Mesh(mesh.vertices, mesh.faces))
+    meshes.meshing_decimation_quadric_edge_collapse(
+        targetfacenum=num_faces, preservenormal=True, preservetopology=True, qualitythr=1.0
+    )
+    current = meshes.current_mesh()
+    return Mesh.from_arrays(current.vertex_matrix(), current.face_matrix())
