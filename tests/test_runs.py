@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ultrashape_cli.runs import (
+    CHECKPOINT_MANIFEST,
+    STALE_AFTER_S,
+    RunFolder,
+    checkpoint_name,
+    complete_checkpoints,
+    describe_state,
+    find_runs,
+)
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    path = folder / checkpoint_name(step)
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"12345")
+    manifest = {"step": step, "files": {"model.safetensors": {"bytes": 5}}}
+    (path / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest))
+    return path
+
+
+def _dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_status_comes_back_with_pid_and_time(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert run.read_status() == {}
+    run.write_status("running", step=3, steps=9)
+    status = run.read_status()
+    assert (status["state"], status["step"], status["pid"]) == ("running", 3, os.getpid())
+    assert describe_state(status) == "running"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_a_torn_status_reads_as_empty(tmp_path: Path, text: str) -> None:
+    (tmp_path / "status.json").write_text(text)
+    assert RunFolder(tmp_path).read_status() == {}
+
+
+def test_a_run_whose_process_is_gone_is_dead() -> None:
+    status = {"state": "running", "pid": _dead_pid(), "time": time.time()}
+    assert describe_state({**status, "host": os.uname().nodename}) == "dead"
+    assert describe_state(status) == "dead"
+
+
+def test_a_run_whose_process_is_a_zombie_is_dead() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        status = {"state": "running", "pid": process.pid, "time": time.time()}
+        assert describe_state(status) == "dead"
+    finally:
+        process.wait()
+
+
+def test_a_run_on_another_host_is_judged_by_its_age() -> None:
+    status = {"state": "running", "pid": _dead_pid(), "host": "elsewhere", "time": 1000.0}
+    assert describe_state(status, now=1000.0 + STALE_AFTER_S) == "running"
+    assert describe_state(status, now=1001.0 + STALE_AFTER_S) == "stalled"
+
+
+def test_a_living_process_without_a_heartbeat_is_stalled() -> None:
+    status = {"state": "running", "pid": os.getpid(), "time": time.time() - STALE_AFTER_S - 1}
+    assert describe_state(status) == "stalled"
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "stopped"])
+def test_an_ended_run_keeps_its_state(state: str) -> None:
+    assert describe_state({"state": state, "pid": _dead_pid(), "time": 0.0}) == state
+
+
+def test_a_status_without_values_has_a_state() -> None:
+    assert describe_state({}) == "unknown"
+    assert describe_state({"state": "running", "pid": None, "time": None}) == "dead"
+
+
+def test_runs_are_found_newest_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("old", "new", "none")):
+        (tmp_path / name).mkdir()
+        if name != "none":
+            (tmp_path / name / "config.toml").touch()
+            os.utime(tmp_path / name / "config.toml", (1000 + age, 1000 + age))
+    assert [run.root.name for run in find_runs(tmp_path)] == ["new", "old"]
+    assert find_runs(tmp_path / "absent") == []
+
+
+def test_log_files_are_named_by_rank(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert [run.log().name, run.log(3).name] == ["log.txt", "log-rank3.txt"]
+
+
+def test_whole_checkpoints_are_listed_oldest_first(tmp_path: Path) -> None:
+    paths = [_checkpoint(tmp_path, step) for step in (1200, 20, 300)]
+    assert complete_checkpoints(tmp_path) == sorted(paths)
+    assert complete_checkpoints(tmp_path / "absent") == []
+
+
+def _without_file(path: Path) -> None:
+    (path / "model.safetensors").unlink()
+
+
+def _truncated(path: Path) -> None:
+    (path / "model.safetensors").write_bytes(b"123")
+
+
+def _without_manifest(path: Path) -> None:
+    (path / CHECKPOINT_MANIFEST).unlink()
+
+
+def _temporary(path: Path) -> None:
+    path.rename(path.with_name(f".{path.name}.tmp"))
+
+
+def _manifest(text: str):
+    return lambda path: (path / CHECKPOINT_MANIFEST).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without_file,
+        _truncated,
+        _without_manifest,
+        _temporary,
+        _manifest(""),
+        _manifest("[]"),
+        _manifest("{}"),
+        _manifest('{"files": {}}'),
+        _manifest('{"files": ["model.safetensors"]}'),
+        _manifest('{"files": {"model.safetensors": {}}}'),
+    ],
+)
+def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path: Path, damage) -> None:
+    whole = _checkpoint(tmp_path, 1)
+    damage(_checkpoint(tmp_path, 2))
+    assert complete_checkpoints(tmp_path) == [whole]

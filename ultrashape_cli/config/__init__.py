@@ -1,0 +1,1 @@
+"""Typed configuration and hardware profiles. Free of torch."""

@@ -1,0 +1,45 @@
+"""What each model changes in the default settings. Free of torch; the nets are in `models`."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from ultrashape_cli.errors import ConfigError
+
+MODEL_SETTINGS: dict[str, dict[str, Any]] = {
+    "ultrashape-1.0": {},
+    "tiny": {
+        "train.microbatch": 4,
+        "train.accumulation": 1,
+        "train.activation_checkpointing": False,
+        "train.learning_rate": 1e-3,
+        "train.warmup_steps": 50,
+        "train.steps": 2000,
+        "train.num_latents": 256,
+        "train.surface_points": 4096,
+        "train.query_points": 768,
+        "train.validate_every_steps": 200,
+        "train.save_every_steps": 200,
+        "refine.steps": 20,
+        "refine.guidance_scale": 2.0,
+        "refine.tokens": 512,
+        "refine.grid_resolution": 128,
+        "refine.surface_points": 65_536,
+    },
+}
+
+
+def model_settings(name: str) -> dict[str, Any]:
+    """Returns the config keys the model called `name` sets.
+
+    Raises:
+        ConfigError: No such model; the message offers close matches.
+    """
+    if name in MODEL_SETTINGS:
+        return MODEL_SETTINGS[name]
+    close = difflib.get_close_matches(name.lower(), MODEL_SETTINGS, n=1, cutoff=0.4)
+    raise ConfigError(
+        f"no model `{name}`" + (f" (did you mean `{close[0]}`?)" if close else ""),
+        hint=f"models: {' '.join(MODEL_SETTINGS)}",
+    )

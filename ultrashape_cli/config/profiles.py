@@ -1,0 +1,146 @@
+"""Hardware profiles: what a card has, and the training defaults that fit it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from ultrashape_cli.config.schema import DtypePolicy, Strategy
+from ultrashape_cli.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HardwareProfile:
+    """One card and the defaults it implies."""
+
+    name: str
+    memory_gib: float
+    """Usable device memory (vendor figure less ECC); 0 where host memory counts."""
+    peak_bf16_tflops: float
+    """Dense bf16 peak by the vendor's datasheet; 0 where unknown."""
+    dtype: DtypePolicy
+    strategy: Strategy
+    activation_checkpointing: bool
+    microbatch: int
+    accumulation: int
+    num_workers: int
+    match: tuple[str, ...] = ()
+    """Words of the device name that select this profile, most specific first."""
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the config keys this profile sets."""
+        return {
+            "train.dtype": self.dtype,
+            "train.strategy": self.strategy,
+            "train.activation_checkpointing": self.activation_checkpointing,
+            "train.microbatch": self.microbatch,
+            "train.accumulation": self.accumulation,
+            "train.num_workers": self.num_workers,
+            "refine.dtype": self.dtype,
+        }
+
+    def fits(self, memory_gib: float) -> bool:
+        """Says whether a card with this much memory has what the profile assumes."""
+        return 0 < self.memory_gib <= memory_gib * 1.02
+
+
+def _gpu(
+    name: str, memory: float, tflops: float, strategy: Strategy, workers: int, *match: str
+) -> HardwareProfile:
+    return HardwareProfile(
+        name=name,
+        memory_gib=memory,
+        peak_bf16_tflops=tflops,
+        dtype="bf16",
+        strategy=strategy,
+        activation_checkpointing=True,
+        microbatch=1,
+        accumulation=4,
+        num_workers=workers,
+        match=match,
+    )
+
+
+PROFILES: dict[str, HardwareProfile] = {
+    profile.name: profile
+    for profile in (
+        HardwareProfile(
+            name="cpu",
+            memory_gib=0.0,
+            peak_bf16_tflops=0.0,
+            dtype="fp32",
+            strategy="full",
+            activation_checkpointing=False,
+            microbatch=1,
+            accumulation=1,
+            num_workers=1,
+        ),
+        _gpu("rtx5070ti-16", 15.5, 88.0, "experts-frozen", 4, "5070 Ti"),
+        _gpu("rtx4090", 23.5, 165.0, "experts-frozen", 6, "4090"),
+        _gpu("a5000", 23.5, 111.0, "experts-frozen", 4, "A5000"),
+        _gpu("a40", 44.9, 149.7, "experts-frozen", 6, "A40"),
+        _gpu("a100", 79.0, 312.0, "full", 8, "A100"),
+        _gpu("h100", 79.0, 989.0, "full", 12, "H100"),
+        _gpu("h200", 139.0, 989.0, "full", 12, "H200"),
+    )
+}
+
+
+def get_profile(name: str) -> HardwareProfile:
+    """Returns the profile called `name`, or detects one for `auto`.
+
+    Raises:
+        ConfigError: No such profile; the message offers close matches.
+    """
+    if name == "auto":
+        return detect_profile()
+    if name in PROFILES:
+        return PROFILES[name]
+    close = difflib.get_close_matches(name.lower(), PROFILES, n=2, cutoff=0.5)
+    raise ConfigError(
+        f"no profile `{name}`" + (f" (did you mean `{'` or `'.join(close)}`?)" if close else ""),
+        hint=f"profiles: auto {' '.join(PROFILES)}",
+    )
+
+
+def detect_profile() -> HardwareProfile:
+    """Returns the profile of the first NVIDIA GPU, or `cpu` where there is none.
+
+    An unknown GPU, or a smaller variant of a known one, takes the largest profile that fits its
+    memory.
+    """
+    gpu = _first_gpu()
+    if gpu is None:
+        return PROFILES["cpu"]
+    device_name, memory_gib = gpu
+    for profile in PROFILES.values():
+        # Whole words: an A4000 is no A40. Some boards do not tell their memory.
+        named = any(re.search(rf"\b{part}\b", device_name) for part in profile.match)
+        if named and (memory_gib == 0 or profile.fits(memory_gib)):
+            return profile
+    fitting = [p for p in PROFILES.values() if p.fits(memory_gib)]
+    return max(fitting, key=lambda p: p.memory_gib, default=PROFILES["rtx5070ti-16"])
+
+
+def _first_gpu() -> tuple[str, float] | None:
+    # nvidia-smi instead of torch keeps `--show-config` and `--help` free of torch.
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if visible in ("", "-1"):
+        return None
+    if visible.isdigit():
+        command += ["-i", visible]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    line = run.stdout.strip().splitlines()[:1]
+    if run.returncode != 0 or not line or "," not in line[0]:
+        return None
+    name, memory = line[0].rsplit(",", 1)
+    # Boards that share the host's memory answer "[N/A]".
+    return name.strip(), float(memory) / 1024 if memory.strip().isdigit() else 0.0

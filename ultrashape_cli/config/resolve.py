@@ -1,0 +1,224 @@
+"""Default < profile < model < file < environment < flags: one config that knows its origins."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ultrashape_cli.config.models import model_settings
+from ultrashape_cli.config.profiles import HardwareProfile, get_profile
+from ultrashape_cli.config.schema import POSITIVE, RANGES, Config, flatten
+from ultrashape_cli.errors import ConfigError
+
+ENV_PREFIX = "USHAPE_"
+NOT_CONFIG = frozenset({"USHAPE_DEBUG", "USHAPE_NO_PROGRESS", "USHAPE_GOLDEN"})
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A config, the profile behind it and the origin of each value."""
+
+    config: Config
+    profile: HardwareProfile
+    origins: dict[str, str]
+
+    def rows(self, sections: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
+        """Returns (key, value, origin) of the named sections, or of all."""
+        return [
+            (key, value, self.origins[key])
+            for key, value in flatten(self.config).items()
+            if not sections or "." not in key or key.split(".")[0] in sections
+        ]
+
+
+def resolve(
+    *,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    model: str | None = None,
+) -> Resolved:
+    """Merges all sources of settings into one validated config.
+
+    Args:
+        flags: Dotted key to value; `None` values mean "not given".
+        overrides: `--set` texts, `section.field=value`.
+        file: A TOML file with the sections as tables.
+        environ: Variables such as `USHAPE_TRAIN_STEPS`; defaults to the process environment.
+        model: Row of the model table where a checkpoint, not the user, names it.
+
+    Raises:
+        ConfigError: Unknown keys and bad values, all in one message.
+    """
+    kinds = _leaf_types(Config)
+    problems: list[str] = []
+    given: dict[str, tuple[Any, str]] = {}
+
+    def accept(key: str, value: Any, origin: str) -> None:
+        if key not in kinds:
+            close = difflib.get_close_matches(key, kinds, n=1, cutoff=0.6)
+            hint = f" (did you mean `{close[0]}`?)" if close else ""
+            problems.append(f"unknown key `{key}` in {origin}{hint}")
+            return
+        try:
+            given[key] = (_parse(value, kinds[key]), origin)
+        except ValueError as error:
+            problems.append(f"`{key}` in {origin}: {error}")
+
+    if file is not None:
+        for key, value in _read_toml(file).items():
+            accept(key, value, f"`{file}`")
+    for name, text in sorted((os.environ if environ is None else environ).items()):
+        if name.startswith(ENV_PREFIX) and name not in NOT_CONFIG:
+            accept(_env_key(name, kinds), text, f"${name}")
+    for key, value in (flags or {}).items():
+        if value is not None:
+            accept(key, value, "flag")
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            problems.append(f"`--set {text}` has no `=`")
+            continue
+        accept(key.strip(), value.strip(), "--set")
+
+    problems += [p for key, (value, _) in given.items() if (p := _out_of_range(key, value))]
+    hint = "`--show-config` lists every key and value"
+    values: dict[str, tuple[Any, str]] = {}
+    try:
+        profile = get_profile(given.get("profile", ("auto", ""))[0])
+        origin = f"profile {profile.name}"
+        values |= {key: (value, origin) for key, value in profile.settings().items()}
+        model = model or given.get("train.model", (Config().train.model, ""))[0]
+        values |= {key: (value, f"model {model}") for key, value in model_settings(model).items()}
+    except ConfigError as error:
+        problems.append(error.message)
+        hint = error.hint or hint
+    if problems:
+        raise ConfigError("; ".join(problems), hint=hint)
+    values |= given
+    config = _build({key: value for key, (value, _) in values.items()})
+    origins = {key: values[key][1] if key in values else "default" for key in kinds}
+    return Resolved(config, profile, origins)
+
+
+def restore(values: Mapping[str, Any]) -> Config:
+    """Returns the config that `flatten` turned into `values`, also after a trip through JSON."""
+    kinds = _leaf_types(Config)
+    return _build({key: _parse(value, kinds[key]) for key, value in values.items()})
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    config = Config()
+    sections: dict[str, dict[str, Any]] = {}
+    top: dict[str, Any] = {}
+    for key, value in values.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            sections.setdefault(section, {})[name] = value
+        else:
+            top[key] = value
+    for section, changes in sections.items():
+        top[section] = replace(getattr(config, section), **changes)
+    return replace(config, **top)
+
+
+def _leaf_types(cls: type, prefix: str = "") -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    hints = get_type_hints(cls)
+    for item in fields(cls):
+        kind = hints[item.name]
+        if isinstance(kind, type) and is_dataclass(kind):
+            kinds.update(_leaf_types(kind, f"{prefix}{item.name}."))
+        else:
+            kinds[f"{prefix}{item.name}"] = kind
+    return kinds
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    leaves: dict[str, Any] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            leaves.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            leaves[name] = value
+    return leaves
+
+
+def _env_key(name: str, kinds: Mapping[str, Any]) -> str:
+    plain = name.removeprefix(ENV_PREFIX).lower()
+    by_env = {key.replace(".", "_"): key for key in kinds}
+    return by_env.get(plain, plain)
+
+
+def _parse(value: Any, kind: Any) -> Any:
+    """Converts text or a TOML value to the field's type; ValueError says what was expected."""
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(arg for arg in get_args(kind) if arg is not type(None))
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        raise ValueError(f"`{value}` is not one of {', '.join(map(str, get_args(kind)))}")
+    if get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ValueError(f"`{value}` is not a list")
+        return tuple(str(item).strip() for item in items if str(item).strip())
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        text = str(value).lower()
+        if text in {"true", "1", "yes", "on"}:
+            return True
+        if text in {"false", "0", "no", "off"}:
+            return False
+        raise ValueError(f"`{value}` is not true or false")
+    if kind is int:
+        return _parse_int(value)
+    if kind is float:
+        return _parse_float(value)
+    if isinstance(value, list | dict):
+        raise ValueError(f"`{value}` is not a text")
+    return str(value)
+
+
+def _parse_int(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        return int(str(value))
+    except ValueError:
+        raise ValueError(f"`{value}` is not a whole number") from None
+
+
+def _parse_float(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"`{value}` is not a finite number")
+    return number
+
+
+def _out_of_range(key: str, value: Any) -> str | None:
+    if key in POSITIVE and not value > 0:
+        return f"`{key}` must be above 0, got `{value}`"
+    if key in RANGES:
+        low, high = RANGES[key]
+        if not low <= value <= high:
+            return f"`{key}` must be from {low:g} to {high:g}, got `{value}`"
+    return None

@@ -1,0 +1,246 @@
+"""Every setting of ushape as frozen dataclasses: plain values that round-trip through TOML.
+
+A field's key on the command line and in files is `section.field`. The string below a field is
+its help text; `ushape VERB --show-config` prints the values with their origins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+Contents = Literal["dit", "full"]
+Stage = Literal["dit", "vae"]
+Strategy = Literal["full", "experts-frozen"]
+DtypePolicy = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatertightConfig:
+    """The watertight step: a dirty source mesh becomes a closed one in the normalised frame."""
+
+    resolution: int = 512
+    """Cells along the longest side of the remesher; memory and time grow with its square."""
+    max_file_gib: float = 4.0
+    """Source files above this size are refused."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderConfig:
+    """The render step: RGBA reference views of the watertight mesh."""
+
+    views: int = 8
+    """Views per asset: front, right, back, left first."""
+    size: int = 1024
+    """Pixels along one side of a view."""
+    supersample: int = 2
+    """Rays per pixel along one axis."""
+    ambient_rays: int = 8
+    """Ambient-occlusion rays per sample; 0 turns it off."""
+    shadow_rays: int = 4
+    """Shadow rays per light and sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """The sample step: surface points, and query points with distances when asked."""
+
+    surface_points: int = 300_000
+    """Area-uniform surface points per asset."""
+    curvature_points: int = 300_000
+    """Curvature-weighted surface points per asset."""
+    contents: Contents = "dit"
+    """`dit`: surface points only. `full`: also query points with distances, for the VAE stage."""
+    near_points: int = 600_000
+    """Query points near uniform surface points (`full`)."""
+    near_curvature_points: int = 300_000
+    """Query points near curvature-weighted surface points (`full`)."""
+    space_points: int = 400_000
+    """Query points uniform in the cube (`full`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitConfig:
+    """The split step: train and validation lists, by asset id."""
+
+    val: float = 0.1
+    """Share of the assets that goes to validation."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """The workers that run the preparation steps."""
+
+    workers: int = 0
+    """Worker processes; 0 takes one per core, as far as the memory allows."""
+    timeout_s: float = 600.0
+    """Seconds one step of one asset may take before its worker is killed."""
+    memory_gib: float = 8.0
+    """Memory of one worker; beyond it the step fails with cause `memory`."""
+    recycle_after: int = 200
+    """Assets a worker handles before a fresh one replaces it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The fine-tune. The hardware profile sets dtype to num_workers."""
+
+    data: str = "data"
+    """Prepared dataset."""
+    model: str = "ultrashape-1.0"
+    """Row of the model table."""
+    stage: Stage = "dit"
+    """`dit` trains the diffusion transformer, `vae` the autoencoder."""
+    init: str = ""
+    """Weights to start from: a run, a safetensors file or the reference bundle."""
+    steps: int = 50_000
+    """Optimizer steps of the whole run."""
+    dtype: DtypePolicy = "fp32"
+    """Autocast of the forward pass; weights and optimizer stay fp32."""
+    strategy: Strategy = "full"
+    """Which weights train: `full`, or `experts-frozen` without the routed experts."""
+    activation_checkpointing: bool = False
+    """Recompute each block in the backward pass: a quarter of the memory, a third more time."""
+    microbatch: int = 1
+    """Samples per process and forward pass."""
+    accumulation: int = 4
+    """Forward passes per optimizer step."""
+    num_workers: int = 2
+    """Loader processes per training process; 0 loads in the training process."""
+    learning_rate: float = 1e-5
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 500
+    """Steps of linear warm-up; at most a tenth of the run."""
+    weight_decay: float = 0.01
+    """AdamW weight decay on matrices; biases and norms have none."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm."""
+    condition_dropout: float = 0.1
+    """Probability that a sample trains without its image."""
+    num_latents: int = 8192
+    """Latent tokens per sample; lower it if memory runs out."""
+    surface_points: int = 163_840
+    """Surface points the VAE encoder reads per sample."""
+    query_points: int = 100_000
+    """Query points per set (near uniform, near sharp, space) of the VAE stage."""
+    validate_every_steps: int = 1000
+    """Steps between validations; 0 turns them off."""
+    save_every_steps: int = 2500
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints kept."""
+    log_every_steps: int = 10
+    """Steps between lines of metrics.jsonl."""
+    trackers: tuple[str, ...] = ()
+    """Extra trackers beside metrics.jsonl: `wandb`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineConfig:
+    """Coarse mesh and image to refined mesh."""
+
+    steps: int = 50
+    """Points of the sampler's schedule."""
+    guidance_scale: float = 5.0
+    """Classifier-free guidance; 0 samples without guidance."""
+    tokens: int = 32_768
+    """Most latent tokens (occupied voxels of the coarse mesh)."""
+    grid_resolution: int = 1024
+    """Cells along one side of the decoded field."""
+    chunk_size: int = 8192
+    """Queries decoded at once; lower it if memory runs out."""
+    surface_points: int = 409_600
+    """Surface samples that mark the occupied voxels."""
+    faces: int = 0
+    """Faces of the result, reduced by quadric edge collapse; 0 keeps all."""
+    dtype: DtypePolicy = "fp32"
+    """Autocast of the networks; latents and logits stay fp32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchConfig:
+    """Processes and machines of a training run."""
+
+    num_processes: int = 1
+    """Training processes over all machines, one per GPU."""
+    num_machines: int = 1
+    """Machines that take part."""
+    machine_rank: int = 0
+    """Rank of this machine."""
+    main_process_ip: str = "127.0.0.1"
+    """Address of machine 0."""
+    main_process_port: int = 29_500
+    """Port of machine 0; 0 picks a free one on a single machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """All settings of one command, plus what every section shares."""
+
+    profile: str = "auto"
+    """Row of the hardware profile table; `auto` detects it."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `mps`."""
+    seed: int = 0
+    """Seed of everything random."""
+    watertight: WatertightConfig = field(default_factory=WatertightConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+
+
+POSITIVE = frozenset(
+    {
+        *("watertight.resolution", "watertight.max_file_gib", "render.views", "render.size"),
+        *("render.supersample", "render.shadow_rays", "sample.surface_points"),
+        *("sample.curvature_points", "sample.near_points", "sample.near_curvature_points"),
+        *("sample.space_points", "engine.timeout_s", "engine.memory_gib", "engine.recycle_after"),
+        *("train.steps", "train.microbatch", "train.accumulation", "train.learning_rate"),
+        *("train.clip_norm", "train.num_latents", "train.surface_points", "train.query_points"),
+        *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
+        *("refine.steps", "refine.tokens", "refine.grid_resolution", "refine.chunk_size"),
+        *("refine.surface_points", "launch.num_processes", "launch.num_machines"),
+    }
+)
+"""Keys whose value must be above zero."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "watertight.resolution": (32, 2048),
+    "render.views": (1, 1000),
+    "render.size": (16, 8192),
+    "render.supersample": (1, 8),
+    "render.ambient_rays": (0, 256),
+    "render.shadow_rays": (1, 256),
+    "split.val": (0.0, 0.9),
+    "engine.workers": (0, 1024),
+    "engine.memory_gib": (0.25, 65536),
+    "train.condition_dropout": (0.0, 1.0),
+    "train.num_workers": (0, 256),
+    "train.warmup_steps": (0, float("inf")),
+    "train.weight_decay": (0.0, 1.0),
+    "train.validate_every_steps": (0, float("inf")),
+    "refine.steps": (2, 1000),
+    "refine.guidance_scale": (0.0, 100.0),
+    "refine.grid_resolution": (8, 2048),
+    "launch.machine_rank": (0, 4096),
+    "launch.main_process_port": (0, 65535),
+    "seed": (0, 2**63 - 1),
+}
+"""Inclusive bounds of keys that have some."""
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns every leaf of a config (or section) as `{"section.field": value}`."""
+    leaves: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        key = f"{prefix}{item.name}"
+        if is_dataclass(value):
+            leaves.update(flatten(value, f"{key}."))
+        else:
+            leaves[key] = value
+    return leaves

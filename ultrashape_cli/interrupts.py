@@ -1,0 +1,68 @@
+"""Signals become a flag that loops look at, so that work ends at a boundary and is saved."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+
+class SignalFlag:
+    """Catches INT, TERM and HUP inside a `with` block; a second INT exits at once.
+
+    Handlers are installed explicitly because a process started with `&` from a script inherits
+    INT as ignored.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        self.received: signal.Signals | None = None
+        self._on_first = on_first
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __bool__(self) -> bool:
+        return self.received is not None
+
+    @property
+    def exit_code(self) -> int:
+        """130 after INT, 143 after TERM or HUP."""
+        return 130 if self.received == signal.SIGINT else 143
+
+    def __enter__(self) -> SignalFlag:
+        for number in self.SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(number, handler or signal.SIG_DFL)  # type: ignore[arg-type]
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            os._exit(130)
+        if self.received is None:
+            self.received = signal.Signals(number)
+            if number == signal.SIGHUP:
+                _leave_terminal()
+            # Saying so may fail where the signal means that the terminal is gone.
+            with contextlib.suppress(Exception):
+                self._on_first()
+
+
+def _leave_terminal() -> None:
+    """Sends what goes to a closed terminal nowhere: an error there would stop the saving."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
