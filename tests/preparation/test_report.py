@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ultrashape_cli.data.layout import STEPS, Dataset, Record, StepRecord
+from ultrashape_cli.files import write_json
+from ultrashape_cli.preparation import report
+from ultrashape_cli.preparation.report import write_report
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset(tmp_path / "data")
+
+
+def _add(dataset: Dataset, name: str, *, done: int = 3, cause: str = "", path: str = "") -> None:
+    """Adds an asset with its first steps done and, with a cause, the next one failed."""
+    measured = {"rung": "remesh", "faces": 1234, "ratio": 0.51}
+    steps = {step: StepRecord("done", "k", seconds=1.5) for step in STEPS[:done]}
+    if done:
+        steps["watertight"].measurements = measured
+    if cause:
+        error = {"cause": cause, "message": f"{cause}: <b>&", "hint": None}
+        steps[STEPS[done]] = StepRecord("failed", "k", error=error)
+    source = {"path": path or f"/models/{name}.obj", "sha256": name}
+    dataset.write_record(Record(name, source, steps))
+
+
+def _view(dataset: Dataset, name: str) -> Path:
+    path = dataset.views(name) / "view_000.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.full((64, 64, 4), 200, np.uint8)).save(path)
+    return path
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href") and value]
+
+    def handle_data(self, data) -> None:
+        self.text.append(data)
+
+
+def _read(dataset: Dataset) -> tuple[dict, _Page, str]:
+    text = write_report(dataset).read_text()
+    return json.loads((dataset.root / "report.json").read_text()), _Page(text), text
+
+
+def test_the_counts_are_exact(dataset: Dataset) -> None:
+    for name in "abc":
+        _add(dataset, name)
+    _add(dataset, "d", done=1)
+    _add(dataset, "e", done=0, cause="crash")
+    _add(dataset, "f", done=0, cause="error")
+    _add(dataset, "g", done=2, cause="error")
+    write_json(dataset.list_path("train"), ["a", "b"])
+    write_json(dataset.list_path("val"), ["c"])
+    summary, page, _ = _read(dataset)
+    assert summary["assets"] == 7
+    assert summary["complete"] == 3
+    assert summary["steps"] == {
+        "watertight": {"done": 5, "failed": 2, "seconds": 7.5},
+        "render": {"done": 4, "failed": 0, "seconds": 6.0},
+        "sample": {"done": 3, "failed": 1, "seconds": 4.5},
+    }
+    assert summary["rungs"] == {"remesh": 5}
+    assert summary["failures_by_cause"] == {"crash": 1, "error": 2}
+    assert [(f["id"], f["step"]) for f in summary["failures"]] == [
+        ("e", "watertight"),
+        ("f", "watertight"),
+        ("g", "sample"),
+    ]
+    assert summary["splits"] == {"train": 2, "val": 1}
+    assert page.tags.count("tr") == 1 + 7
+
+
+def test_hostile_names_and_messages_are_text(dataset: Dataset) -> None:
+    name = "<script>alert(1)</script>.obj"
+    _add(dataset, "a", done=0, cause="error", path=f"/models/{name}")
+    _, page, text = _read(dataset)
+    assert "script" not in page.tags
+    # A file name ends at its last slash, also at the one of a closing tag.
+    assert Path(name).name in "".join(page.text)
+    assert "error: <b>&" in "".join(page.text)
+    assert "<script" not in text
+
+
+def test_a_hostile_folder_name_is_text(tmp_path: Path) -> None:
+    _, page, _ = _read(Dataset(tmp_path / "<script>{rows}"))
+    assert "script" not in page.tags
+    assert "<script>{rows} - ushape dataset" in page.text
+
+
+def test_a_name_that_is_no_unicode_is_shown(dataset: Dataset) -> None:
+    _add(dataset, "a", path="/models/caf\udce9.obj")
+    assert "caf" in "".join(_read(dataset)[1].text)
+
+
+def test_the_page_needs_nothing_else(dataset: Dataset) -> None:
+    _add(dataset, "a")
+    _view(dataset, "a")
+    _, page, text = _read(dataset)
+    assert page.links
+    assert all(link.startswith("data:image/") for link in page.links)
+    assert "http" not in re.sub(r"base64,[^']*", "", text)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+
+
+@pytest.mark.parametrize("cut", [0, 20, 45, 60, 90])
+def test_a_damaged_picture_is_left_out(dataset: Dataset, cut: int) -> None:
+    _add(dataset, "a")
+    path = _view(dataset, "a")
+    path.write_bytes(path.read_bytes()[:cut])
+    assert not _read(dataset)[1].links
+
+
+def test_an_empty_dataset_has_a_report(dataset: Dataset) -> None:
+    summary, page, _ = _read(dataset)
+    assert (summary["assets"], summary["failures"]) == (0, [])
+    assert page.tags.count("tr") == 1
+
+
+def test_what_does_not_fit_is_counted_and_failures_come_first(dataset, monkeypatch) -> None:
+    monkeypatch.setattr(report, "MAX_ROWS", 2)
+    for name in "abc":
+        _add(dataset, name)
+    _add(dataset, "z", done=0, cause="crash")
+    _, page, _ = _read(dataset)
+    assert page.tags.count("tr") == 1 + 2
+    text = "".join(page.text)
+    assert text.index("crash") < text.index("a.obj")
+    assert "2 further assets" in text
+
+
+def test_the_report_replaces_the_former_one(dataset: Dataset) -> None:
+    _add(dataset, "a")
+    write_report(dataset)
+    _add(dataset, "b")
+    assert _read(dataset)[0]["assets"] == 2
+    assert sorted(path.name for path in dataset.root.iterdir()) == [
+        "records",
+        "report.html",
+        "report.json",
+    ]

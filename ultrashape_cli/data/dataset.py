@@ -1,0 +1,167 @@
+"""Training items. Everything random about one is a function of (seed, sample counter).
+
+So the stream does not depend on the number of workers or processes, nor on a resume.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from ultrashape_cli.data.images import load_rgba, preprocess_training
+from ultrashape_cli.data.layout import Dataset as AssetFolder
+from ultrashape_cli.data.samples import QUERY_SETS, open_samples
+from ultrashape_cli.errors import AssetError, DatasetError
+
+Item = dict[str, Any]
+
+
+class ShapeDataset(Dataset[Item]):
+    """Items of one split, indexed by (sample counter, asset index).
+
+    An item holds `uid`, `counter`, `surface` [N, 7], and, for the DiT stage, `image`
+    [3, S, S] and `mask` [1, S, S] in [-1, 1], or, for the VAE stage, one [Q, 4] array per query
+    set (position, signed distance). A broken asset raises with its id; it is never replaced.
+    """
+
+    def __init__(
+        self,
+        root: AssetFolder,
+        ids: list[str],
+        *,
+        seed: int,
+        surface_points: int,
+        image_size: int = 0,
+        query_points: int = 0,
+    ) -> None:
+        self.root = root
+        self.ids = ids
+        self.seed = seed
+        self.surface_points = surface_points
+        self.image_size = image_size
+        self.query_points = query_points
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        counter, index = key
+        asset_id = self.ids[index]
+        rng = np.random.default_rng([self.seed, counter])
+        try:
+            return self._item(asset_id, counter, rng)
+        except AssetError as error:
+            raise AssetError(f"asset `{asset_id}`: {error.message}", hint=error.hint) from error
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Item] | AssetError:
+        """Returns a microbatch, or the error that a loader process cannot raise unharmed."""
+        try:
+            return [self[key] for key in keys]
+        except AssetError as error:
+            return error
+
+    def _item(self, asset_id: str, counter: int, rng: np.random.Generator) -> Item:
+        samples = open_samples(self.root.samples(asset_id))
+        surface = samples.draw_surface(self.surface_points, rng)
+        item: Item = {"uid": asset_id, "counter": counter, "surface": torch.from_numpy(surface)}
+        if self.image_size:
+            views = sorted(self.root.views(asset_id).glob("view_*.png"))
+            if not views:
+                raise AssetError("no views", hint=f"ushape render {self.root.root}")
+            view = views[int(rng.integers(len(views)))]
+            item["image"], item["mask"] = preprocess_training(load_rgba(view), self.image_size)
+        if self.query_points:
+            for name in QUERY_SETS:
+                queries = samples.draw_queries(name, self.query_points, rng)
+                item[name] = torch.from_numpy(queries)
+        return item
+
+
+class SampleOrder(Sampler[list[tuple[int, int]]]):
+    """Endless microbatches of (sample counter, asset index) for one process.
+
+    Counter n is item n modulo N of the permutation of epoch n // N, so the position in the data
+    is one integer. Of each group of `world` microbatches, process `rank` takes its own.
+    """
+
+    def __init__(
+        self, num_items: int, *, seed: int, start: int, microbatch: int, rank: int, world: int
+    ) -> None:
+        if num_items == 0:
+            raise DatasetError("the training list is empty", hint="ushape split")
+        self.num_items = num_items
+        self.seed = seed
+        self.start = start
+        self.microbatch = microbatch
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first = self.start + self.rank * self.microbatch
+        epoch, order = -1, np.empty(0, np.int64)
+        while True:
+            batch = []
+            for counter in range(first, first + self.microbatch):
+                if counter // self.num_items != epoch:
+                    epoch = counter // self.num_items
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.num_items)
+                batch.append((counter, int(order[counter % self.num_items])))
+            yield batch
+            first += self.world * self.microbatch
+
+
+def make_loader(
+    dataset: ShapeDataset, order: SampleOrder, *, num_workers: int, pin_memory: bool
+) -> Iterator[Item]:
+    """Yields collated microbatches without end.
+
+    Raises:
+        AssetError: An asset is broken.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        worker_init_fn=_ignore_signals,
+        pin_memory=pin_memory,
+        persistent_workers=False,
+        prefetch_factor=4 if num_workers else None,
+        # Forking after accelerators and threads have started deadlocks.
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+    for batch in loader:
+        # torch would turn an exception of a loader process into its traceback as one long text.
+        if isinstance(batch, AssetError):
+            raise batch
+        yield batch
+
+
+def _collate(items: list[Item] | AssetError) -> Item | AssetError:
+    return items if isinstance(items, AssetError) else default_collate(items)
+
+
+def _ignore_signals(worker: int) -> None:
+    # They reach the whole process group; the training process decides when the loader ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def sample_generator(seed: int, counter: int) -> torch.Generator:
+    """Returns the CPU generator of one sample's draws outside the loader (voxels, t, noise)."""
+    state = np.random.SeedSequence([seed, counter, 1]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def to_device(batch: Item, device: torch.device) -> Item:
+    """Returns the batch with its tensors on `device`."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }

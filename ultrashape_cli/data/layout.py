@@ -1,0 +1,261 @@
+"""The dataset on disk: the contract between all commands, owned by this module.
+
+    data/
+      meshes/ID.ply             watertight, normalised frame
+      renders/ID/view_000.png   RGBA, and cameras.json
+      samples/ID.npz            surface points, normals, optionally distances
+      data_list/train.json      ids; val.json likewise
+      render.json               id -> image folder
+      records/ID.json           one record per asset (`Record`)
+      report.html report.json
+
+Records are one file per asset, replaced atomically, so that several processes and machines share
+a folder without a database.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ultrashape_cli import __version__
+from ultrashape_cli.errors import DatasetError
+from ultrashape_cli.files import disk_errors, read_json, write_json
+
+RECORD_SCHEMA = 1
+STEPS = ("watertight", "render", "sample")
+"""Per-asset steps in the order they run; each depends on the watertight mesh."""
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What one step did to one asset."""
+
+    status: str
+    """`done` or `failed`."""
+    key: str
+    """Hash of everything the result depends on; another key means redo."""
+    params: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    measurements: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
+    """Path below the dataset -> bytes."""
+    error: dict[str, Any] | None = None
+    """`cause` (error, crash, timeout, memory), `message`, `hint`."""
+    version: str = __version__
+    time: float = 0.0
+
+
+@dataclass(slots=True)
+class Record:
+    """One asset: where it came from and what each step made of it."""
+
+    id: str
+    source: dict[str, Any]
+    """`path`, `sha256`, `bytes`, `mtime_ns`."""
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    duplicates: list[str] = field(default_factory=list)
+    """Further files with the same content."""
+
+    def done(self, step: str) -> bool:
+        """Says whether the step has a result."""
+        return step in self.steps and self.steps[step].status == "done"
+
+    @property
+    def complete(self) -> bool:
+        """Says whether all steps have a result."""
+        return all(self.done(step) for step in STEPS)
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """The first failed step's error, with its step."""
+        for name, step in self.steps.items():
+            if step.status == "failed" and step.error:
+                return {"step": name, **step.error}
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the record as plain JSON values."""
+        steps = {
+            name: {key: getattr(step, key) for key in StepRecord.__slots__}
+            for name, step in self.steps.items()
+        }
+        body = {"schema": RECORD_SCHEMA, "id": self.id, "source": self.source, "steps": steps}
+        return {**body, "duplicates": self.duplicates} if self.duplicates else body
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Record:
+        """Reads what `to_json` wrote; ValueError for another schema."""
+        if value.get("schema") != RECORD_SCHEMA:
+            raise ValueError(f"record schema {value.get('schema')}, expected {RECORD_SCHEMA}")
+        steps = {name: StepRecord(**step) for name, step in value["steps"].items()}
+        return cls(value["id"], value["source"], steps, value.get("duplicates", []))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Paths and records of one dataset folder."""
+
+    root: Path
+
+    def mesh(self, asset_id: str) -> Path:
+        """Watertight mesh of an asset."""
+        return self.root / "meshes" / f"{asset_id}.ply"
+
+    def views(self, asset_id: str) -> Path:
+        """Folder of an asset's views."""
+        return self.root / "renders" / asset_id
+
+    def samples(self, asset_id: str) -> Path:
+        """Sample file of an asset."""
+        return self.root / "samples" / f"{asset_id}.npz"
+
+    def record_path(self, asset_id: str) -> Path:
+        """Record of an asset."""
+        return self.root / "records" / f"{asset_id}.json"
+
+    def list_path(self, split: str) -> Path:
+        """JSON list of the ids of one split."""
+        return self.root / "data_list" / f"{split}.json"
+
+    @property
+    def render_map(self) -> Path:
+        """JSON map from id to image folder."""
+        return self.root / "render.json"
+
+    def exists(self) -> bool:
+        """Says whether this folder holds a prepared dataset."""
+        return (self.root / "records").is_dir()
+
+    def require(self) -> None:
+        """Raises DatasetError unless the folder holds a prepared dataset."""
+        if not self.exists():
+            raise DatasetError(
+                f"`{self.root}` is not a prepared dataset (no records/)",
+                hint=f"ushape prepare MODELS_DIR -o {self.root}",
+            )
+
+    def load_records(self) -> dict[str, Record]:
+        """Returns all records by id, sorted.
+
+        A record that is not JSON, or of another schema, counts as absent: the asset is redone.
+        """
+        records = {}
+        for path in sorted((self.root / "records").glob("[!.]*.json")):
+            value = read_json(path)
+            try:
+                record = Record.from_json(value)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if record.id == path.stem:
+                records[record.id] = record
+        return records
+
+    def read_record(self, asset_id: str) -> Record | None:
+        """Returns one record, or None."""
+        value = read_json(self.record_path(asset_id))
+        return Record.from_json(value) if isinstance(value, dict) else None
+
+    def write_record(self, record: Record) -> None:
+        """Replaces a record atomically."""
+        write_json(self.record_path(record.id), record.to_json())
+
+    def add_record(self, record: Record) -> None:
+        """Writes a new or moved asset's record, keeping the steps another process has done."""
+        with self.lock():
+            old = self.read_record(record.id)
+            if old is not None:
+                record.steps = old.steps
+            self.write_record(record)
+
+    def write_step(self, asset_id: str, step: str, result: StepRecord) -> None:
+        """Replaces one step of a record, keeping what other processes wrote meanwhile.
+
+        A new watertight mesh drops the results made from the former one.
+        """
+        result.time = time.time()
+        with self.lock():
+            record = self.read_record(asset_id)
+            if record is None:
+                raise DatasetError(f"record of `{asset_id}` vanished from `{self.root}`")
+            old = record.steps.get(step)
+            if step == "watertight" and old is not None and old.key != result.key:
+                record.steps = {}
+            record.steps[step] = result
+            self.write_record(record)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the dataset's lock for a short read-modify-write of a record."""
+        folder = self.root / "records"
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / ".lock").open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+
+    def drop_partial(self, asset_id: str, *, older_than_s: float = 0.0) -> None:
+        """Removes the temporary files that a killed worker left of an asset."""
+        places = (
+            (self.root / "meshes", f".{asset_id}*"),
+            (self.root / "samples", f".{asset_id}*"),
+            (self.views(asset_id), ".*"),
+        )
+        for folder, pattern in places:
+            for path in folder.glob(pattern):
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime >= older_than_s:
+                        path.unlink()
+
+    def is_current(self, record: Record, step: str, key: str) -> bool:
+        """Says whether a step's result was made with `key` and its files are still whole."""
+        done = record.steps.get(step)
+        if done is None or done.status != "done" or done.key != key:
+            return False
+        return all(_size(self.root / name) == size for name, size in done.outputs.items())
+
+    def output_sizes(self, paths: list[Path]) -> dict[str, int]:
+        """Returns what a step record keeps of its output files."""
+        return {str(path.relative_to(self.root)): path.stat().st_size for path in paths}
+
+    def read_split(self, split: str) -> list[str]:
+        """Returns the ids of one split.
+
+        Raises:
+            DatasetError: No such list yet, or not a list of ids.
+        """
+        ids = read_json(self.list_path(split))
+        if ids is None:
+            raise DatasetError(f"no `{self.list_path(split)}`", hint=f"ushape split {self.root}")
+        if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
+            raise DatasetError(
+                f"`{self.list_path(split)}` is not a list of ids", hint=f"ushape split {self.root}"
+            )
+        return ids
+
+
+def step_key(step: str, version: int, params: dict[str, Any], upstream: str) -> str:
+    """Returns the hash that decides whether a step's result is still current.
+
+    Args:
+        step: Its name.
+        version: Counter of its algorithm; raising it redoes all results.
+        params: Its settings.
+        upstream: Key of the step it reads, or the hash of the source file.
+    """
+    text = json.dumps([step, version, params, upstream], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""Raw meshes to a dataset: discover, run the steps in guarded workers, report."""
