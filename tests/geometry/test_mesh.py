@@ -211,3 +211,23 @@ def test_joined_meshes_add_their_volumes(cube: Mesh) -> None:
     both = joined(cube, moved(cube, shift=(5, 0, 0)))
     assert both.volume == pytest.approx(16)
     assert topology(both).components == 2
+
+
+def test_a_gltf_with_percent_encoded_buffers_loads(tmp_path: Path) -> None:
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    (tmp_path / "my buffer.bin").write_bytes(vertices.tobytes())
+    gltf = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"},
+        ],
+        "bufferViews": [{"buffer": 0, "byteLength": 36}],
+        "buffers": [{"uri": "my%20buffer.bin", "byteLength": 36}],
+    }
+    path = tmp_path / "model.gltf"
+    path.write_text(json.dumps(gltf))
+    assert len(load_mesh(path).faces) == 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import trimesh
@@ -217,6 +218,9 @@ class _FolderResolver(trimesh.resolvers.FilePathResolver):
 
     def get(self, name: str) -> Any:
         target = (self._folder / str(name)).resolve()
+        if not target.exists():
+            # GLTF percent-encodes its URIs.
+            target = (self._folder / unquote(str(name))).resolve()
         if not target.is_relative_to(self._folder):
             raise ValueError(f"refers to {name}, outside its own folder")
         return target.read_bytes()
