@@ -1,0 +1,89 @@
+"""Several processes under accelerate, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ultrashape_cli.runs import RunFolder, complete_checkpoints
+
+SETTINGS = [
+    *("--model", "tiny", "--device", "cpu", "--profile", "cpu", "--stage", "vae"),
+    *("--set", "train.num_latents=16", "--set", "train.surface_points=256"),
+    *("--set", "train.query_points=64", "--set", "train.num_workers=0"),
+    *("--set", "train.log_every_steps=1", "--set", "train.validate_every_steps=0"),
+]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _train(data: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ultrashape_cli", "train", "--data", data, "--out", out]
+    text = [str(part) for part in (*command, *SETTINGS, *arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        text, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _losses(run: Path) -> list[float]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def test_two_processes_train_what_one_trains(ball_data: Path, tmp_path: Path) -> None:
+    batch = ("--steps", 3, "--set", f"launch.main_process_port={_free_port()}")
+    two = _train(ball_data, tmp_path / "two", "--num-processes", 2, *batch,
+                 "--set", "train.microbatch=2")  # fmt: skip
+    _, errors = two.communicate(timeout=240)
+    assert two.returncode == 0, errors
+    one = _train(ball_data, tmp_path / "one", *batch, "--set", "train.microbatch=4")
+    _, errors = one.communicate(timeout=240)
+    assert one.returncode == 0, errors
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
+
+
+def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--master-port", str(_free_port()), "-m", "ultrashape_cli", "train"),
+        *("--data", str(ball_data), "--out", str(out), "--steps", "2", *SETTINGS),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    # Two processes of microbatch 4: the world was two, not twice one.
+    assert json.loads(lines[-1])["samples"] == 2 * 2 * 4
+
+
+def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = _train(ball_data, out, "--steps", 100_000)
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert time.monotonic() < deadline, "training did not start"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "ushape train --config" in errors
+    run = RunFolder(out)
+    assert run.read_status()["state"] == "stopped"
+    assert complete_checkpoints(run.checkpoints)

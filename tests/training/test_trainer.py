@@ -1,0 +1,195 @@
+"""The loop: resume, accumulation, freezing, guards."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from safetensors.torch import load_file
+
+from ultrashape_cli.errors import AssetError, CheckpointError, TrainingError
+from ultrashape_cli.runs import RunFolder, complete_checkpoints
+from ultrashape_cli.training import worker
+from ultrashape_cli.training.trainer import Progress
+from ultrashape_cli.training.worker import build_trainer, train_run
+
+
+def _weights(run: RunFolder) -> dict[str, torch.Tensor]:
+    return load_file(complete_checkpoints(run.checkpoints)[-1] / "model.safetensors")
+
+
+def _losses(run: RunFolder) -> list[float]:
+    return [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def _stop_after(step: int):
+    """Sends this process TERM after a step, as a scheduler would."""
+    import os
+    import signal
+
+    def on_step(progress: Progress) -> None:
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_step
+
+
+@pytest.mark.parametrize("stage", ["dit", "vae"])
+def test_a_stopped_run_resumes_bitwise(make_run, stage: str) -> None:
+    straight, _ = make_run("straight", steps=6, stage=stage)
+    assert train_run(straight) == 0
+    broken, _ = make_run("broken", steps=6, stage=stage)
+    assert train_run(broken, on_step=_stop_after(3)) == 143
+    assert broken.read_status()["state"] == "stopped"
+    assert train_run(broken) == 0
+    assert _same(_weights(straight), _weights(broken))
+    assert _losses(straight) == _losses(broken)
+
+
+def test_loader_workers_do_not_change_the_stream(make_run) -> None:
+    here, _ = make_run("here", steps=2)
+    train_run(here)
+    workers, _ = make_run("workers", steps=2, num_workers=1)
+    train_run(workers)
+    assert _losses(here) == _losses(workers)
+
+
+def test_accumulation_takes_the_mean_over_all_samples_of_a_step(make_run) -> None:
+    # Tokens are cut to the smallest count of a microbatch, so every ball must fill 16 voxels.
+    together, _ = make_run("together", steps=2, microbatch=4, accumulation=1, stage="vae")
+    train_run(together)
+    apart, _ = make_run("apart", steps=2, microbatch=1, accumulation=4, stage="vae")
+    train_run(apart)
+    assert _losses(apart) == pytest.approx(_losses(together), rel=1e-5)
+    a, b = _weights(together), _weights(apart)
+    for key in a:
+        # Adam divides by the gradient's own size, so rounding moves weights by parts of a step.
+        torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-4)
+
+
+def test_another_seed_gives_another_stream(make_run) -> None:
+    first, _ = make_run("first", steps=1)
+    second, _ = make_run("second", steps=1, seed=1)
+    train_run(first)
+    train_run(second)
+    assert _losses(first) != _losses(second)
+
+
+def test_the_loss_of_the_vae_falls(make_run) -> None:
+    run, _ = make_run(steps=60, stage="vae", learning_rate=3e-3)
+    train_run(run)
+    losses = _losses(run)
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_frozen_experts_stay_as_they_were(make_run) -> None:
+    run, _ = make_run(steps=2, strategy="experts-frozen")
+    train_run(run)
+    after, before = _weights(run), load_file(run.root / "base.safetensors")
+    experts = [key for key in after if ".moe.experts." in key]
+    others = [key for key in after if ".moe.experts." not in key]
+    assert experts
+    assert all(torch.equal(after[key], before[key]) for key in experts)
+    assert not any(torch.equal(after[key], before[key]) for key in others if key.endswith("weight"))
+
+
+def test_activation_checkpointing_changes_no_loss(make_run) -> None:
+    plain, _ = make_run("plain", steps=2)
+    train_run(plain)
+    checkpointed, _ = make_run("checkpointed", steps=2, activation_checkpointing=True)
+    train_run(checkpointed)
+    assert _losses(plain) == pytest.approx(_losses(checkpointed), rel=1e-6)
+
+
+def test_a_non_finite_loss_stops_before_the_step(make_run, monkeypatch) -> None:
+    run, config = make_run(steps=5)
+    trainer = build_trainer(config, run, Accelerator(cpu=True), lambda progress: None)
+    before = {k: v.clone() for k, v in trainer.component.state_dict().items()}
+    original = trainer.objective
+
+    def poisoned(net, batch):
+        losses = original(net, batch)
+        return losses._replace(
+            total=losses.total * math.nan, per_sample=losses.per_sample * math.nan
+        )
+
+    trainer.objective = poisoned
+    with pytest.raises(TrainingError, match="at step 1; no step was taken"):
+        trainer.train(lambda: False)
+    assert _same(before, trainer.component.state_dict())
+
+
+def test_validation_is_the_same_for_the_same_weights(make_run) -> None:
+    run, config = make_run(steps=4, validate_every_steps=1)
+    trainer = build_trainer(config, run, Accelerator(cpu=True), lambda progress: None)
+    assert trainer.validate is not None
+    first, second = trainer.validate(trainer.component), trainer.validate(trainer.component)
+    assert first == second
+    assert {f"val_loss_t{index}" for index in range(8)} <= first.keys()
+
+
+def test_a_broken_asset_stops_with_its_id(make_run, ball_data: Path) -> None:
+    run, _ = make_run(steps=4)
+    sample = ball_data / "samples" / "ball-0.npz"
+    whole = sample.read_bytes()
+    sample.write_bytes(whole[:500])
+    try:
+        with pytest.raises(AssetError, match="asset `ball-0`"):
+            train_run(run)
+    finally:
+        sample.write_bytes(whole)
+    assert run.read_status()["state"] == "failed"
+    assert "ball-0" in run.log().read_text()
+
+
+def test_a_half_written_checkpoint_is_not_resumed(make_run) -> None:
+    run, _ = make_run(steps=4, save_every_steps=2)
+    train_run(run)
+    newest = complete_checkpoints(run.checkpoints)[-1]
+    (newest / "trainer.pt").write_bytes(b"short")
+    assert complete_checkpoints(run.checkpoints)[-1].name == "step-00000002"
+    assert train_run(run) == 0
+    assert complete_checkpoints(run.checkpoints)[-1].name == "step-00000004"
+
+
+def test_a_damaged_checkpoint_is_named(make_run) -> None:
+    run, _ = make_run(steps=2)
+    train_run(run)
+    file = complete_checkpoints(run.checkpoints)[-1] / "trainer.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"trainer\.pt` differs from its manifest"):
+        train_run(run)
+
+
+def test_old_checkpoints_are_pruned(make_run) -> None:
+    run, _ = make_run(steps=5, save_every_steps=1, keep_checkpoints=2)
+    train_run(run)
+    names = [path.name for path in complete_checkpoints(run.checkpoints)]
+    assert names == ["step-00000004", "step-00000005"]
+
+
+def test_a_smaller_world_than_asked_for_is_refused(make_run, monkeypatch) -> None:
+    _, config = make_run()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(worker, "Accelerator", lambda cpu: _single(monkeypatch))
+    with pytest.raises(TrainingError, match="asked for 2 processes, got 1"):
+        worker.start_accelerator(config)
+
+
+def _single(monkeypatch) -> Accelerator:
+    with monkeypatch.context() as context:
+        context.delenv("WORLD_SIZE")
+        AcceleratorState._reset_state(reset_partial_state=True)
+        PartialState._reset_state()
+        return Accelerator(cpu=True)

@@ -1,0 +1,37 @@
+"""Which device to use, and the one mixed-precision policy of training and inference."""
+
+from __future__ import annotations
+
+import torch
+
+from ultrashape_cli.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of a setting: `auto`, `cuda`, `mps` or `cpu`.
+
+    Raises:
+        ConfigError: It is not available here.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, usable in available.items() if usable))
+    if not available.get(name.split(":")[0], False):
+        usable = " ".join(kind for kind, there in available.items() if there)
+        raise ConfigError(
+            f"device `{name}` is not available with torch {torch.__version__}",
+            hint=f"--device auto, or one of: {usable}",
+        )
+    return torch.device(name)
+
+
+def autocast(device: torch.device, dtype: str) -> torch.autocast:
+    """Returns the autocast context of a dtype policy: `bf16`, or `fp32` for none.
+
+    The weight cache is off: with activation checkpointing it would keep a copy of all weights.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16", cache_enabled=False)

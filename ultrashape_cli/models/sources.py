@@ -1,0 +1,114 @@
+"""What a user may call "weights", resolved to the file that holds each network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ultrashape_cli.errors import CheckpointError
+from ultrashape_cli.files import read_json
+from ultrashape_cli.models.registry import COMPONENTS, Networks, build, model_spec
+from ultrashape_cli.models.weights import load_into, read_metadata, read_state_dict
+from ultrashape_cli.runs import CHECKPOINT_MANIFEST, RunFolder, complete_checkpoints
+
+REFERENCE_MODEL = "ultrashape-1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSource:
+    """The model family and, per network, the file with its weights."""
+
+    model: str
+    files: dict[str, Path]
+
+
+class Loaded(NamedTuple):
+    """Networks in eval mode, and the source they came from."""
+
+    networks: Networks
+    source: WeightSource
+
+
+def resolve_weights(path: Path) -> WeightSource:
+    """Finds the weights behind a run, a checkpoint folder, a safetensors file or a bundle.
+
+    A run and its checkpoints hold only the network that was trained; `base.json` of the run names
+    the files of the others.
+
+    Raises:
+        CheckpointError: Nothing usable is there.
+    """
+    if not path.exists():
+        raise CheckpointError(
+            f"no weights at `{path}`", hint="pass a run, a checkpoint or a weights file"
+        )
+    if path.is_dir() and (path / "base.json").is_file():
+        checkpoints = complete_checkpoints(RunFolder(path).checkpoints)
+        if not checkpoints:
+            raise CheckpointError(
+                f"run `{path}` has no complete checkpoint yet",
+                hint=f"ushape train --config {RunFolder(path).config}",
+            )
+        return _from_run(RunFolder(path), checkpoints[-1])
+    if path.is_dir() and (path / CHECKPOINT_MANIFEST).is_file():
+        return _from_run(RunFolder(path.parent.parent), path)
+    names = (
+        read_metadata(path).get("model", "") if path.suffix == ".safetensors" else REFERENCE_MODEL
+    )
+    return WeightSource(names or REFERENCE_MODEL, dict.fromkeys(COMPONENTS, path))
+
+
+def _from_run(run: RunFolder, checkpoint: Path) -> WeightSource:
+    base = read_json(run.base)
+    if not isinstance(base, dict):
+        raise CheckpointError(
+            f"`{run.base}` is missing or broken, so the frozen networks cannot be found",
+            hint="pass a complete weights file instead of the run",
+        )
+    files = {name: (run.root / file).resolve() for name, file in base["components"].items()}
+    files[base["trained"]] = checkpoint / "model.safetensors"
+    return WeightSource(base["model"], files)
+
+
+def load_networks(
+    source: WeightSource,
+    *,
+    components: Sequence[str] = COMPONENTS,
+    vae_parts: Sequence[str] = ("encoder", "decoder"),
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+) -> Networks:
+    """Builds networks on the meta device and loads their weights strictly.
+
+    Args:
+        source: From `resolve_weights`.
+        components: Which networks.
+        vae_parts: Which halves of the autoencoder.
+        device: Where they go.
+        dtype: Of floating-point weights; None keeps the file's.
+
+    Raises:
+        CheckpointError: A file lacks a network, or its keys or shapes differ.
+    """
+    networks = build(model_spec(source.model), components=components, vae_parts=vae_parts)
+    for file in sorted({source.files[name] for name in components}):
+        found = read_state_dict(file)
+        for name in components:
+            if source.files[name] != file:
+                continue
+            if name not in found:
+                raise CheckpointError(
+                    f"`{file}` holds no `{name}` weights (found: {', '.join(found) or 'none'})",
+                    hint="pass a complete checkpoint or the run it belongs to",
+                )
+            module = getattr(networks, name)
+            absent = getattr(module, "absent_prefixes", ())
+            load_into(module, found[name], file, ignore=absent, dtype=dtype)
+    for module in networks:
+        if module is not None:
+            module.to(device).eval()
+    return networks

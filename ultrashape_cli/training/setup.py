@@ -1,0 +1,121 @@
+"""Creates or continues a run folder: same settings continue, others are refused."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ultrashape_cli import __version__
+from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.config.schema import Config, flatten
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.files import disk_errors, write_atomic, write_json
+from ultrashape_cli.runs import RunFolder
+
+CHANGEABLE = frozenset(
+    {
+        *("profile", "device", "train.num_workers", "train.validate_every_steps"),
+        *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
+        *("train.trackers", "train.steps"),
+    }
+)
+"""Keys that may differ when a run is continued: they do not change what it learns per step."""
+RECORDED = ("train", "launch")
+OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
+         "config.toml", "command.txt", "environment.json", "checkpoints")  # fmt: skip
+"""What `--force` removes: everything this command made, nothing else."""
+
+
+def default_run(config: Config) -> Path:
+    """Returns the run folder of a dataset, model and stage, so that repeating a command resumes."""
+    data = Path(config.train.data).resolve().name
+    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}"
+
+
+def open_run(run: RunFolder, config: Config, *, force: bool, command: list[str]) -> None:
+    """Writes the settings of a new run, or checks them against those of the old one.
+
+    Raises:
+        UsageError: The folder holds a run with other settings, or something else.
+        DiskError: It cannot be written.
+    """
+    if force:
+        for name in OWNED:
+            path = run.root / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if run.config.exists():
+        differing = changed_keys(run, config)
+        if differing:
+            raise UsageError(
+                f"`{run.root}` was made with other settings: {', '.join(differing)}",
+                hint="choose another --out, or redo the run with --force",
+            )
+    elif not force and run.root.exists() and any(run.root.iterdir()):
+        raise UsageError(f"`{run.root}` exists and is not a run", hint="choose another --out")
+    with disk_errors(run.root):
+        run.root.mkdir(parents=True, exist_ok=True)
+    text = tomli_w.dumps(_tables(config))
+    write_json(run.root / "environment.json", environment())
+    with disk_errors(run.root), (run.root / "command.txt").open("a", encoding="utf-8") as file:
+        file.write(" ".join(command) + "\n")
+    write_atomic(run.config, lambda file: file.write(text.encode()))
+
+
+def changed_keys(run: RunFolder, config: Config) -> list[str]:
+    """Returns the keys whose recorded value differs and matters."""
+    old = flatten(resolve(file=run.config, environ={}).config)
+    return [
+        f"{key} ({old[key]} -> {value})"
+        for key, value in flatten(config).items()
+        if (key == "seed" or key.startswith("train."))
+        and key not in CHANGEABLE
+        and old[key] != value
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions, machine and git state."""
+    packages = ("torch", "accelerate", "numpy", "trimesh", "safetensors")
+    return {
+        "ushape": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "git": _git_state(),
+        "arguments": sys.argv,
+    }
+
+
+def _tables(config: Config) -> dict[str, Any]:
+    tables: dict[str, Any] = {}
+    for key, value in flatten(config).items():
+        section, dot, name = key.partition(".")
+        if not dot:
+            tables[key] = value
+        elif section in RECORDED:
+            tables.setdefault(section, {})[name] = (
+                list(value) if isinstance(value, tuple) else value
+            )
+    return tables
+
+
+def _git_state() -> str | None:
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return run.stdout.strip() or None

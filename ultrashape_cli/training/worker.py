@@ -1,0 +1,275 @@
+"""One training process: builds everything from the run folder and trains.
+
+Runs inside `ushape train` for a single process, and as
+`python -m ultrashape_cli.training.worker RUN` under accelerate for several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.config.schema import Config
+from ultrashape_cli.data.dataset import Item, SampleOrder, ShapeDataset, make_loader
+from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.devices import choose_device
+from ultrashape_cli.errors import TrainingError, UShapeError
+from ultrashape_cli.interrupts import SignalFlag
+from ultrashape_cli.models.registry import ModelSpec, model_spec
+from ultrashape_cli.models.sources import load_networks
+from ultrashape_cli.models.vae import ShapeVAE
+from ultrashape_cli.monitoring.trackers import make_tracker
+from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.base import base_source
+from ultrashape_cli.training.objectives import (
+    FlowObjective,
+    VAEObjective,
+    VAETrainee,
+    set_checkpointing,
+)
+from ultrashape_cli.training.trainer import Progress, Trainer
+from ultrashape_cli.training.validation import make_validation
+
+MAX_VALIDATION_ITEMS = 16
+VALIDATION_COUNTER = 2**40
+"""First sample counter of validation items, beyond any training counter."""
+
+
+def train_run(
+    run: RunFolder,
+    *,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_signal: Callable[[], None] = lambda: None,
+) -> int:
+    """Trains the run to its end; returns 0, or 130/143 when a signal stopped it.
+
+    Raises:
+        UShapeError: The run cannot start or go on; status.json says `failed`.
+    """
+    config = resolve(file=run.config, environ={}).config
+    accelerator = start_accelerator(config)
+    trainer = None
+    with _log_file(run, accelerator.process_index):
+        try:
+            with SignalFlag(on_signal) as stop:
+                trainer = build_trainer(config, run, accelerator, on_step)
+                finished = trainer.train(lambda: bool(stop))
+        except BaseException as error:
+            if accelerator.is_main_process:
+                _fail(run, trainer, error)
+            raise
+    if accelerator.is_main_process:
+        state = "finished" if finished else "stopped"
+        run.write_status(state, step=trainer.step, steps=config.train.steps)
+    accelerator.end_training()
+    return 0 if finished else stop.exit_code
+
+
+def start_accelerator(config: Config) -> Accelerator:
+    """Returns the accelerator after checking that the world is the one asked for.
+
+    accelerate starts a single process in several cases where more were asked for, and the run
+    would then silently train something else.
+    """
+    accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu")
+    wanted = int(os.environ.get("WORLD_SIZE", config.launch.num_processes))
+    if accelerator.num_processes > 1:
+        one = torch.ones((), device=accelerator.device)
+        present = int(accelerator.reduce(one, reduction="sum"))
+    else:
+        present = 1
+    if not present == accelerator.num_processes == wanted:
+        raise TrainingError(
+            f"asked for {wanted} processes, got {accelerator.num_processes} "
+            f"({present} answered, {accelerator.distributed_type})",
+            hint="start with `ushape train --num-processes N`, torchrun or accelerate launch",
+        )
+    return accelerator
+
+
+def build_trainer(
+    config: Config,
+    run: RunFolder,
+    accelerator: Accelerator,
+    on_step: Callable[[Progress], None],
+) -> Trainer:
+    """Builds networks, data, objective and validation of a run."""
+    settings = config.train
+    spec = model_spec(settings.model)
+    device = accelerator.device
+    torch.manual_seed(config.seed)
+    if accelerator.is_main_process:
+        base_source(run, config)
+    accelerator.wait_for_everyone()
+    component, net, objective = _networks(config, spec, run, device)
+    dataset = Dataset(Path(settings.data))
+
+    def batches(start: int) -> Iterator[Item]:
+        items = _items(config, spec, dataset, dataset.read_split("train"))
+        order = SampleOrder(
+            len(items),
+            seed=config.seed,
+            start=start,
+            microbatch=settings.microbatch,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        cuda = device.type == "cuda"
+        return iter(make_loader(items, order, num_workers=settings.num_workers, pin_memory=cuda))
+
+    held_out = dataset.read_split("val")[:MAX_VALIDATION_ITEMS]
+    validation_items = _items(config, spec, dataset, held_out)
+
+    def validation_batches() -> Iterator[Item]:
+        for index in range(len(held_out)):
+            yield torch.utils.data.default_collate(
+                [validation_items[VALIDATION_COUNTER + index, index]]
+            )
+
+    validate = make_validation(
+        objective,
+        validation_batches,
+        wrap=_wrap_vae if settings.stage == "vae" else _wrap_nothing,
+        device=device,
+        dtype=settings.dtype,
+    )
+    main = accelerator.is_main_process
+    return Trainer(
+        settings,
+        run=run,
+        net=net,
+        component=component,
+        objective=objective,
+        batches=batches,
+        accelerator=accelerator,
+        validate=validate if held_out and settings.validate_every_steps else None,
+        on_step=on_step,
+        tracker=make_tracker(settings.trackers, run) if main else lambda values, step: None,
+    )
+
+
+def _networks(
+    config: Config, spec: ModelSpec, run: RunFolder, device: torch.device
+) -> tuple[nn.Module, nn.Module, FlowObjective | VAEObjective]:
+    """Returns the network to save, the network to call, and the objective."""
+    settings = config.train
+    source = base_source(run, config)
+    if settings.stage == "vae":
+        vae = load_networks(source, components=("vae",)).vae
+        assert vae is not None
+        return (
+            vae,
+            VAETrainee(vae),
+            VAEObjective(spec.vae, num_latents=settings.num_latents, seed=config.seed),
+        )
+    dit = load_networks(source, components=("dit",)).dit
+    half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+    # Only what the loss needs is resident: not the VAE's decoder.
+    frozen = load_networks(
+        source,
+        components=("vae", "conditioner"),
+        vae_parts=("encoder",),
+        device=device,
+        dtype=half,
+    )
+    assert dit is not None
+    assert frozen.vae is not None
+    assert frozen.conditioner is not None
+    frozen.vae.requires_grad_(False)
+    set_checkpointing(dit, settings.activation_checkpointing)
+    objective = FlowObjective(
+        frozen.vae,
+        frozen.conditioner,
+        num_latents=settings.num_latents,
+        condition_dropout=settings.condition_dropout,
+        seed=config.seed,
+    )
+    return dit, dit, objective
+
+
+def _items(config: Config, spec: ModelSpec, dataset: Dataset, ids: list[str]) -> ShapeDataset:
+    settings = config.train
+    vae = settings.stage == "vae"
+    return ShapeDataset(
+        dataset,
+        ids,
+        seed=config.seed,
+        surface_points=settings.surface_points,
+        image_size=0 if vae else spec.conditioner.image_size,
+        query_points=settings.query_points if vae else 0,
+    )
+
+
+def _wrap_vae(net: nn.Module) -> nn.Module:
+    assert isinstance(net, ShapeVAE)
+    return VAETrainee(net)
+
+
+def _wrap_nothing(net: nn.Module) -> nn.Module:
+    return net
+
+
+def _fail(run: RunFolder, trainer: Trainer | None, error: BaseException) -> None:
+    message = error.message if isinstance(error, UShapeError) else f"{error!r}"
+    logging.getLogger(__name__).error("stopped: %s", message, exc_info=error)
+    run.write_status("failed", step=trainer.step if trainer else 0, error=message)
+
+
+@contextlib.contextmanager
+def _log_file(run: RunFolder, rank: int) -> Iterator[None]:
+    handler = logging.FileHandler(run.log(rank), encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package = logging.getLogger("ultrashape_cli")
+    package.setLevel(logging.INFO)
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
+
+
+def main() -> None:
+    """Entry point under accelerate; the main process prints plain lines."""
+    from ultrashape_cli.ui import UI
+
+    ui = UI("train", progress=False)
+    run = RunFolder(Path(sys.argv[1]))
+    last = [0.0]
+
+    def on_step(progress: Progress) -> None:
+        if time.monotonic() - last[0] > 10 or progress.step == progress.steps:
+            last[0] = time.monotonic()
+            ui.info(describe(progress))
+
+    try:
+        sys.exit(train_run(run, on_step=on_step))
+    except UShapeError as error:
+        ui.error(error)
+        sys.exit(error.exit_code)
+
+
+def describe(progress: Progress) -> str:
+    """Returns one plain line about a step."""
+    values: dict[str, Any] = progress.values
+    text = (
+        f"step {progress.step}/{progress.steps}  loss {values['loss_smooth']:.4f}  "
+        f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.3f}  "
+        f"{values['seconds']:.2f} s/step"
+    )
+    return text + (f"  val {values['val_loss']:.4f}" if "val_loss" in values else "")
+
+
+if __name__ == "__main__":
+    main()
