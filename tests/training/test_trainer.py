@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,16 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 
+from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import AssetError, CheckpointError, TrainingError
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
 from ultrashape_cli.training import worker
 from ultrashape_cli.training.trainer import Progress
 from ultrashape_cli.training.worker import build_trainer, train_run
+
+
+def _train(run: RunFolder, **options: Any) -> int:
+    return train_run(run, resolve(file=run.config, environ={}).config, **options)
 
 
 def _weights(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -46,29 +52,29 @@ def _stop_after(step: int):
 @pytest.mark.parametrize("stage", ["dit", "vae"])
 def test_a_stopped_run_resumes_bitwise(make_run, stage: str) -> None:
     straight, _ = make_run("straight", steps=6, stage=stage)
-    assert train_run(straight) == 0
+    assert _train(straight) == 0
     broken, _ = make_run("broken", steps=6, stage=stage)
-    assert train_run(broken, on_step=_stop_after(3)) == 143
+    assert _train(broken, on_step=_stop_after(3)) == 143
     assert broken.read_status()["state"] == "stopped"
-    assert train_run(broken) == 0
+    assert _train(broken) == 0
     assert _same(_weights(straight), _weights(broken))
     assert _losses(straight) == _losses(broken)
 
 
 def test_loader_workers_do_not_change_the_stream(make_run) -> None:
     here, _ = make_run("here", steps=2)
-    train_run(here)
+    _train(here)
     workers, _ = make_run("workers", steps=2, num_workers=1)
-    train_run(workers)
+    _train(workers)
     assert _losses(here) == _losses(workers)
 
 
 def test_accumulation_takes_the_mean_over_all_samples_of_a_step(make_run) -> None:
     # Tokens are cut to the smallest count of a microbatch, so every ball must fill 16 voxels.
     together, _ = make_run("together", steps=2, microbatch=4, accumulation=1, stage="vae")
-    train_run(together)
+    _train(together)
     apart, _ = make_run("apart", steps=2, microbatch=1, accumulation=4, stage="vae")
-    train_run(apart)
+    _train(apart)
     assert _losses(apart) == pytest.approx(_losses(together), rel=1e-5)
     a, b = _weights(together), _weights(apart)
     for key in a:
@@ -79,21 +85,21 @@ def test_accumulation_takes_the_mean_over_all_samples_of_a_step(make_run) -> Non
 def test_another_seed_gives_another_stream(make_run) -> None:
     first, _ = make_run("first", steps=1)
     second, _ = make_run("second", steps=1, seed=1)
-    train_run(first)
-    train_run(second)
+    _train(first)
+    _train(second)
     assert _losses(first) != _losses(second)
 
 
 def test_the_loss_of_the_vae_falls(make_run) -> None:
     run, _ = make_run(steps=60, stage="vae", learning_rate=3e-3)
-    train_run(run)
+    _train(run)
     losses = _losses(run)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
 def test_frozen_experts_stay_as_they_were(make_run) -> None:
     run, _ = make_run(steps=2, strategy="experts-frozen")
-    train_run(run)
+    _train(run)
     after, before = _weights(run), load_file(run.root / "base.safetensors")
     experts = [key for key in after if ".moe.experts." in key]
     others = [key for key in after if ".moe.experts." not in key]
@@ -104,9 +110,9 @@ def test_frozen_experts_stay_as_they_were(make_run) -> None:
 
 def test_activation_checkpointing_changes_no_loss(make_run) -> None:
     plain, _ = make_run("plain", steps=2)
-    train_run(plain)
+    _train(plain)
     checkpointed, _ = make_run("checkpointed", steps=2, activation_checkpointing=True)
-    train_run(checkpointed)
+    _train(checkpointed)
     assert _losses(plain) == pytest.approx(_losses(checkpointed), rel=1e-6)
 
 
@@ -144,7 +150,7 @@ def test_a_broken_asset_stops_with_its_id(make_run, ball_data: Path) -> None:
     sample.write_bytes(whole[:500])
     try:
         with pytest.raises(AssetError, match="asset `ball-0`"):
-            train_run(run)
+            _train(run)
     finally:
         sample.write_bytes(whole)
     assert run.read_status()["state"] == "failed"
@@ -153,28 +159,28 @@ def test_a_broken_asset_stops_with_its_id(make_run, ball_data: Path) -> None:
 
 def test_a_half_written_checkpoint_is_not_resumed(make_run) -> None:
     run, _ = make_run(steps=4, save_every_steps=2)
-    train_run(run)
+    _train(run)
     newest = complete_checkpoints(run.checkpoints)[-1]
     (newest / "trainer.pt").write_bytes(b"short")
     assert complete_checkpoints(run.checkpoints)[-1].name == "step-00000002"
-    assert train_run(run) == 0
+    assert _train(run) == 0
     assert complete_checkpoints(run.checkpoints)[-1].name == "step-00000004"
 
 
 def test_a_damaged_checkpoint_is_named(make_run) -> None:
     run, _ = make_run(steps=2)
-    train_run(run)
+    _train(run)
     file = complete_checkpoints(run.checkpoints)[-1] / "trainer.pt"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
     file.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"trainer\.pt` differs from its manifest"):
-        train_run(run)
+        _train(run)
 
 
 def test_old_checkpoints_are_pruned(make_run) -> None:
     run, _ = make_run(steps=5, save_every_steps=1, keep_checkpoints=2)
-    train_run(run)
+    _train(run)
     names = [path.name for path in complete_checkpoints(run.checkpoints)]
     assert names == ["step-00000004", "step-00000005"]
 

@@ -118,9 +118,9 @@ def _check_space(folder: Path, net: nn.Module, state: Mapping[str, Any]) -> None
     )
     free = shutil.disk_usage(folder).free
     if free < (weights + moments) * 1.05:
-        need = (weights + moments) / 2**30
+        need = (weights + moments) / 2**20
         raise DiskError(
-            f"a checkpoint needs {need:.1f} GiB, `{folder}` has {free / 2**30:.1f} GiB free",
+            f"a checkpoint needs {need:,.0f} MiB, `{folder}` has {free / 2**20:,.0f} MiB free",
             hint="free some space or set train.keep_checkpoints=1",
         )
 

@@ -23,8 +23,13 @@ def is_distributed_child() -> bool:
     return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_main_process() -> bool:
+    """Says whether this process is the only one, or the first of those started together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def wait_for_run_folder(run: RunFolder, timeout_s: float = 120.0) -> None:
-    """Blocks a non-main process until the main one has written the run's settings.
+    """Blocks a further machine until the first one has written the run's settings.
 
     Raises:
         TrainingError: It did not appear, as on machines that do not share the folder.
@@ -54,7 +59,8 @@ def launch_processes(run: RunFolder, config: Config, on_signal: Callable[[], Non
         environment |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": _threads(config.launch)}
     command = [sys.executable, "-m", "accelerate.commands.launch", *_arguments(config.launch)]
     command += ["-m", "ultrashape_cli.training.worker", str(run.root)]
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    # What launchers print is not data: our stdout stays clean.
+    process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
     with SignalFlag(on_signal) as flag:
         forwarded = False
         while process.poll() is None:

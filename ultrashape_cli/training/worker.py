@@ -48,6 +48,7 @@ VALIDATION_COUNTER = 2**40
 
 def train_run(
     run: RunFolder,
+    config: Config,
     *,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_signal: Callable[[], None] = lambda: None,
@@ -57,7 +58,6 @@ def train_run(
     Raises:
         UShapeError: The run cannot start or go on; status.json says `failed`.
     """
-    config = resolve(file=run.config, environ={}).config
     accelerator = start_accelerator(config)
     trainer = None
     with _log_file(run, accelerator.process_index):
@@ -222,7 +222,8 @@ def _wrap_nothing(net: nn.Module) -> nn.Module:
 
 def _fail(run: RunFolder, trainer: Trainer | None, error: BaseException) -> None:
     message = error.message if isinstance(error, UShapeError) else f"{error!r}"
-    logging.getLogger(__name__).error("stopped: %s", message, exc_info=error)
+    # At a level that reaches the log file but not the terminal, which gets the one-line error.
+    logging.getLogger(__name__).info("stopped: %s", message, exc_info=error)
     run.write_status("failed", step=trainer.step if trainer else 0, error=message)
 
 
@@ -254,7 +255,7 @@ def main() -> None:
             ui.info(describe(progress))
 
     try:
-        sys.exit(train_run(run, on_step=on_step))
+        sys.exit(train_run(run, resolve(file=run.config, environ={}).config, on_step=on_step))
     except UShapeError as error:
         ui.error(error)
         sys.exit(error.exit_code)
