@@ -1,14 +1,22 @@
+import logging
+import sys
+import time
+import types
+
 import pytest
 import torch
 
 from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.models.attention import (
+    BACKENDS,
     AttentionLayer,
     RMSNorm,
+    _note_fallback,
     attention,
     key_lengths,
     set_attention_backend,
 )
+from ultrashape_cli.models.attention_choice import AttentionShape, choose_backend, time_backends
 from ultrashape_cli.models.registry import build, model_spec
 
 
@@ -69,4 +77,54 @@ def test_rms_norm_follows_its_definition():
     norm.weight.data.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
     expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
     assert torch.allclose(norm(x), expected, atol=1e-6)
+    fused = torch.nn.functional.rms_norm(x, (24,), norm.weight, 1e-6)
+    assert torch.allclose(norm(x), fused, atol=1e-6)
     assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("backend", ["flash", "cudnn"])
+def test_half_precision_kernels_leave_fp32_to_sdpa_with_one_line(backend, monkeypatch, caplog):
+    kernel = types.ModuleType("flash_attn")
+    kernel.flash_attn_func = lambda *_: pytest.fail("the kernel got fp32")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", kernel)
+    _note_fallback.cache_clear()
+    q, k, v = tensors()
+    for _ in range(3):
+        assert torch.equal(attention(q, k, v, backend=backend), attention(q, k, v))
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert backend in caplog.text
+    assert "float32" in caplog.text
+
+
+SHAPES = (AttentionShape(1, 2, 7, 9, 16), AttentionShape(1, 2, 7, 7, 16))
+
+
+def test_the_only_backend_needs_no_measurement(caplog):
+    caplog.set_level(logging.INFO)
+    assert choose_backend(SHAPES) == "sdpa"
+    assert "sdpa" in caplog.text
+
+
+def test_the_fastest_backend_is_chosen_and_logged(monkeypatch, caplog):
+    def slow(q, k, v):
+        time.sleep(0.02)
+        return q
+
+    monkeypatch.setitem(BACKENDS, "sdpa", slow)
+    caplog.set_level(logging.INFO)
+    assert choose_backend(SHAPES, candidates=("sdpa", "reference")) == "reference"
+    assert "reference" in caplog.text
+    assert "sdpa" in caplog.text
+    assert "ms" in caplog.text
+
+
+def test_backends_that_fail_are_left_out(monkeypatch):
+    def broken(q, k, v):
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setitem(BACKENDS, "sdpa", broken)
+    seconds = time_backends(SHAPES, backward=True, candidates=("sdpa", "reference"))
+    assert list(seconds) == ["reference"]
+    assert seconds["reference"] > 0
+    with pytest.raises(ValueError, match="unknown"):
+        choose_backend(SHAPES, candidates=("fast",))

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import torch
 from golden_data import Golden, assert_near, conditioner_params, load_golden, load_strictly
 
@@ -77,3 +80,16 @@ def test_the_conditioner_is_frozen():
     conditioner = build(model_spec("tiny"), device="cpu", components=("conditioner",)).conditioner
     assert not any(p.requires_grad for p in conditioner.parameters())
     assert not conditioner.encode(torch.zeros(1, 3, 112, 112))[0].requires_grad
+
+
+def test_building_needs_neither_a_download_nor_the_library_of_the_reference():
+    code = (
+        "import sys\n"
+        "from ultrashape_cli.models.registry import build, model_spec\n"
+        "build(model_spec('ultrashape-1.0'))\n"
+        "sys.exit(len({'transformers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr

@@ -6,10 +6,12 @@ from golden_data import assert_near, load_golden
 
 from ultrashape_cli.models.embeddings import (
     apply_rope,
+    apply_rotation,
     check_rope_head_dim,
     fourier_features,
     resize_position_embedding,
     rope_3d,
+    rotation,
     timestep_embedding,
 )
 
@@ -71,3 +73,13 @@ def test_position_embeddings_are_resized_as_the_weights_expect():
 def test_position_embeddings_of_the_same_grid_are_untouched():
     embedding = torch.randn(1, 17, 4)
     assert resize_position_embedding(embedding, (4, 4)) is embedding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fast_rotation_equals_the_written_out_one(dtype):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 7, 48, generator=generator).to(dtype)
+    factors = rope_3d(torch.randint(128, (2, 7, 3), generator=generator), 48)
+    fast = apply_rotation(x, *rotation(*factors)).to(dtype)
+    tolerance = 1e-6 if dtype == torch.float32 else 0.03  # a unit of bf16 at 4
+    assert torch.allclose(fast, apply_rope(x, *factors), atol=tolerance)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 import torch
 from golden_data import (
     Golden,
@@ -10,6 +13,7 @@ from golden_data import (
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.models.voxels import jitter_queries, voxel_centres, voxel_queries
+from ultrashape_cli.models.weights import load_into, read_state_dict
 
 
 def golden_vae(name: str) -> tuple[Golden, ShapeVAE]:
@@ -106,3 +110,41 @@ def test_jitter_queries_stay_within_half_a_voxel_of_a_surface_point():
     assert offset.max() <= 1 / 32
     again = jitter_queries(surface, 32, 40, torch.Generator().manual_seed(3))
     assert torch.equal(queries, again)
+
+
+def test_a_field_decoder_without_norms_and_of_less_width_works():
+    spec = model_spec("tiny").vae
+    vae = ShapeVAE(replace(spec, field_norms=False, field_downsample=2))
+    keys = {k.removeprefix("geo_decoder.") for k in vae.state_dict() if k.startswith("geo_decoder")}
+    assert not any("norm" in key or "ln_post" in key for key in keys)
+    assert vae.geo_decoder.latents_proj.weight.shape == (spec.width // 2, spec.width)
+    assert vae.geo_decoder.output_proj.weight.shape == (1, spec.width // 2)
+    points = torch.rand(1, 50, 3)
+    features = vae.decode(torch.randn(1, 9, spec.latent_channels))
+    values = vae.query_field(features, points)
+    values.square().sum().backward()
+    assert all(p.grad is not None for p in vae.geo_decoder.parameters())
+    assert torch.allclose(vae.field(features)(points[0]), values[0], atol=1e-6)
+    with pytest.raises(ValueError, match="heads"):
+        replace(spec, field_downsample=4)
+
+
+def test_an_input_projection_shared_by_points_and_queries_is_split(tmp_path):
+    torch.manual_seed(0)
+    vae = build(model_spec("tiny"), device="cpu", components=("vae",)).vae
+    surface, queries = torch.rand(1, 80, 7), torch.rand(1, 10, 3)
+    state = vae.state_dict()
+    shared = state.pop("encoder.input_proj_kv.weight"), state.pop("encoder.input_proj_kv.bias")
+    for name in ("weight", "bias"):
+        del state[f"encoder.input_proj_q.{name}"]
+    state["encoder.input_proj.weight"], state["encoder.input_proj.bias"] = shared
+    torch.save({"vae": state}, tmp_path / "old.pt")
+    converted = build(model_spec("tiny"), components=("vae",)).vae
+    load_into(converted, read_state_dict(tmp_path / "old.pt")["vae"], "old.pt")
+    width = vae.encoder.input_proj_q.weight.shape[1]
+    # Queries whose normal and label are zero see the shared projection of their position.
+    with torch.no_grad():
+        vae.encoder.input_proj_q.weight.copy_(shared[0][:, :width])
+        vae.encoder.input_proj_q.bias.copy_(shared[1])
+        expected = vae.encode(surface, queries).mean
+        assert torch.equal(converted.encode(surface, queries).mean, expected)

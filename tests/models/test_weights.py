@@ -1,8 +1,13 @@
 import os
 import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ultrashape_cli.errors import CheckpointError, DiskError
 from ultrashape_cli.models.registry import build, model_spec
@@ -78,6 +83,17 @@ def test_a_meta_module_takes_over_the_tensors(tmp_path, networks):
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
+def test_conditioner_keys_of_newer_transformers_releases_are_mapped(tmp_path, networks):
+    state = {}
+    for key, value in networks["conditioner"].state_dict().items():
+        for part in ("query", "key", "value"):
+            key = key.replace(f"attention.attention.{part}.", f"attention.{part[0]}_proj.")
+        state[key.replace("attention.output.dense.", "attention.o_proj.")] = value
+    assert any("o_proj" in key for key in state)
+    torch.save({"conditioner": state}, tmp_path / "new.pt")
+    assert_same(read_state_dict(tmp_path / "new.pt"), {"conditioner": networks["conditioner"]})
+
+
 def test_a_half_autoencoder_skips_the_other_half(networks):
     half = build(model_spec("tiny"), components=("vae",), vae_parts=("decoder",)).vae
     state = networks["vae"].state_dict()
@@ -147,12 +163,89 @@ def test_missing_files_and_foreign_contents_are_refused(tmp_path):
             read_state_dict(tmp_path / "other.pt")
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path, networks):
-    path = tmp_path / "model.safetensors"
-    write_safetensors(path, {"dit": networks["dit"]})
-    before = path.read_bytes()
-    shared = torch.zeros(4)
-    with pytest.raises(DiskError):
-        write_safetensors(path, {"dit": {"a": shared, "b": shared}})
-    assert path.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 1
+def test_a_failed_write_keeps_the_old_file(tmp_path, networks, monkeypatch):
+    for write, name in ((write_safetensors, "model.safetensors"), (write_reference_bundle, "a.pt")):
+        path = tmp_path / name
+        write(path, {"dit": networks["dit"]})
+        before = path.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(DiskError, match=name):
+                write(path, {"dit": networks["dit"]})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def mapped_ranges(path) -> list[tuple[int, int]]:
+    ranges = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(path)):
+            low, high = line.split()[0].split("-")
+            ranges.append((int(low, 16), int(high, 16)))
+    return ranges
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])
+def test_loaded_networks_are_the_mapped_file(tmp_path, networks, name):
+    path = tmp_path / name
+    (write_reference_bundle if name == "a.pt" else write_safetensors)(path, networks)
+    found = read_state_dict(path)
+    fresh = build(model_spec("tiny"))._asdict()
+    for component, module in fresh.items():
+        load_into(module, found[component], path)
+    ranges = mapped_ranges(path)
+    assert ranges
+    for module in fresh.values():
+        for parameter in module.parameters():
+            address = parameter.data_ptr()
+            assert any(low <= address < high for low, high in ranges)
+
+
+def test_writing_and_loading_make_no_second_copy(tmp_path):
+    # 256 MiB as views of one number; a process of its own because the peak never falls.
+    code = f"""
+import resource, torch
+from ultrashape_cli.models.weights import *
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+one = torch.ones(1)
+parts = {{"dit": {{f"blocks.{{i}}.weight": one.expand(1024, 2048) for i in range(32)}}}}
+before = peak()
+write_safetensors({str(tmp_path / "a.safetensors")!r}, parts, dtype=torch.float16)
+written = peak()
+found = read_state_dict({str(tmp_path / "a.safetensors")!r})
+print(written - before, peak() - written, min(float(t.amin()) for t in found["dit"].values()))
+write_safetensors({str(tmp_path / "b.safetensors")!r}, found)
+print(peak() - written)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    writing, mapping, smallest, reading = map(float, result.stdout.split())
+    assert smallest == 1
+    assert writing < 40  # one tensor of 8 MiB and its cast
+    assert mapping < 10
+    assert reading < 1.1 * 128 + 10  # the pages of the mapped file themselves
+
+
+def test_metadata_counts_parameters_and_dtypes(tmp_path):
+    path = tmp_path / "a.safetensors"
+    bias = torch.zeros(()).half().expand(1, 4)[:, :1].expand(4, 1)[0]  # one number, stride 0
+    parts = {"blocks.0.weight": torch.zeros(3, 5), "blocks.0.bias": bias}
+    write_safetensors(path, {"dit": parts}, {"model": "tiny"})
+    metadata = read_metadata(path)
+    assert metadata["num_parameters"] == "16"
+    assert metadata["dtype"] == "float16,float32"
+    assert metadata["model"] == "tiny"
+
+
+def test_other_readers_understand_the_written_file(tmp_path, networks):
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, networks, dtype=torch.bfloat16)
+    found = load_file(path)
+    expected = {f"{n}.{k}": v for n, m in networks.items() for k, v in m.state_dict().items()}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[k], v.bfloat16()) for k, v in expected.items())

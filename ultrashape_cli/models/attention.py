@@ -3,6 +3,8 @@
 Legend: B batch, H heads, L query tokens, S key tokens, C channels, D channels of one head.
 """
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ultrashape_cli.errors import ConfigError, DependencyError
+
+logger = logging.getLogger(__name__)
 
 NORM_EPS = 1e-6  # of every norm in the released weights, except the VAE's `ln_post`
 
@@ -19,6 +23,8 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if not _is_half_on_cuda("cudnn", q):
+        return _sdpa(q, k, v)
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with sdpa_kernel([SDPBackend.CUDNN_ATTENTION]):
@@ -33,8 +39,26 @@ def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             f"the flash attention backend cannot load: {error}",
             hint="pip install 'ultrashape-cli[flash]', or use the sdpa backend",
         ) from error
+    if not _is_half_on_cuda("flash", q):
+        return _sdpa(q, k, v)
     out = flash_attn_func(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)
+
+
+def _is_half_on_cuda(backend: str, q: Tensor) -> bool:
+    """Say whether a kernel for 16-bit floats on CUDA can take the input."""
+    usable = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+    if not usable and not torch.compiler.is_compiling():
+        _note_fallback(backend, q.device.type, str(q.dtype))
+    return usable
+
+
+@functools.cache
+def _note_fallback(backend: str, device: str, dtype: str) -> None:
+    logger.warning(
+        "the %s attention backend needs 16-bit floats on CUDA, got %s on %s: sdpa is used",
+        *(backend, dtype, device),
+    )
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -122,8 +146,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., D]
         """Normalise in the dtype of `x`; the reduction inside runs in fp32."""
-        weight = self.weight.to(x.dtype)
-        return F.rms_norm(x, weight.shape, weight, self.eps).to(x.dtype)
+        if x.is_cuda:
+            weight = self.weight.to(x.dtype)
+            return F.rms_norm(x, weight.shape, weight, self.eps).to(x.dtype)
+        # On the CPU torch's own is no single kernel and copies strided inputs: half as fast.
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale * self.weight).to(x.dtype)
 
 
 class Mlp(nn.Module):

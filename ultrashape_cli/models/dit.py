@@ -23,9 +23,10 @@ from ultrashape_cli.models.attention import (
     merge_heads,
 )
 from ultrashape_cli.models.embeddings import (
-    apply_rope,
+    apply_rotation,
     check_rope_head_dim,
     rope_3d,
+    rotation,
     timestep_embedding,
 )
 from ultrashape_cli.models.moe import MoEFeedForward, Routed
@@ -76,13 +77,13 @@ class _SelfAttention(AttentionLayer):
         self.k_norm = RMSNorm(width // num_heads)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # [B, T, W]
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # [B, T, W], [B, 1, T, D]
         # The released weights read heads across the concatenation of q, k and v outputs: head 0
         # takes its q, k and v all from the first 3 * D channels.
         qkv = torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
         q, k, v = qkv.unflatten(-1, (self.num_heads, 3, -1)).transpose(1, 2).unbind(3)
-        q = apply_rope(self.q_norm(q), cos, sin).to(v.dtype)
-        k = apply_rope(self.k_norm(k), cos, sin).to(v.dtype)
+        q = apply_rotation(self.q_norm(q), cos, sin).to(v.dtype)
+        k = apply_rotation(self.k_norm(k), cos, sin).to(v.dtype)
         return self.out_proj(merge_heads(attention(q, k, v, backend=self.backend)))
 
 
@@ -140,7 +141,7 @@ class DiTBlock(nn.Module):
         self,
         x: Tensor,  # [B, T, W]
         skip: Tensor | None,  # [B, T, W]
-        rope: tuple[Tensor, Tensor],  # two [B, T, D]
+        rope: tuple[Tensor, Tensor],  # two [B, 1, T, D], from `rotation`
         context: Tensor | None,  # [B, L, X]
         lengths: tuple[int, ...] | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # x, auxiliary loss, expert load
@@ -217,7 +218,7 @@ class RefineDiT(nn.Module):
         self._check(x, t, context, voxel_indices)
         lengths = None if context is None else key_lengths(context_lengths, context.shape[1])
         cos, sin = rope_3d(voxel_indices, self.params.width // self.params.num_heads)
-        rope = F.pad(cos, (0, 0, 1, 0), value=1.0), F.pad(sin, (0, 0, 1, 0))
+        rope = rotation(F.pad(cos, (0, 0, 1, 0), value=1.0), F.pad(sin, (0, 0, 1, 0)))
         dtype = self.x_embedder.weight.dtype
         x = torch.cat([self.t_embedder(t), self.x_embedder(x.to(dtype))], dim=1)
         if context is not None:

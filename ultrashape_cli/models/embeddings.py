@@ -70,10 +70,25 @@ def rope_3d(
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate [B, H, M, D] by [B, M, D] cosines and sines, pairing channel c with c + D/2."""
+    """Rotate [B, H, M, D] by [B, M, D] cosines and sines, pairing channel c with c + D/2.
+
+    The readable twin of `apply_rotation`.
+    """
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
     return (x * cos[:, None] + turned * sin[:, None]).to(x.dtype)
+
+
+def rotation(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:  # two [B, M, D] -> [B, 1, M, D]
+    """Return the factors that `apply_rotation` wants, the sines with their signs."""
+    first, second = sin.chunk(2, dim=-1)
+    return cos[:, None], torch.cat([-first, second], dim=-1)[:, None]
+
+
+def apply_rotation(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
+    """Rotate [B, H, M, D] as `apply_rope`, in three passes over memory; the result may be fp32."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), signed_sin)
 
 
 def resize_position_embedding(

@@ -4,13 +4,21 @@ Legend: B batch, L tokens of one sample, T tokens of the batch, C channels, E ex
 per token.
 """
 
+import functools
+import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ultrashape_cli.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
 AUX_LOSS_WEIGHT = 0.01
+DISPATCHES = ("loop", "grouped")
 
 
 class Routed(NamedTuple):
@@ -41,7 +49,8 @@ class Expert(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [..., C] -> [..., C]
         """Apply the expert to every row; zero rows are allowed."""
-        return self.net(x)
+        first, _, second = self.net
+        return second(first(x))
 
 
 class _Gather(torch.autograd.Function):
@@ -51,12 +60,17 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, top_k: int) -> Tensor:
         ctx.save_for_backward(inverse)
         ctx.top_k = top_k
-        return x[order // top_k]
+        return x.index_select(0, order // top_k)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (inverse,) = ctx.saved_tensors
-        return grads[0][inverse].unflatten(0, (-1, ctx.top_k)).sum(1), None, None, None
+        return (
+            grads[0].index_select(0, inverse).unflatten(0, (-1, ctx.top_k)).sum(1),
+            None,
+            None,
+            None,
+        )
 
 
 class _Ungather(torch.autograd.Function):
@@ -65,12 +79,12 @@ class _Ungather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(order)
-        return rows[inverse]
+        return rows.index_select(0, inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (order,) = ctx.saved_tensors
-        return grads[0][order], None, None
+        return grads[0].index_select(0, order), None, None
 
 
 class MoEFeedForward(nn.Module):
@@ -79,6 +93,7 @@ class MoEFeedForward(nn.Module):
     def __init__(self, width: int, hidden: int, num_experts: int, top_k: int) -> None:
         super().__init__()
         self.top_k = top_k
+        self.grouped = False
         self.gate = nn.Linear(width, num_experts, bias=False)
         self.experts = nn.ModuleList(Expert(width, hidden) for _ in range(num_experts))
         self.shared_experts = Expert(width, hidden)
@@ -92,20 +107,105 @@ class MoEFeedForward(nn.Module):
         return scores, weights, chosen
 
     def forward(self, x: Tensor) -> Routed:  # [B, L, C]
-        """Route every token; one host synchronisation, for the expert counts."""
+        """Route every token; one host synchronisation, for the expert counts, unless grouped."""
         tokens = x.flatten(0, 1)
         scores, weights, chosen = self.route(tokens)
         load = _load(chosen, scores.shape[1])
         order = chosen.flatten().argsort(stable=True)
         inverse = order.argsort()
         rows = _Gather.apply(tokens, order, inverse, self.top_k)
-        parts = rows.split(load.tolist())
-        # Experts without tokens run on zero rows: their gradients are zeros instead of None,
-        # so that all processes reduce the same set of parameters.
-        rows = torch.cat([expert(p) for expert, p in zip(self.experts, parts, strict=True)])
+        if self.grouped and self._has_plain_experts():
+            rows = self._grouped_experts(rows, load, chosen.flatten()[order])
+        else:
+            parts = rows.split(load.tolist())
+            # Experts without tokens run on zero rows: their gradients are zeros instead of None,
+            # so that all processes reduce the same set of parameters.
+            rows = torch.cat([expert(p) for expert, p in zip(self.experts, parts, strict=True)])
         picked = _Ungather.apply(rows, order, inverse).unflatten(0, (-1, self.top_k))
         routed = (picked.float() * weights[..., None]).sum(1).to(rows.dtype).view(x.shape)
         return Routed(routed + self.shared_experts(x), _aux_loss(scores, load, self.top_k), load)
+
+    def _expert_layers(self) -> tuple[list[nn.Linear], list[nn.Linear]]:
+        experts: list[Any] = list(self.experts)
+        return [expert.net[0].proj for expert in experts], [expert.net[2] for expert in experts]
+
+    def _has_plain_experts(self) -> bool:
+        """Say whether no adapter or quantised layer has replaced a linear layer."""
+        return all(type(layer) is nn.Linear for layers in self._expert_layers() for layer in layers)
+
+    def _grouped_experts(self, rows: Tensor, load: Tensor, owner: Tensor) -> Tensor:
+        """Apply each row's expert in two grouped products; stacking copies the weights once."""
+        multiply = find_grouped_mm()
+        assert multiply is not None
+        kind = rows.device.type
+        auto = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if auto else self.gate.weight.dtype
+        ends = load.cumsum(0).to(torch.int32)
+        rows = rows.to(dtype)
+        for index, layers in enumerate(self._expert_layers()):
+            weight = torch.stack([layer.weight for layer in layers]).to(dtype)
+            bias = torch.stack([layer.bias for layer in layers]).to(dtype)
+            if index:
+                rows = F.gelu(rows)
+            rows = multiply(rows, weight.transpose(1, 2), offs=ends) + bias[owner]
+        return rows
+
+
+def set_expert_dispatch(
+    module: nn.Module,
+    dispatch: str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Let every routed layer below `module` use "loop" or "grouped"; return what is used.
+
+    Grouped products are used where a tiny one gives the right result on this device and dtype;
+    elsewhere the loop stays and a line in the log says so.
+    """
+    if dispatch not in DISPATCHES:
+        raise ConfigError(f"unknown dispatch {dispatch!r}; known: {', '.join(DISPATCHES)}")
+    if dispatch == "grouped" and not probe_grouped_mm(str(device), dtype):
+        logger.warning(
+            "grouped products do not work on %s in %s: experts run in turn", device, dtype
+        )
+        dispatch = "loop"
+    for layer in module.modules():
+        if isinstance(layer, MoEFeedForward):
+            layer.grouped = dispatch == "grouped"
+    return dispatch
+
+
+def find_grouped_mm() -> Callable[..., Tensor] | None:
+    """Return torch's grouped product, public or not, or None."""
+    return getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
+
+
+@functools.cache
+def probe_grouped_mm(device: str, dtype: torch.dtype) -> bool:
+    """Say whether grouped products and their gradients are right, by trying them once."""
+    multiply = find_grouped_mm()
+    if multiply is None:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = (
+        torch.randn(shape, generator=generator).to(device, dtype).requires_grad_()
+        for shape in ((24, 16), (3, 32, 16))
+    )
+    ends = torch.tensor([8, 8, 24], dtype=torch.int32, device=device)
+    try:
+        found = multiply(rows, weight.transpose(1, 2), offs=ends)
+        twin = torch.cat([rows[:8] @ weight[0].T, rows[8:] @ weight[2].T])
+        results = [
+            (out, *torch.autograd.grad(out, (rows, weight), torch.ones_like(out).contiguous()))
+            for out in (found, twin)
+        ]
+        # Sums of up to 32 products of normal numbers, rounded differently.
+        near = 64 * torch.finfo(dtype).eps
+        return all((a - b).abs().max().item() < near for a, b in zip(*results, strict=True))
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        logger.debug("grouped products do not work on %s in %s: %s", device, dtype, error)
+        return False
 
 
 def dense_reference(layer: MoEFeedForward, x: Tensor) -> Routed:

@@ -47,6 +47,7 @@ MODELS = {
     for spec in (
         ModelSpec(
             name="ultrashape-1.0",
+            # The public name as known; `ushape weights pull --repo` takes another.
             repo_id="infinith/UltraShape",
             files=("ultrashape_v1.pt",),
             licence="Tencent Hunyuan 3D 2.1 Community License",

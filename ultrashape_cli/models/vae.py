@@ -36,6 +36,10 @@ class VAEParams:
     num_decoder_layers: int = 16
     field_mlp_ratio: int = 4
     """hidden over outer width in the cross-attention block that answers queries"""
+    field_norms: bool = True
+    """norms of that block's heads and output (`geo_decoder_ln_post` of the reference)"""
+    field_downsample: int = 1
+    """outer width over the width of that block (`geo_decoder_downsample_ratio`)"""
     num_freqs: int = 8
     include_pi: bool = False
     num_point_features: int = 4
@@ -51,6 +55,11 @@ class VAEParams:
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not divisible by {self.num_heads} heads")
+        if self.num_heads % self.field_downsample:
+            raise ValueError(
+                f"{self.num_heads} heads are not divisible by {self.field_downsample} "
+                "(field_downsample)"
+            )
 
 
 class Posterior(NamedTuple):
@@ -70,10 +79,10 @@ class Posterior(NamedTuple):
 
 
 class _HeadNorms(nn.Module):
-    def __init__(self, head_dim: int) -> None:
+    def __init__(self, head_dim: int, enabled: bool = True) -> None:
         super().__init__()
-        self.q_norm = nn.LayerNorm(head_dim, eps=NORM_EPS)
-        self.k_norm = nn.LayerNorm(head_dim, eps=NORM_EPS)
+        self.q_norm = nn.LayerNorm(head_dim, eps=NORM_EPS) if enabled else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim, eps=NORM_EPS) if enabled else nn.Identity()
 
 
 class _Mlp(nn.Module):
@@ -132,12 +141,12 @@ class SelfStack(nn.Module):
 
 
 class _CrossAttention(AttentionLayer):
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, head_norms: bool) -> None:
         super().__init__(num_heads)
         self.c_q = nn.Linear(width, width, bias=False)
         self.c_kv = nn.Linear(width, 2 * width, bias=False)
         self.c_proj = nn.Linear(width, width)
-        self.attention = _HeadNorms(width // num_heads)
+        self.attention = _HeadNorms(width // num_heads, head_norms)
 
     def queries(self, x: Tensor) -> Tensor:  # [B, Q, C] -> [B, H, Q, D]
         q = self.c_q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -156,9 +165,11 @@ class _CrossAttention(AttentionLayer):
 class CrossBlock(nn.Module):
     """Residual cross-attention and MLP; keys are computed apart so that they can be reused."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
+    def __init__(
+        self, width: int, num_heads: int, mlp_ratio: int, *, head_norms: bool = True
+    ) -> None:
         super().__init__()
-        self.attn = _CrossAttention(width, num_heads)
+        self.attn = _CrossAttention(width, num_heads, head_norms)
         self.ln_1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.ln_2 = nn.LayerNorm(width, eps=NORM_EPS)
         self.mlp = _Mlp(width, mlp_ratio)
@@ -211,10 +222,26 @@ class FieldDecoder(nn.Module):
     def __init__(self, params: VAEParams) -> None:
         super().__init__()
         self.params = params
-        self.query_proj = nn.Linear(fourier_width(params.num_freqs), params.width)
-        self.cross_attn_decoder = CrossBlock(params.width, params.num_heads, params.field_mlp_ratio)
-        self.ln_post = nn.LayerNorm(params.width, eps=POST_NORM_EPS)
-        self.output_proj = nn.Linear(params.width, 1)
+        width = params.width // params.field_downsample
+        self.query_proj = nn.Linear(fourier_width(params.num_freqs), width)
+        if params.field_downsample != 1:
+            self.latents_proj = nn.Linear(params.width, width)
+        self.cross_attn_decoder = CrossBlock(
+            width,
+            params.num_heads // params.field_downsample,
+            params.field_mlp_ratio,
+            head_norms=params.field_norms,
+        )
+        self.ln_post = (
+            nn.LayerNorm(width, eps=POST_NORM_EPS) if params.field_norms else nn.Identity()
+        )
+        self.output_proj = nn.Linear(width, 1)
+
+    def keys(self, features: Tensor) -> tuple[Tensor, Tensor]:  # [B, M, C] -> two [B, H, M, D]
+        """Return keys and values of decoded features."""
+        if self.params.field_downsample != 1:
+            features = self.latents_proj(features)
+        return self.cross_attn_decoder.keys(features)
 
     def embed(self, points: Tensor) -> Tensor:  # [B, Q, 3] -> [B, Q, C]
         """Return query tokens; positions are embedded in fp32."""
@@ -286,7 +313,7 @@ class ShapeVAE(nn.Module):
         points: Tensor,  # [B, Q, 3] in [-1, 1]
     ) -> Tensor:  # [B, Q]
         """Return the field at points, positive inside."""
-        keys = self.geo_decoder.cross_attn_decoder.keys(features)
+        keys = self.geo_decoder.keys(features)
         return self.geo_decoder(self.geo_decoder.embed(points), *keys)
 
     def field(self, features: Tensor) -> "Field":  # [1, M, C]
@@ -301,20 +328,38 @@ class Field:
         if features.shape[0] != 1:
             raise ValueError(f"a field has one shape, got a batch of {features.shape[0]}")
         self.decoder = decoder
-        self.k, self.v = decoder.cross_attn_decoder.keys(features)
+        self.k, self.v = decoder.keys(features)
 
     def __call__(self, points: Tensor) -> Tensor:  # [Q, 3] -> [Q]
         """Evaluate with attention to all latents."""
         return self.decoder(self.decoder.embed(points[None]), self.k, self.v)[0].float()
 
-    def query_group(self, points: Tensor, stride: int) -> Tensor:  # [Q, 3] -> [Q]
+    @property
+    def bytes_per_query(self) -> int:
+        """Memory the layers hold at once for one point, in the dtype of the weights."""
+        weight = self.decoder.query_proj.weight
+        width, features = weight.shape
+        ratio = self.decoder.params.field_mlp_ratio
+        # Embedded positions in fp32 and cast; x, its norms, queries, attention and residuals;
+        # the MLP's hidden layer before and after the GELU.
+        return features * (4 + weight.itemsize) + width * weight.itemsize * (8 + 2 * ratio)
+
+    def query_group(
+        self,
+        points: Tensor,  # [Q, 3]
+        stride: int,
+        chunk_size: int = 1 << 62,
+    ) -> Tensor:  # [Q]
         """Evaluate with the keys most similar to every stride-th query; an approximation."""
-        x = self.decoder.embed(points[None])
-        sample = self.decoder.cross_attn_decoder.queries(x[:, ::stride]).mean(2)
+        block = self.decoder.cross_attn_decoder
+        sample = block.queries(self.decoder.embed(points[None, ::stride])).mean(2)
         similarity = (self.k @ sample[..., None]).squeeze(-1)  # [1, H, M]
         top = similarity.topk(num_top_keys(self.k.shape[2]), dim=-1).indices  # [1, H, G]
         index = top[..., None].expand(-1, -1, -1, self.k.shape[-1])
-        return self.decoder(x, self.k.gather(2, index), self.v.gather(2, index))[0].float()
+        k, v = self.k.gather(2, index), self.v.gather(2, index)
+        chunks = points.split(min(chunk_size, len(points)))
+        parts = [self.decoder(self.decoder.embed(part[None]), k, v)[0] for part in chunks]
+        return torch.cat(parts).float()
 
 
 def num_top_keys(num_latents: int) -> int:

@@ -2,23 +2,29 @@
 
 A safetensors file holds all networks with keys prefixed `vae.`, `dit.` and `conditioner.`; a
 folder may spread them over several files. A reference bundle is one torch file with a dict of
-three state dicts. Nothing that a file contains is executed.
+three state dicts. Nothing that a file contains is executed. Reading maps the file into memory and
+writing streams tensor by tensor: no full copy of the weights is made on the way.
 """
 
-import os
-import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ultrashape_cli.errors import CheckpointError, DiskError
-from ultrashape_cli.files import temporary_path
-
-StateDict = dict[str, Tensor]
+from ultrashape_cli.errors import CheckpointError
+from ultrashape_cli.files import read_json
+from ultrashape_cli.models.weight_files import (
+    StateDict,
+    dtype_name,
+    read_safetensors_file,
+    read_torch_file,
+    target_dtype,
+    write_safetensors_file,
+    write_torch_file,
+)
 
 FORMAT = "ushape-1"
 # Wrappers of trainers and distributed engines, outermost first.
@@ -28,6 +34,31 @@ ROOTS = {
     "dit": {"x_embedder", "t_embedder", "blocks", "final_layer"},
     "conditioner": {"main_image_encoder"},
 }
+# Names of DINOv2 in newer transformers releases, and those of the released weights.
+RENAMED = (
+    (".attention.q_proj.", ".attention.attention.query."),
+    (".attention.k_proj.", ".attention.attention.key."),
+    (".attention.v_proj.", ".attention.attention.value."),
+    (".attention.o_proj.", ".attention.output.dense."),
+)
+SHARD_INDEX = "model.safetensors.index.json"
+POINT_FEATURES = 4  # normal and sharp label, the columns of a surface point after xyz
+Components = Mapping[str, nn.Module | Mapping[str, Tensor]]
+
+
+class Misfit(NamedTuple):
+    """A key whose tensor is not the one the network has; a missing side is None."""
+
+    key: str
+    expected: str | None
+    found: str | None
+
+    def __str__(self) -> str:
+        if self.found is None:
+            return f"{self.key} is missing (expected {self.expected})"
+        if self.expected is None:
+            return f"{self.key} is unexpected (found {self.found})"
+        return f"{self.key} has shape {self.found}, expected {self.expected}"
 
 
 def read_state_dict(path: str | Path) -> dict[str, StateDict]:
@@ -43,22 +74,12 @@ def read_state_dict(path: str | Path) -> dict[str, StateDict]:
     if not path.exists():
         raise CheckpointError(f"{path}: no such checkpoint")
     if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
-        if not files:
-            raise CheckpointError(f"{path}: the folder holds no .safetensors file")
-        flat: StateDict = {}
-        for file in files:
-            shard = _read_safetensors(file)
-            twice = flat.keys() & shard.keys()
-            if twice:
-                raise CheckpointError(f"{file}: key {min(twice)} is also in another file")
-            flat |= shard
-        return _split(flat, path)
+        return _split(_read_shards(path), path)
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     if path.suffix == ".safetensors":
-        return _split(_read_safetensors(path), path)
-    return _unpack(_read_torch(path), path)
+        return _split(read_safetensors_file(path), path)
+    return _unpack(read_torch_file(path), path)
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -91,22 +112,7 @@ def load_into(
         CheckpointError: A key is missing, left over or of another shape.
     """
     found = {k: v for k, v in state_dict.items() if not (ignore and k.startswith(ignore))}
-    expected = module.state_dict()
-    problems = [
-        f"{key} is missing (expected {_shape(value)})"
-        for key, value in expected.items()
-        if key not in found
-    ]
-    problems += [
-        f"{key} is unexpected (found {_shape(value)})"
-        for key, value in found.items()
-        if key not in expected
-    ]
-    problems += [
-        f"{key} has shape {_shape(found[key])}, expected {_shape(value)}"
-        for key, value in expected.items()
-        if key in found and found[key].shape != value.shape
-    ]
+    problems = misfits(module, found)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CheckpointError(
@@ -118,67 +124,77 @@ def load_into(
     module.load_state_dict(found, strict=True, assign=True)
 
 
+def misfits(module: nn.Module, found: Mapping[str, Tensor]) -> list[Misfit]:
+    """Return every key of a state dict that is missing, left over or of another shape."""
+    expected = {key: _shape(value) for key, value in module.state_dict().items()}
+    shapes = {key: _shape(value) for key, value in found.items()}
+    missing = [Misfit(key, shape, None) for key, shape in expected.items() if key not in shapes]
+    extra = [Misfit(key, None, shape) for key, shape in shapes.items() if key not in expected]
+    other = [
+        Misfit(key, shape, shapes[key])
+        for key, shape in expected.items()
+        if shapes.get(key, shape) != shape
+    ]
+    return missing + extra + other
+
+
 def write_safetensors(
     path: str | Path,
-    components: Mapping[str, nn.Module | Mapping[str, Tensor]],
+    components: Components,
     metadata: Mapping[str, str] | None = None,
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write networks to one safetensors file; the old file stays until the new one is whole."""
+    """Write networks to one safetensors file; the old file stays until the new one is whole.
+
+    The metadata gains the format, the number of parameters and the dtypes.
+    """
     flat = {
         f"{name}.{key}": tensor
-        for name, tensors in _state_dicts(components, dtype).items()
+        for name, tensors in _state_dicts(components).items()
         for key, tensor in tensors.items()
     }
-    header = {"format": FORMAT, **(metadata or {})}
-    _write_atomically(Path(path), lambda temporary: save_file(flat, temporary, metadata=header))
+    header = {
+        "format": FORMAT,
+        "dtype": ",".join(sorted({dtype_name(target_dtype(t, dtype)) for t in flat.values()})),
+        "num_parameters": str(sum(tensor.numel() for tensor in flat.values())),
+        **(metadata or {}),
+    }
+    write_safetensors_file(Path(path), flat, header, dtype)
 
 
 def write_reference_bundle(
     path: str | Path,
-    components: Mapping[str, nn.Module | Mapping[str, Tensor]],
+    components: Components,
     *,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write networks as the torch file that the reference implementation loads."""
-    bundle = _state_dicts(components, dtype)
-    _write_atomically(Path(path), lambda temporary: torch.save(bundle, temporary))
+    write_torch_file(Path(path), _state_dicts(components), dtype)
 
 
-def _read_safetensors(path: Path) -> StateDict:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: damaged, truncated or not a safetensors file ({error})",
-            hint="download the file again",
-        ) from error
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        message = str(error)
-        if "Unsupported global" in message or "Unsupported class" in message:
-            raise CheckpointError(
-                f"{path}: refused, the file holds Python objects and not only tensors",
-                hint="convert it to safetensors on a machine you can lose",
-            ) from error
-        raise CheckpointError(f"{path}: not a checkpoint file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path}: damaged, truncated or not a checkpoint file ({reason})",
-            hint="download the file again",
-        ) from error
+def _read_shards(folder: Path) -> StateDict:
+    index = read_json(folder / SHARD_INDEX)
+    if isinstance(index, dict) and isinstance(index.get("weight_map"), dict):
+        files = sorted({folder / str(name) for name in index["weight_map"].values()})
+        for file in files:
+            if not file.exists():
+                raise CheckpointError(
+                    f"{file}: missing, but {SHARD_INDEX} lists it",
+                    hint="download the folder again",
+                )
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{folder}: the folder holds no .safetensors file")
+    flat: StateDict = {}
+    for file in files:
+        shard = read_safetensors_file(file)
+        twice = flat.keys() & shard.keys()
+        if twice:
+            raise CheckpointError(f"{file}: key {min(twice)} is also in another file")
+        flat |= shard
+    return flat
 
 
 def _unpack(content: object, path: Path) -> dict[str, StateDict]:
@@ -198,7 +214,7 @@ def _unpack(content: object, path: Path) -> dict[str, StateDict]:
         part = part.get("state_dict", part)
         _check_tensors(part, path)
         result[name] = {_strip(key): tensor for key, tensor in part.items()}
-    return result
+    return _modernised(result)
 
 
 def _split(flat: Mapping[str, Tensor], path: Path) -> dict[str, StateDict]:
@@ -219,7 +235,37 @@ def _split(flat: Mapping[str, Tensor], path: Path) -> dict[str, StateDict]:
         result.setdefault(name, {})[rest] = tensor
     if not result:
         raise CheckpointError(f"{path}: holds no weights")
-    return result
+    return _modernised(result)
+
+
+def _modernised(parts: dict[str, StateDict]) -> dict[str, StateDict]:
+    if "conditioner" in parts:
+        parts["conditioner"] = {_released_name(k): v for k, v in parts["conditioner"].items()}
+    return _with_split_projection(parts)
+
+
+def _released_name(key: str) -> str:
+    for new, old in RENAMED:
+        key = key.replace(new, old)
+    return key
+
+
+def _with_split_projection(parts: dict[str, StateDict]) -> dict[str, StateDict]:
+    """Replace the one input projection of older autoencoders by the two of the released one.
+
+    Points keep it whole; queries take its position columns, so they lose the normal and label
+    features that such an encoder gave them.
+    """
+    vae = parts.get("vae", {})
+    if "encoder.input_proj.weight" not in vae:
+        return parts
+    weight, bias = vae.pop("encoder.input_proj.weight"), vae.pop("encoder.input_proj.bias")
+    query = vae.get("geo_decoder.query_proj.weight")
+    width = weight.shape[1] - POINT_FEATURES if query is None else query.shape[1]
+    vae["encoder.input_proj_kv.weight"], vae["encoder.input_proj_kv.bias"] = weight, bias
+    vae["encoder.input_proj_q.weight"] = weight[:, :width].contiguous()
+    vae["encoder.input_proj_q.bias"] = bias.clone()
+    return parts
 
 
 def _strip(key: str) -> str:
@@ -238,41 +284,14 @@ def _check_tensors(tensors: Mapping[str, object], path: Path) -> None:
             raise CheckpointError(f"{path}: entry {key!r} is {type(value).__name__}, not a tensor")
 
 
-def _state_dicts(
-    components: Mapping[str, nn.Module | Mapping[str, Tensor]], dtype: torch.dtype | None
-) -> dict[str, StateDict]:
+def _state_dicts(components: Components) -> dict[str, StateDict]:
     result: dict[str, StateDict] = {}
     for name, source in components.items():
         if name not in ROOTS:
             raise ValueError(f"unknown component {name!r}; known: {', '.join(ROOTS)}")
-        items: Iterable[tuple[str, Tensor]] = (
-            source.state_dict() if isinstance(source, nn.Module) else source
-        ).items()
-        result[name] = {
-            key: tensor.detach()
-            .to("cpu", dtype if tensor.is_floating_point() else None)
-            .contiguous()
-            for key, tensor in items
-        }
+        tensors = source.state_dict() if isinstance(source, nn.Module) else source
+        result[name] = {key: tensor.detach() for key, tensor in tensors.items()}
     return result
-
-
-def _write_atomically(path: Path, write: Callable[[str], object]) -> None:
-    try:
-        with temporary_path(path) as temporary:
-            write(str(temporary))
-            # Some writers make private files; the result gets the mode of any other new file.
-            temporary.chmod(0o666 & ~_umask())
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-    except (SafetensorError, RuntimeError) as error:
-        raise DiskError(f"{path}: cannot write the weights ({error})") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _shape(tensor: Tensor) -> str:

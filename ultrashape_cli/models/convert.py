@@ -1,0 +1,158 @@
+"""Weights from one form to another: gather, describe, check, convert."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ultrashape_cli.errors import CheckpointError, ConfigError
+from ultrashape_cli.hub import sha256_file
+from ultrashape_cli.models.registry import COMPONENTS, MODELS, ModelSpec, build, model_spec
+from ultrashape_cli.models.sources import REFERENCE_MODEL, resolve_weights
+from ultrashape_cli.models.weight_files import StateDict, dtype_name
+from ultrashape_cli.models.weights import (
+    Misfit,
+    misfits,
+    read_metadata,
+    read_state_dict,
+    write_reference_bundle,
+    write_safetensors,
+)
+from ultrashape_cli.runs import CHECKPOINT_MANIFEST
+
+DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+BUNDLE_SUFFIXES = (".pt", ".pth", ".ckpt")
+
+
+class Gathered(NamedTuple):
+    """The networks behind a path, mapped from their files."""
+
+    parts: dict[str, StateDict]
+    files: dict[str, Path]
+    metadata: dict[str, str]
+    model: str | None
+
+
+class PartSummary(NamedTuple):
+    """What one network's weights amount to."""
+
+    component: str
+    file: str
+    keys: int
+    parameters: int
+    dtypes: str
+    bytes: int
+
+
+def gather_weights(path: Path) -> Gathered:
+    """Return the networks of a weights file, a folder of shards, a run or a checkpoint of one."""
+    if path.is_dir() and any((path / n).is_file() for n in ("base.json", CHECKPOINT_MANIFEST)):
+        source = resolve_weights(path)
+        read = {file: read_state_dict(file) for file in set(source.files.values())}
+        absent = [name for name, file in source.files.items() if name not in read[file]]
+        if absent:
+            raise CheckpointError(f"{source.files[absent[0]]}: holds no {absent[0]} weights")
+        parts = {name: read[file][name] for name, file in source.files.items()}
+        return Gathered(parts, source.files, {}, source.model)
+    parts = read_state_dict(path)
+    ordered = {name: parts[name] for name in COMPONENTS if name in parts}
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    metadata = read_metadata(files[0]) if files[0].suffix == ".safetensors" else {}
+    return Gathered(ordered, dict.fromkeys(ordered, path), metadata, metadata.get("model"))
+
+
+def choose_model(gathered: Gathered, name: str | None = None) -> ModelSpec:
+    """Return the named model, the one the file names, or the first that fits."""
+    wanted = name or gathered.model
+    if wanted is not None:
+        return model_spec(wanted)
+    fitting = (spec for spec in MODELS.values() if not check_weights(gathered, spec))
+    return next(fitting, model_spec(REFERENCE_MODEL))
+
+
+def check_weights(gathered: Gathered, spec: ModelSpec) -> list[tuple[Path, Misfit]]:
+    """Return every key, with its file, that is missing, left over or of another shape."""
+    networks = build(spec, components=tuple(gathered.parts))._asdict()
+    return [
+        (gathered.files[name], misfit._replace(key=f"{name}.{misfit.key}"))
+        for name, part in gathered.parts.items()
+        for misfit in misfits(networks[name], part)
+    ]
+
+
+def require_fit(gathered: Gathered, spec: ModelSpec) -> None:
+    """Raise CheckpointError unless the weights fit the model."""
+    problems = check_weights(gathered, spec)
+    if problems:
+        file, misfit = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CheckpointError(
+            f"{file}: does not fit model {spec.name}: {misfit}{more}",
+            hint=f"ushape weights verify {file} --model {'|'.join(MODELS)}",
+        )
+
+
+def summarise(gathered: Gathered) -> list[PartSummary]:
+    """Return one summary per network."""
+    return [
+        PartSummary(
+            component=name,
+            file=str(gathered.files[name]),
+            keys=len(part),
+            parameters=sum(tensor.numel() for tensor in part.values()),
+            dtypes=", ".join(sorted({dtype_name(tensor.dtype) for tensor in part.values()})),
+            bytes=sum(tensor.nbytes for tensor in part.values()),
+        )
+        for name, part in gathered.parts.items()
+    ]
+
+
+def model_metadata(
+    spec: ModelSpec, components: Sequence[str] = COMPONENTS, base_sha256: str | None = None
+) -> dict[str, str]:
+    """Return what a safetensors file says about itself: model, sizes, licence, origin."""
+    sizes = {name: asdict(getattr(spec, name)) for name in components}
+    metadata = {"model": spec.name, "params": json.dumps(sizes), "licence": spec.licence}
+    return metadata if base_sha256 is None else {**metadata, "base_sha256": base_sha256}
+
+
+def check_target(target: Path) -> None:
+    """Raise ConfigError unless the suffix names a form that can be written."""
+    if target.suffix not in (".safetensors", *BUNDLE_SUFFIXES):
+        raise ConfigError(
+            f"cannot write weights as `{target.name}`",
+            hint=f"{target.stem}.safetensors, or {target.stem}.pt for the reference bundle",
+        )
+
+
+def convert_weights(
+    gathered: Gathered,
+    spec: ModelSpec,
+    target: Path,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the networks as safetensors or, by the suffix, as the reference bundle.
+
+    Raises:
+        CheckpointError: The weights do not fit the model; nothing is written.
+    """
+    check_target(target)
+    require_fit(gathered, spec)
+    if target.suffix in BUNDLE_SUFFIXES:
+        write_reference_bundle(target, gathered.parts, dtype=dtype)
+        return
+    files = set(gathered.files.values())
+    base = next(iter(files)) if len(files) == 1 else None
+    digest = sha256_file(base) if base is not None and base.is_file() else None
+    metadata = model_metadata(spec, tuple(gathered.parts), digest)
+    write_safetensors(target, gathered.parts, metadata, dtype=dtype)
