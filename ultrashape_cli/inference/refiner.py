@@ -27,7 +27,8 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
 from ultrashape_cli.geometry.watertight import make_watertight
-from ultrashape_cli.inference.decode import decode_field
+from ultrashape_cli.inference.decode import decode_field, fitting_chunk, place_vertices
+from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.voxels import occupied_voxels, select_voxels
@@ -146,6 +147,14 @@ class Refiner:
         generator = torch.Generator().manual_seed(seed + 1)
         noise = torch.randn(1, voxels.shape[1], self.spec.dit.in_channels, generator=generator)
         placed = voxels.to(self.device)
+        params, tokens = self.spec.dit, voxels.shape[1] + 1
+        use_backend(
+            dit,
+            self.config.attention,
+            [AttentionShape(1, params.num_heads, tokens, tokens, params.width // params.num_heads)],
+            device=self.device,
+            dtype=dit.x_embedder.weight.dtype,
+        )
 
         def conditional(x: Tensor, t: Tensor) -> Tensor:
             with autocast(self.device, self.config.dtype):
@@ -172,6 +181,8 @@ class Refiner:
             features = vae.decode(latents / self.spec.vae.scale_factor)
             query = vae.field(features)
 
+            limit = self.config.max_memory_gib or None
+
             def ask(points: Tensor) -> Tensor:
                 with autocast(self.device, self.config.dtype):
                     return query(points)
@@ -179,7 +190,7 @@ class Refiner:
             return decode_field(
                 ask,
                 self.config.grid_resolution,
-                chunk_size=self.config.chunk_size,
+                chunk_size=min(self.config.chunk_size, fitting_chunk(query, limit, self.device)),
                 device=self.device,
                 progress=lambda level, done, total: progress(f"decode {level}", done, total),
             )
@@ -202,7 +213,7 @@ def surface_mesh(grid: BrickGrid) -> Mesh:
             "the decoded field has no surface",
             hint="train longer, or check that the checkpoint's VAE is trained",
         )
-    return Mesh(vertices * (2.0 / grid.num_cells) - 1.0, faces)
+    return Mesh(place_vertices(vertices, grid.num_cells), faces)
 
 
 def remove_floaters(mesh: Mesh, ratio: float = FLOATER_RATIO) -> tuple[Mesh, int]:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from ultrashape_cli.errors import DependencyError
-from ultrashape_cli.models.attention import BACKENDS, attention
+from ultrashape_cli.models.attention import BACKENDS, attention, set_attention_backend
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,22 @@ def choose_backend(
     best = min(seconds, key=lambda name: seconds[name])
     logger.info("attention backend: %s (%s)", best, _describe(seconds))
     return best
+
+
+def use_backend(
+    net: nn.Module,
+    name: str,
+    shapes: Sequence[AttentionShape],
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    backward: bool = False,
+) -> str:
+    """Let a network use the named backend, or with `auto` the fastest; return which."""
+    if name == "auto":
+        name = choose_backend(shapes, device=device, dtype=dtype, backward=backward)
+    set_attention_backend(net, name)
+    return name
 
 
 def is_native(name: str, device: str | torch.device, dtype: torch.dtype) -> bool:

@@ -10,6 +10,7 @@ import torch
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.files import read_json, write_json
+from ultrashape_cli.models.convert import model_metadata
 from ultrashape_cli.models.registry import COMPONENTS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks, resolve_weights
 from ultrashape_cli.models.weights import write_safetensors
@@ -43,7 +44,7 @@ def check_init(config: Config) -> None:
     elif spec.repo_id is not None:
         raise ConfigError(
             f"model `{spec.name}` starts from released weights, and none were given",
-            hint=f"--init ultrashape_v1.pt (from {spec.repo_id}), or --model tiny",
+            hint="ushape weights pull, then --init ultrashape_v1.pt; or --model tiny",
         )
 
 
@@ -78,4 +79,4 @@ def _resolve(config: Config) -> WeightSource:
 
 
 def _write(path: Path, components: dict[str, torch.nn.Module], spec: ModelSpec) -> None:
-    write_safetensors(path, components, {"model": spec.name})
+    write_safetensors(path, components, model_metadata(spec))
