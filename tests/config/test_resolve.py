@@ -184,7 +184,9 @@ def test_no_two_keys_share_a_variable() -> None:
 def _other(key: str, value: object) -> object:
     """Returns a legal value that is not the default."""
     literals = {
-        "sample.contents": "full", "train.stage": "vae", "train.strategy": "experts-frozen",
+        "watertight.up": "z", "sample.contents": "full", "train.stage": "vae",
+        "train.strategy": "experts-frozen",
+        "train.attention": "auto", "refine.attention": "flash",
         "train.dtype": "bf16", "refine.dtype": "bf16", "profile": "cpu", "train.model": "tiny",
     }  # fmt: skip
     if key in literals:
@@ -194,7 +196,7 @@ def _other(key: str, value: object) -> object:
     if isinstance(value, int):
         return value + 1 if value < 2 else value - 1
     if isinstance(value, float):
-        return value / 2
+        return value / 2 or 1.0
     return ("wandb",) if isinstance(value, tuple) else 'täxt "quoted" \\ \x07'
 
 

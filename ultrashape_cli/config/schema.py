@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 Contents = Literal["dit", "full"]
+UpAxis = Literal["y", "z", "auto"]
 Stage = Literal["dit", "vae"]
 Strategy = Literal["full", "experts-frozen"]
 DtypePolicy = Literal["fp32", "bf16"]
+Attention = Literal["auto", "sdpa", "cudnn", "flash"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +23,16 @@ class WatertightConfig:
 
     resolution: int = 512
     """Cells along the longest side of the remesher; memory and time grow with its square."""
+    keep_cavities: bool = False
+    """Leave enclosed cavities empty instead of filling them."""
+    max_faces: int = 0
+    """Reduce the result to about this many faces, within `max_error`; 0 leaves it as it is."""
+    max_error: float = 0.001
+    """Distance the reduction may move the surface, as part of the diagonal of the box."""
+    up: UpAxis = "auto"
+    """Axis of the source that points up; `auto` is z for STL and 3MF and y for the rest."""
+    max_memory_gib: float = 6.0
+    """Remeshing that would need more memory is refused before it starts."""
     max_file_gib: float = 4.0
     """Source files above this size are refused."""
 
@@ -99,6 +111,8 @@ class TrainConfig:
     """Autocast of the forward pass; weights and optimizer stay fp32."""
     strategy: Strategy = "full"
     """Which weights train: `full`, or `experts-frozen` without the routed experts."""
+    attention: Attention = "sdpa"
+    """Attention kernel of the DiT; `auto` times those that run here and takes the fastest."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass: a quarter of the memory, a third more time."""
     microbatch: int = 1
@@ -148,7 +162,11 @@ class RefineConfig:
     grid_resolution: int = 1024
     """Cells along one side of the decoded field."""
     chunk_size: int = 8192
-    """Queries decoded at once; lower it if memory runs out."""
+    """Most queries decoded at once; lower it if memory runs out."""
+    max_memory_gib: float = 0.0
+    """Memory of one decoding call; 0 takes half of what is free."""
+    attention: Attention = "sdpa"
+    """Attention kernel of the DiT; `auto` times those that run here and takes the fastest."""
     surface_points: int = 409_600
     """Surface samples that mark the occupied voxels."""
     faces: int = 0
@@ -196,6 +214,7 @@ class Config:
 POSITIVE = frozenset(
     {
         *("watertight.resolution", "watertight.max_file_gib", "render.views", "render.size"),
+        *("watertight.max_error", "watertight.max_memory_gib"),
         *("render.supersample", "render.shadow_rays", "sample.surface_points"),
         *("sample.curvature_points", "sample.near_points", "sample.near_curvature_points"),
         *("sample.space_points", "engine.timeout_s", "engine.memory_gib", "engine.recycle_after"),
@@ -210,6 +229,8 @@ POSITIVE = frozenset(
 
 RANGES: dict[str, tuple[float, float]] = {
     "watertight.resolution": (32, 2048),
+    "watertight.max_faces": (0, 100_000_000),
+    "watertight.max_error": (0.0, 0.1),
     "render.views": (1, 1000),
     "render.size": (16, 8192),
     "render.supersample": (1, 8),
@@ -226,6 +247,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.steps": (2, 1000),
     "refine.guidance_scale": (0.0, 100.0),
     "refine.grid_resolution": (8, 2048),
+    "refine.max_memory_gib": (0.0, 1024.0),
     "launch.machine_rank": (0, 4096),
     "launch.main_process_port": (0, 65535),
     "seed": (0, 2**63 - 1),

@@ -1,0 +1,86 @@
+"""`ushape train`: preflight, settings and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.files import write_json
+
+
+def _dataset(root: Path, ids: list[str]) -> Path:
+    dataset = Dataset(root)
+    (root / "records").mkdir(parents=True)
+    write_json(dataset.list_path("train"), ids)
+    write_json(dataset.list_path("val"), [])
+    return root
+
+
+def test_show_config_names_the_origin_of_every_value(ushape) -> None:
+    result = ushape(
+        *("train", "--profile", "a40", "--model", "tiny", "--set", "train.steps=7"),
+        *("--show-config", "--json"),
+    )
+    settings = json.loads(result.out)["settings"]
+    assert result.code == 0
+    assert settings["train.dtype"] == {"value": "bf16", "origin": "profile a40"}
+    assert settings["train.microbatch"] == {"value": 4, "origin": "model tiny"}
+    assert settings["train.steps"] == {"value": 7, "origin": "--set"}
+    assert settings["train.clip_norm"]["origin"] == "default"
+
+
+def test_a_folder_that_is_no_dataset_is_refused(ushape, tmp_path: Path) -> None:
+    result = ushape("train", "--data", tmp_path, "--model", "tiny")
+    assert result.code == 1
+    assert "ushape prepare" in result.err
+
+
+def test_an_empty_training_list_is_refused(ushape, tmp_path: Path) -> None:
+    result = ushape("train", "--data", _dataset(tmp_path / "data", []), "--model", "tiny")
+    assert result.code == 1
+    assert "no training assets" in result.err
+
+
+def test_missing_samples_are_counted(ushape, tmp_path: Path) -> None:
+    data = _dataset(tmp_path / "data", ["a", "b"])
+    result = ushape("train", "--data", data, "--model", "tiny")
+    assert result.code == 1
+    assert "no samples for 2 of 2 assets" in result.err
+    assert f"ushape sample {data}" in result.err
+
+
+def test_an_unknown_key_offers_the_right_one(ushape) -> None:
+    result = ushape("train", "--set", "train.learning_rte=1")
+    assert result.code == 2
+    assert "did you mean `train.learning_rate`?" in result.err
+
+
+def test_a_missing_init_is_refused_before_anything_is_written(
+    ushape, ball_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = ushape(
+        "train", "--data", ball_folder, "--model", "tiny", "--init", "none", "--out", out
+    )
+    assert result.code == 1
+    assert "no weights at `none`" in result.err
+    assert not out.exists()
+
+
+def test_a_dry_run_prints_the_memory_plan_and_writes_nothing(
+    ushape, ball_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    result = ushape("train", "--data", ball_folder, "--model", "tiny", "--out", out, "--dry-run")
+    assert result.code == 0
+    assert "optimizer" in result.err
+    assert not out.exists()
+
+
+def test_an_unavailable_device_is_refused(ushape, ball_folder: Path, tmp_path: Path) -> None:
+    arguments = ("--model", "tiny", "--profile", "cpu", "--out", tmp_path / "run")
+    result = ushape("train", "--data", ball_folder, *arguments, "--device", "mps")
+    assert result.code == 2
+    assert "`mps` is not available" in result.err
+    assert not (tmp_path / "run").exists()

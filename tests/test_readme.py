@@ -1,0 +1,43 @@
+"""The README says what the program does."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from ultrashape_cli.config.profiles import PROFILES
+from ultrashape_cli.config.resolve import resolve
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"`(ushape [a-z]+ [^`]+)`", README)))
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_an_example_exists(ushape, command: str) -> None:
+    verb, *arguments = command.split()[1:]
+    help_text = ushape(verb, "--help").out
+    for option in re.findall(r"--[a-z-]+", " ".join(arguments)):
+        assert option in help_text
+    settings = [a for flag, a in itertools.pairwise(arguments) if flag == "--set"]
+    resolve(overrides=settings, environ={})
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_profile_table_is_the_programs(name: str) -> None:
+    row = re.search(rf"^\| {name} \|.*$", README, re.MULTILINE)
+    assert row is not None
+    profile = PROFILES[name]
+    cells = [cell.strip() for cell in row.group().strip("|").split("|")][1:]
+    memory = f"{profile.memory_gib:g} GiB" if profile.memory_gib else "host"
+    peak = f"{profile.peak_bf16_tflops:.0f} TFLOP/s" if profile.peak_bf16_tflops else "-"
+    checkpointing = "yes" if profile.activation_checkpointing else "no"
+    batch = f"{profile.microbatch} x {profile.accumulation}"
+    expected = [memory, peak, profile.dtype, profile.strategy, checkpointing, batch]
+    assert cells == expected

@@ -1,0 +1,120 @@
+"""The Typer app: registers the verbs and maps exceptions to exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultrashape_cli import __version__
+from ultrashape_cli.commands.monitor import monitor
+from ultrashape_cli.commands.prepare import prepare
+from ultrashape_cli.commands.refine import refine
+from ultrashape_cli.commands.steps import render, sample, split
+from ultrashape_cli.commands.train import train
+from ultrashape_cli.commands.weights import weights
+from ultrashape_cli.errors import DiskError, UShapeError
+
+app = typer.Typer(
+    name="ushape",
+    help="Fine-tune and run UltraShape 1.0.\n\n"
+    "prepare a dataset, train on it, refine meshes with the result, monitor the run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (prepare, render, sample, split, train, refine, monitor):
+    app.command()(verb)
+app.add_typer(weights)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        sys.stdout.write(f"{__version__}\n")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code.
+
+    0 done, 1 something failed, 2 bad usage, 3 a bug, 130/143 stopped by a signal.
+    """
+    from ultrashape_cli.ui import current_ui, fail_usage
+
+    # Idle OpenMP threads that spin slow every other process on a shared CPU; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app(args=list(argv))
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == 2:
+            fail_usage(argv, code)
+        return code
+    except UShapeError as error:
+        if os.environ.get("USHAPE_DEBUG"):
+            traceback.print_exc()
+        current_ui().error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our stdout is gone (`| head`); nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            return _report_bug(argv)
+        current_ui().error(known)
+        return known.exit_code
+    return 0
+
+
+def _known(error: Exception) -> UShapeError | None:
+    """Maps library exceptions that are not bugs to messages."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return UShapeError(
+            f"out of memory: {error}",
+            hint="lower train.num_latents, refine.tokens, refine.chunk_size or --workers",
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" `{error.filename}`" if error.filename else ""
+        return DiskError(f"cannot use{where}: {error.strerror}", hint="check the path and the disk")
+    return None
+
+
+def _report_bug(argv: Sequence[str]) -> int:
+    from ultrashape_cli.ui import current_ui
+
+    if os.environ.get("USHAPE_DEBUG"):
+        traceback.print_exc()
+    text = f"ushape {__version__}: {' '.join(argv)}\n{traceback.format_exc()}"
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="ushape-bug-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(text)
+    summary = traceback.format_exc().strip().splitlines()[-1]
+    bug = UShapeError(
+        f"a bug in ushape: {summary}", hint=f"please report it with {Path(file.name)}"
+    )
+    bug.exit_code = 3
+    current_ui().error(bug)
+    return 3

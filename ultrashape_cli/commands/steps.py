@@ -1,0 +1,272 @@
+"""`ushape render`, `ushape sample`, `ushape split`: one preparation step on a prepared dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ultrashape_cli import options as opt
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.preparation.pipeline import Outcome, Plan
+    from ultrashape_cli.ui import UI
+
+
+def render(
+    data: opt.DatasetArg = Path("data"),
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
+    workers: opt.WorkersOpt = None,
+    seed: opt.SeedOpt = None,
+    limit: opt.LimitOpt = None,
+    fail_fast: opt.FailFastOpt = False,
+    force: opt.ForceOpt = False,
+    dry_run: opt.DryRunOpt = False,
+    show_config: opt.ShowConfigOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:
+    """Render reference views of every asset
+
+    Reads DATA/meshes. Writes DATA/renders/ID/view_000.png ... and cameras.json.
+
+    Examples:
+
+      ushape render data
+
+      ushape render data --set render.views=16 --set render.size=512
+    """
+    ui = _ui("render", json_output, quiet, verbose, progress)
+    resolved = _resolve(config, overrides, no_config, workers, seed)
+    _one_step(ui, data, "render", resolved, limit, fail_fast, force, dry_run, show_config)
+
+
+def sample(
+    data: opt.DatasetArg = Path("data"),
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
+    workers: opt.WorkersOpt = None,
+    seed: opt.SeedOpt = None,
+    limit: opt.LimitOpt = None,
+    fail_fast: opt.FailFastOpt = False,
+    force: opt.ForceOpt = False,
+    dry_run: opt.DryRunOpt = False,
+    show_config: opt.ShowConfigOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:
+    """Sample surface points and normals, and distances when asked
+
+    Reads DATA/meshes. Writes DATA/samples/ID.npz. The VAE stage of training needs
+    sample.contents=full.
+
+    Examples:
+
+      ushape sample data
+
+      ushape sample data --set sample.contents=full
+    """
+    ui = _ui("sample", json_output, quiet, verbose, progress)
+    resolved = _resolve(config, overrides, no_config, workers, seed)
+    _one_step(ui, data, "sample", resolved, limit, fail_fast, force, dry_run, show_config)
+
+
+def split(
+    data: opt.DatasetArg = Path("data"),
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
+    seed: opt.SeedOpt = None,
+    dry_run: opt.DryRunOpt = False,
+    show_config: opt.ShowConfigOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Write the train and validation lists
+
+    Reads DATA/records. Writes DATA/data_list/train.json, val.json and DATA/render.json. An asset
+    keeps its place when others are added.
+
+    Examples:
+
+      ushape split data
+
+      ushape split data --set split.val=0.05 --seed 3
+    """
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.splits import split_ids, write_splits
+
+    ui = _ui("split", json_output, quiet, verbose, False)
+    resolved = _resolve(config, overrides, no_config, None, seed)
+    if show_config:
+        show_settings(ui, resolved, ("split",))
+        return
+    dataset = Dataset(data)
+    dataset.require()
+    settings = (resolved.config.split.val, resolved.config.seed)
+    if dry_run:
+        records = dataset.load_records().values()
+        complete = [r.id for r in records if r.complete]
+        lists = split_ids(complete, *settings)
+    else:
+        lists = write_splits(dataset, *settings)
+    counts = {name: len(ids) for name, ids in lists.items()}
+    ui.table(("split", "assets"), counts.items())
+    paths = {name: str(dataset.list_path(name)) for name in lists}
+    ui.result(inputs={"data": str(data)}, outputs={} if dry_run else paths, counts=counts)
+
+
+def _one_step(
+    ui: UI,
+    data: Path,
+    step: str,
+    resolved: Resolved,
+    limit: int | None,
+    fail_fast: bool,
+    force: bool,
+    dry_run: bool,
+    show_config: bool,
+) -> None:
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.preparation.pipeline import plan_steps
+
+    if show_config:
+        show_settings(ui, resolved, (step, "engine"))
+        return
+    dataset = Dataset(data)
+    dataset.require()
+    records = list(dataset.load_records().values())[:limit]
+    plan = plan_steps(dataset, records, (step,), resolved.config, force=force)
+    outcome = run_steps(ui, dataset, plan, resolved.config, dry_run=dry_run, fail_fast=fail_fast)
+    inputs = {"data": str(data)}
+    report_outcome(ui, dataset, plan, outcome, resolved.config, inputs, dry=dry_run)
+
+
+def run_steps(
+    ui: UI, dataset: Dataset, plan: Plan, config: Config, *, dry_run: bool, fail_fast: bool
+) -> Outcome:
+    """Runs a plan with progress and signal handling."""
+    from ultrashape_cli.interrupts import SignalFlag
+    from ultrashape_cli.preparation.pipeline import Outcome, run_plan
+
+    if dry_run:
+        return Outcome(failed=dict(plan.failed))
+    stopping = "Stopping; finished work is kept. Press Ctrl-C again to quit at once"
+    with (
+        SignalFlag(lambda: ui.warn(stopping)) as flag,
+        ui.progress(ui.command, len(plan.tasks)) as bar,
+    ):
+        outcome = run_plan(
+            dataset,
+            plan,
+            config,
+            on_progress=bar.update,
+            stop=lambda: bool(flag),
+            fail_fast=fail_fast,
+        )
+    if flag:
+        ui.hint("repeat the command to go on")
+        ui.result(status="stopped", counts={"made": outcome.made, "failed": len(outcome.failed)})
+        raise typer.Exit(flag.exit_code)
+    return outcome
+
+
+def report_outcome(
+    ui: UI,
+    dataset: Dataset,
+    plan: Plan,
+    outcome: Outcome,
+    config: Config,
+    inputs: dict[str, Any],
+    *,
+    split: bool = False,
+    dry: bool = False,
+) -> None:
+    """Writes the splits and the report, prints the summary and exits 1 if an asset failed."""
+    from ultrashape_cli.data.splits import write_splits
+    from ultrashape_cli.errors import DatasetError
+    from ultrashape_cli.preparation.report import write_report
+
+    counts = {
+        "planned" if dry else "made": len(plan.tasks) if dry else outcome.made,
+        "skipped": len(plan.finished),
+        "failed": len(outcome.failed),
+    }
+    outputs: dict[str, Any] = {}
+    if dry:
+        for task in plan.tasks[:20]:
+            ui.info(f"would run {', '.join(task.steps)} on {task.record.id}")
+    else:
+        if split:
+            try:
+                lists = write_splits(dataset, config.split.val, config.seed)
+                counts |= {name: len(ids) for name, ids in lists.items()}
+            except DatasetError as error:
+                ui.warn(error.message)
+        outputs = {"data": str(dataset.root), "report": str(write_report(dataset))}
+    for note in sorted(outcome.notes):
+        ui.warn(note)
+    for asset_id, message in list(outcome.failed.items())[:10]:
+        ui.warn(f"{asset_id}: {message}")
+    if len(outcome.failed) > 10:
+        ui.warn(f"{len(outcome.failed) - 10} more failures are in {outputs.get('report')}")
+    ui.table(tuple(counts), [tuple(counts.values())])
+    failed = bool(outcome.failed)
+    if split and counts.get("train"):
+        ui.hint(f"ushape train --data {dataset.root}")
+    elif failed:
+        ui.hint("repeat with --force to try failed assets again")
+    ui.result(
+        status="failed" if failed else "ok",
+        inputs=inputs,
+        outputs=outputs,
+        counts=counts,
+        failures=outcome.failed,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def show_settings(ui: UI, resolved: Resolved, sections: tuple[str, ...]) -> None:
+    """Prints every setting of the sections with its origin, on stdout."""
+    rows = resolved.rows(sections)
+    if ui.json_output:
+        settings = {key: {"value": value, "origin": origin} for key, value, origin in rows}
+        ui.result(settings=settings, profile=resolved.profile.name)
+    else:
+        ui.data_table(("key", "value", "origin"), rows)
+
+
+def _ui(command: str, json_output: bool, quiet: bool, verbose: bool, progress: bool) -> UI:
+    from ultrashape_cli.ui import UI
+
+    return UI(command, json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+
+
+def _resolve(
+    config: Path | None,
+    overrides: list[str] | None,
+    no_config: bool,
+    workers: int | None,
+    seed: int | None,
+) -> Resolved:
+    from ultrashape_cli.config.resolve import resolve
+
+    return resolve(
+        flags={"engine.workers": workers, "seed": seed},
+        overrides=overrides or (),
+        file=None if no_config else config,
+        environ={} if no_config else None,
+    )

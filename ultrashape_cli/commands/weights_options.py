@@ -1,0 +1,53 @@
+"""Options and displays that the `ushape weights` commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ultrashape_cli.models.convert import Gathered
+    from ultrashape_cli.ui import UI
+
+SourceArg = Annotated[
+    Path,
+    typer.Argument(
+        metavar="WEIGHTS",
+        help="A weights file, a folder of safetensors shards, a run or a checkpoint of one.",
+        exists=True,
+    ),
+]
+ModelOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Model family. Default: what the file says, or the first that fits.",
+        rich_help_panel="Input",
+    ),
+]
+ShaOpt = Annotated[
+    str | None,
+    typer.Option("--sha256", help="Hash the file must have.", rich_help_panel="Input"),
+]
+
+
+def show_parts(ui: UI, gathered: Gathered) -> None:
+    """Shows what was read, one line per network."""
+    from ultrashape_cli.models.convert import summarise
+
+    rows = [[cell(value) for value in part] for part in summarise(gathered)]
+    ui.table(("network", "file", "tensors", "parameters", "dtype", "bytes"), rows)
+
+
+def cell(value: object) -> str:
+    """Returns a table cell; numbers with separators."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def size(count: int) -> str:
+    """Returns a number of bytes in MiB or GiB."""
+    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 28 else f"{count / (1 << 20):.1f} MiB"

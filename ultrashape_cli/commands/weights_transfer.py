@@ -1,0 +1,218 @@
+"""`ushape weights pull` and `push`: weights from and to the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ultrashape_cli import options as opt
+from ultrashape_cli.commands.weights_options import ModelOpt, ShaOpt, SourceArg, show_parts, size
+
+if TYPE_CHECKING:
+    from ultrashape_cli.hub import Licence, RemoteFile
+    from ultrashape_cli.models.convert import Gathered
+    from ultrashape_cli.ui import UI
+
+RevisionOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--revision", help="Branch, tag or commit. Default: main.", rich_help_panel="Input"
+    ),
+]
+
+
+def pull(
+    model: Annotated[str, typer.Argument(help="Model family.")] = "ultrashape-1.0",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the files.", rich_help_panel="Output")
+    ] = Path("weights"),
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            "--repo", help="Repository on the Hub. Default: the model's.", rich_help_panel="Input"
+        ),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file", help="File in the repository. Default: the model's.", rich_help_panel="Input"
+        ),
+    ] = None,
+    revision: RevisionOpt = None,
+    sha256: ShaOpt = None,
+    accept_license: Annotated[
+        bool,
+        typer.Option(
+            "--accept-license",
+            help="Accept the licence of the weights; remembered for the next time.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    force: opt.ForceOpt = False,
+    dry_run: opt.DryRunOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:
+    """Download released weights and verify their hash
+
+    Goes on where an interrupted download stopped. A file that is there and whole is kept.
+    `HF_ENDPOINT` names another server, `HF_TOKEN` the account.
+
+    Examples:
+
+      ushape weights pull --accept-license
+
+      ushape weights pull -o /data/weights --dry-run
+
+      ushape weights pull --repo me/my-ultrashape --file model.safetensors
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.hub import LICENCES, find_remote
+    from ultrashape_cli.models.registry import model_spec
+    from ultrashape_cli.ui import UI
+
+    ui = UI("weights pull", json_output=json_output, quiet=quiet, verbose=verbose,
+            progress=progress)  # fmt: skip
+    spec = model_spec(model)
+    source = repo or spec.repo_id
+    if source is None:
+        raise UsageError(f"model `{model}` has no released weights", hint="--repo OWNER/NAME")
+    names = (file,) if file else spec.files if spec.files else ("model.safetensors",)
+    ui.info(f"licence of {model}: {spec.licence}")
+    if spec.licence in LICENCES:
+        _ask_licence(ui, LICENCES[spec.licence], accept_license, dry_run)
+    if sha256 and len(names) > 1:
+        raise UsageError("`--sha256` needs one file", hint=f"--file {names[0]}")
+    remotes = [find_remote(source, name, revision) for name in names]
+    made = [_pull(ui, r, out / Path(r.name).name, sha256, force, dry_run) for r in remotes]
+    files = [entry["file"] for entry in made]
+    outputs = {} if dry_run else {Path(name).name: name for name in files}
+    if outputs:
+        ui.hint(f"ushape weights verify {files[0]}")
+    ui.result(
+        inputs={"model": model, "repo": source, "revision": revision, "licence": spec.licence},
+        outputs=outputs,
+        counts={"files": len(made), "skipped": sum(entry["state"] == "kept" for entry in made)},
+        files=made,
+    )
+
+
+def _ask_licence(ui: UI, licence: Licence, accepted_now: bool, dry_run: bool) -> None:
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.hub import accept, is_accepted
+
+    ui.info(f"{licence.limits}\nFull text: {licence.url}")
+    if dry_run or is_accepted(licence):
+        return
+    if not accepted_now:
+        raise UsageError(
+            f"the {licence.name} is not accepted yet",
+            hint="read it, then add --accept-license (once)",
+        )
+    ui.info(f"accepted; remembered in {accept(licence)}")
+
+
+def _pull(
+    ui: UI, remote: RemoteFile, target: Path, sha256: str | None, force: bool, dry_run: bool
+) -> dict[str, Any]:
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.hub import download, sha256_file
+
+    wanted = sha256.lower() if sha256 else remote.sha256
+    entry = {"file": str(target), "bytes": remote.size, "sha256": wanted, "commit": remote.commit}
+    if target.exists() and not force:
+        same = target.stat().st_size == remote.size
+        if same and wanted in (None, sha256_file(target)):
+            ui.info(f"{target} is already there and whole")
+            return {**entry, "state": "kept"}
+        raise UsageError(
+            f"`{target}` exists and is not {remote.name} of {remote.repo}",
+            hint="another -o, or --force to replace it",
+        )
+    if dry_run:
+        ui.info(f"would download {remote.name} of {remote.repo} ({size(remote.size)}) to {target}")
+        return {**entry, "state": "planned"}
+    mib = 1 << 20
+    with ui.progress(f"{target.name}, MiB", -(-remote.size // mib)) as bar:
+        digest = download(
+            remote,
+            target,
+            expected_sha256=wanted,
+            progress=lambda done, total: bar.update(-(-done // mib)),
+        )
+    ui.info(f"{target}: sha256 {digest}{'' if wanted else ' (the server names none to compare)'}")
+    return {**entry, "sha256": digest, "state": "downloaded"}
+
+
+def push(
+    source: SourceArg,
+    repo: Annotated[str, typer.Argument(help="Repository on the Hub, OWNER/NAME.")],
+    file: Annotated[
+        str, typer.Option("--file", help="Name in the repository.", rich_help_panel="Output")
+    ] = "model.safetensors",
+    model: ModelOpt = None,
+    private: Annotated[
+        bool,
+        typer.Option("--private/--public", help="Of a new repository.", rich_help_panel="Output"),
+    ] = True,
+    message: Annotated[
+        str, typer.Option("--message", help="Commit message.", rich_help_panel="Output")
+    ] = "Upload weights with ushape",
+    dry_run: opt.DryRunOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Upload weights as safetensors, with a model card that states their licence
+
+    Whatever WEIGHTS is, it is checked against its model and uploaded as one safetensors file.
+    Creates the repository where there is none. Needs `hf auth login` or `HF_TOKEN`.
+
+    Examples:
+
+      ushape weights push runs/data-ultrashape-1.0-dit me/shoes --dry-run
+
+      ushape weights push finetuned.safetensors me/shoes --public
+    """
+    from ultrashape_cli.models.convert import choose_model, gather_weights, require_fit
+    from ultrashape_cli.ui import UI
+
+    ui = UI("weights push", json_output=json_output, quiet=quiet, verbose=verbose)
+    gathered = gather_weights(source)
+    spec = choose_model(gathered, model)
+    require_fit(gathered, spec)
+    show_parts(ui, gathered)
+    inputs = {"weights": str(source), "model": spec.name, "repo": repo, "licence": spec.licence}
+    if dry_run:
+        ui.info(f"would upload {file} and README.md to {repo}")
+        ui.result(inputs=inputs)
+        return
+    address, digest = _push(source, gathered, spec.name, repo, file, private, message)
+    ui.result(inputs=inputs, outputs={"commit": address}, sha256=digest)
+
+
+def _push(
+    source: Path, gathered: Gathered, model: str, repo: str, file: str, private: bool, message: str
+) -> tuple[str, str]:
+    """Uploads and returns the commit's address and the hash of the weights."""
+    import tempfile
+
+    from ultrashape_cli.hub import sha256_file, upload
+    from ultrashape_cli.models.card import model_card
+    from ultrashape_cli.models.convert import convert_weights, summarise
+    from ultrashape_cli.models.registry import model_spec
+
+    spec = model_spec(model)
+    with tempfile.TemporaryDirectory(prefix="ushape-push-") as folder:
+        path = source
+        if source.suffix != ".safetensors":
+            path = Path(folder) / "model.safetensors"
+            convert_weights(gathered, spec, path)
+        digest = sha256_file(path)
+        card = model_card(spec, repo, file, summarise(gathered), digest)
+        files: dict[str, Path | bytes] = {"README.md": card.encode(), file: path}
+        return upload(repo, files, message=message, private=private), digest

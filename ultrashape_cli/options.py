@@ -1,0 +1,125 @@
+"""Option types, declared once so that the same name means the same thing in every verb."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultrashape_cli.config.profiles import PROFILES
+
+_INPUT, _OUTPUT, _HARDWARE, _RUN, _DISPLAY = "Input", "Output", "Hardware", "Run", "Display"
+
+
+def _complete_profile(incomplete: str) -> list[str]:
+    return [name for name in ("auto", *PROFILES) if name.startswith(incomplete)]
+
+
+ConfigOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML file with settings; flags win over it.",
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+SetOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting; repeatable. `--show-config` lists the keys.",
+        rich_help_panel=_INPUT,
+    ),
+]
+NoConfigOpt = Annotated[
+    bool,
+    typer.Option(
+        "--no-config", help="Ignore config files and USHAPE_* variables.", rich_help_panel=_INPUT
+    ),
+]
+ProfileOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="Hardware profile; sets dtype, strategy, checkpointing, batch and workers. "
+        "Default: auto (detected).",
+        autocompletion=_complete_profile,
+        rich_help_panel=_HARDWARE,
+    ),
+]
+DeviceOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="auto, cpu, cuda or mps. Default: auto.", rich_help_panel=_HARDWARE
+    ),
+]
+WorkersOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Worker processes. Default: 0, one per core as far as memory allows.",
+        rich_help_panel=_HARDWARE,
+    ),
+]
+SeedOpt = Annotated[
+    int | None,
+    typer.Option("--seed", min=0, help="Seed of everything random. Default: 0.",
+                 rich_help_panel=_RUN),
+]  # fmt: skip
+LimitOpt = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Handle at most this many assets.", rich_help_panel=_RUN),
+]
+FailFastOpt = Annotated[
+    bool, typer.Option("--fail-fast", help="Stop at the first failed asset.", rich_help_panel=_RUN)
+]
+ForceOpt = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Redo what this command made before, and nothing else.",
+        rich_help_panel=_RUN,
+    ),
+]
+DryRunOpt = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Plan, print the plan, write nothing.", rich_help_panel=_RUN),
+]
+ShowConfigOpt = Annotated[
+    bool,
+    typer.Option(
+        "--show-config",
+        help="Print every setting with its origin and exit.",
+        rich_help_panel=_DISPLAY,
+    ),
+]
+JsonOpt = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on stdout; no bars.", rich_help_panel=_DISPLAY
+    ),
+]
+QuietOpt = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print result paths only.", rich_help_panel=_DISPLAY),
+]
+VerboseOpt = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show debug logs.", rich_help_panel=_DISPLAY)
+]
+ProgressOpt = Annotated[
+    bool,
+    typer.Option(
+        "--progress/--no-progress", help="Draw progress on stderr.", rich_help_panel=_DISPLAY
+    ),
+]
+DatasetArg = Annotated[
+    Path,
+    typer.Argument(
+        metavar="[DATA]", help="Prepared dataset.", exists=True, file_okay=False, show_default=True
+    ),
+]
