@@ -186,7 +186,7 @@ def _other(key: str, value: object) -> object:
     literals = {
         "watertight.up": "z", "sample.contents": "full", "train.stage": "vae",
         "train.strategy": "experts-frozen",
-        "train.attention": "auto", "refine.attention": "flash",
+        "train.attention": "auto", "train.expert_dispatch": "grouped", "refine.attention": "flash",
         "train.dtype": "bf16", "refine.dtype": "bf16", "profile": "cpu", "train.model": "tiny",
     }  # fmt: skip
     if key in literals:

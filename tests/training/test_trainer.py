@@ -116,6 +116,14 @@ def test_activation_checkpointing_changes_no_loss(make_run) -> None:
     assert _losses(plain) == pytest.approx(_losses(checkpointed), rel=1e-6)
 
 
+def test_grouped_experts_change_no_loss(make_run) -> None:
+    loop, _ = make_run("loop", steps=2)
+    _train(loop)
+    grouped, _ = make_run("grouped", steps=2, expert_dispatch="grouped")
+    _train(grouped)
+    assert _losses(loop) == pytest.approx(_losses(grouped), rel=1e-5)
+
+
 def test_a_non_finite_loss_stops_before_the_step(make_run, monkeypatch) -> None:
     run, config = make_run(steps=5)
     trainer = build_trainer(config, run, Accelerator(cpu=True), lambda progress: None)

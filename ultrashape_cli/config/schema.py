@@ -113,6 +113,8 @@ class TrainConfig:
     """Which weights train: `full`, or `experts-frozen` without the routed experts."""
     attention: Attention = "sdpa"
     """Attention kernel of the DiT; `auto` times those that run here and takes the fastest."""
+    expert_dispatch: Literal["loop", "grouped"] = "loop"
+    """Routed experts in turn, or as one grouped product where a probe shows that it works."""
     activation_checkpointing: bool = False
     """Recompute each block in the backward pass: a quarter of the memory, a third more time."""
     microbatch: int = 1

@@ -27,6 +27,7 @@ from ultrashape_cli.devices import choose_device
 from ultrashape_cli.errors import TrainingError, UShapeError
 from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, model_spec
 from ultrashape_cli.models.sources import load_networks
 from ultrashape_cli.models.vae import ShapeVAE
@@ -191,6 +192,7 @@ def _networks(
     set_checkpointing(dit, settings.activation_checkpointing)
     tokens, heads = settings.num_latents + 1, spec.dit.num_heads
     shape = AttentionShape(settings.microbatch, heads, tokens, tokens, spec.dit.width // heads)
+    set_expert_dispatch(dit, settings.expert_dispatch, device=device, dtype=half)
     use_backend(dit, settings.attention, [shape], device=device, dtype=half, backward=True)
     objective = FlowObjective(
         frozen.vae,
