@@ -17,6 +17,7 @@ class Topology:
         boundary_edges: Edges with one face.
         nonmanifold_edges: Edges with three faces or more.
         inconsistent_edges: Edges whose two faces run along it in the same direction.
+        nonmanifold_vertices: Vertices whose faces form more than one fan.
         components: Parts that share no vertex.
         euler: V - E + F over the vertices in use.
         volume: Signed volume, in cubed mesh units.
@@ -25,6 +26,7 @@ class Topology:
     boundary_edges: int
     nonmanifold_edges: int
     inconsistent_edges: int
+    nonmanifold_vertices: int
     components: int
     euler: int
     volume: float
@@ -41,6 +43,11 @@ class Topology:
         return edges == 0 and self.components > 0
 
     @property
+    def solid(self) -> bool:
+        """Whether the mesh is also vertex-manifold and encloses a positive volume."""
+        return self.watertight and self.nonmanifold_vertices == 0 and self.volume > 0
+
+    @property
     def genus(self) -> float:
         """Handles summed over the components; meaningful for a watertight mesh."""
         return self.components - self.euler / 2
@@ -50,21 +57,20 @@ def topology(mesh: Mesh) -> Topology:
     """Return the topology of a mesh whose identical vertices are already merged."""
     faces = mesh.faces
     if len(faces) == 0:
-        return Topology(0, 0, 0, 0, 0, 0.0)
-    keys = np.sort(_directed_edge_keys(faces, len(mesh.vertices)))
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(keys >> 1) != 0]))
-    uses = np.diff(np.append(starts, len(keys)))
-    pairs = starts[uses == 2]
-    labels = vertex_components(faces, len(mesh.vertices))
-    used = np.zeros(len(mesh.vertices), bool)
-    used[faces] = True
+        return Topology(0, 0, 0, 0, 0, 0, 0.0)
+    num_vertices = len(mesh.vertices)
+    start, half_edges, upper = _edges_by_vertex(faces, num_vertices)
+    num_edges, boundary, branching, inconsistent, fans = _census(faces, start, half_edges, upper)
+    labels = vertex_components(faces, num_vertices)
+    used = fans > 0
     return Topology(
-        boundary_edges=int((uses == 1).sum()),
-        nonmanifold_edges=int((uses > 2).sum()),
-        inconsistent_edges=int((keys[pairs] == keys[pairs + 1]).sum()),
+        boundary_edges=boundary,
+        nonmanifold_edges=branching,
+        inconsistent_edges=inconsistent,
+        nonmanifold_vertices=int((fans > 1).sum()),
         components=int((labels[used] == np.flatnonzero(used)).sum()),
-        euler=int(used.sum()) - len(starts) + len(faces),
-        volume=mesh.volume,
+        euler=int(used.sum()) - num_edges + len(faces),
+        volume=float(part_volumes(mesh.vertices, faces, np.zeros_like(labels))[0]),
     )
 
 
@@ -72,16 +78,10 @@ def boundary_edges(
     faces: NDArray[np.int64],  # [F, 3]
 ) -> NDArray[np.int64]:
     """Return the directed edges `[E, 2]`, as their face runs, that have one face only."""
-    num_vertices = int(faces.max(initial=-1)) + 1
-    keys = _directed_edge_keys(faces, num_vertices)
-    order = np.argsort(keys, kind="stable")
-    undirected = keys[order] >> 1
-    single = np.ones(len(order), bool)
-    same = undirected[1:] == undirected[:-1]
-    single[1:] &= ~same
-    single[:-1] &= ~same
+    start, half_edges, upper = _edges_by_vertex(faces, int(faces.max(initial=-1)) + 1)
+    single = np.sort(_single_edges(start, half_edges, upper))
     edges = np.stack([faces, np.roll(faces, -1, axis=1)], axis=-1).reshape(-1, 2)
-    return edges[np.sort(order[single])]
+    return edges[single]
 
 
 def face_components(
@@ -93,12 +93,137 @@ def face_components(
     return np.unique(labels, return_inverse=True)[1]
 
 
-def _directed_edge_keys(faces: NDArray[np.int64], num_vertices: int) -> NDArray[np.int64]:
-    """Return one integer for each face edge `[3F]`: its vertex pair, last bit the direction."""
-    start = faces.ravel()
-    end = np.roll(faces, -1, axis=1).ravel()
-    undirected = np.minimum(start, end) * np.int64(num_vertices) + np.maximum(start, end)
-    return undirected * 2 + (start > end)
+@kernel
+def _edges_by_vertex(faces, num_vertices):
+    """Return the half-edges ordered by edge, without looking far afield for each of them.
+
+    Returns:
+        `start [V + 1]`: where those of each lower vertex start. `order [3F]`: half-edge 3f + k from
+        corner k of face f to the next, or its complement where that runs down to the lower vertex.
+        `upper [3F]`: the other vertex, rising within a group.
+    """
+    start = np.zeros(num_vertices + 1, np.int64)
+    for f in range(len(faces)):
+        for k in range(3):
+            start[min(faces[f, k], faces[f, (k + 1) % 3]) + 1] += 1
+    for v in range(num_vertices):
+        start[v + 1] += start[v]
+    fill = start[:-1].astype(np.int32)
+    order = np.empty(3 * len(faces), np.int32)
+    upper = np.empty(3 * len(faces), np.int32)
+    for f in range(len(faces)):
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            low = min(a, b)
+            h = 3 * f + k
+            order[fill[low]] = h if a < b else ~h
+            upper[fill[low]] = max(a, b)
+            fill[low] += 1
+    for v in range(num_vertices):
+        _sort_pairs(upper, order, start[v], start[v + 1])
+    return start, order, upper
+
+
+@kernel
+def _sort_pairs(keys, values, first, stop):
+    """Sort a few keys and their values in place (Shell's method: hubs of large fans have many)."""
+    gap = 1
+    while gap < (stop - first) // 9:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(first + gap, stop):
+            key, value = keys[i], values[i]
+            j = i
+            while j >= first + gap and keys[j - gap] > key:
+                keys[j], values[j] = keys[j - gap], values[j - gap]
+                j -= gap
+            keys[j], values[j] = key, value
+        gap //= 3
+
+
+@kernel
+def _unite(parent, a, b):
+    while parent[a] != a:
+        parent[a] = parent[parent[a]]
+        a = parent[a]
+    while parent[b] != b:
+        parent[b] = parent[parent[b]]
+        b = parent[b]
+    if a < b:
+        parent[b] = a
+    elif b < a:
+        parent[a] = b
+
+
+@kernel
+def _corners(half_edge):
+    """Return the corners of a half-edge at the lower and at the upper vertex."""
+    h = half_edge if half_edge >= 0 else ~half_edge
+    after = h - 2 if h % 3 == 2 else h + 1
+    if half_edge >= 0:
+        return h, after
+    return after, h
+
+
+@kernel
+def _census(faces, start, order, upper):
+    """Return the counts of edges, in all and by fault, and the fans of faces at each vertex."""
+    edges, boundary, branching, inconsistent = 0, 0, 0, 0
+    # Corners of one vertex are joined where their faces share an edge.
+    parent = np.arange(3 * len(faces)).astype(np.int32)
+    for v in range(len(start) - 1):
+        first = start[v]
+        while first < start[v + 1]:
+            stop = first + 1
+            while stop < start[v + 1] and upper[stop] == upper[first]:
+                stop += 1
+            edges += 1
+            if stop - first == 1:
+                boundary += 1
+            elif stop - first > 2:
+                branching += 1
+            else:
+                inconsistent += (order[first] >= 0) == (order[first + 1] >= 0)
+                one, two = _corners(order[first]), _corners(order[first + 1])
+                _unite(parent, one[0], two[0])
+                _unite(parent, one[1], two[1])
+            first = stop
+    fans = np.zeros(len(start) - 1, np.int64)
+    for c in range(len(parent)):
+        if parent[c] == c:
+            fans[faces[c // 3, c % 3]] += 1
+    return edges, boundary, branching, inconsistent, fans
+
+
+@kernel
+def _single_edges(start, order, upper):
+    """Return the half-edges of edges with one face."""
+    found = np.empty(len(order), np.int32)
+    count = 0
+    for v in range(len(start) - 1):
+        for i in range(start[v], start[v + 1]):
+            same_before = i > start[v] and upper[i - 1] == upper[i]
+            same_after = i + 1 < start[v + 1] and upper[i + 1] == upper[i]
+            if not same_before and not same_after:
+                found[count] = order[i] if order[i] >= 0 else ~order[i]
+                count += 1
+    return found[:count]
+
+
+@kernel
+def part_volumes(vertices, faces, label):
+    """Return the signed volume of the faces of each label `[L]`, taken from their first vertex."""
+    # Measured from a corner of the mesh: an origin far away would cancel all digits.
+    x, y, z = vertices[faces[0, 0]]
+    volume = np.zeros(label.max() + 1)
+    for f in range(len(faces)):
+        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        ax, ay, az = a[0] - x, a[1] - y, a[2] - z
+        bx, by, bz = b[0] - x, b[1] - y, b[2] - z
+        cx, cy, cz = c[0] - x, c[1] - y, c[2] - z
+        part = ax * (by * cz - bz * cy) + ay * (bz * cx - bx * cz) + az * (bx * cy - by * cx)
+        volume[label[faces[f, 0]]] += part / 6
+    return volume
 
 
 @kernel
@@ -107,18 +232,7 @@ def vertex_components(faces, num_vertices):
     parent = np.arange(num_vertices)
     for f in range(len(faces)):
         for k in range(1, 3):
-            a = faces[f, 0]
-            while parent[a] != a:
-                parent[a] = parent[parent[a]]
-                a = parent[a]
-            b = faces[f, k]
-            while parent[b] != b:
-                parent[b] = parent[parent[b]]
-                b = parent[b]
-            if a < b:
-                parent[b] = a
-            elif b < a:
-                parent[a] = b
+            _unite(parent, faces[f, 0], faces[f, k])
     for v in range(num_vertices):
         parent[v] = parent[parent[v]]
     return parent

@@ -6,8 +6,12 @@ import numpy as np
 
 from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.geometry.check import topology
+from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.optional import load_optional, missing_reason
+from ultrashape_cli.geometry.surface import sample_faces
+
+_ERROR_SAMPLES = 20_000
 
 
 def decimate(mesh: Mesh, num_faces: int) -> Mesh:
@@ -29,6 +33,35 @@ def decimate(mesh: Mesh, num_faces: int) -> Mesh:
             hint=f"{missing_reason('pymeshlab')}",
         )
     return _with_pymeshlab(mesh, num_faces)
+
+
+def decimate_within(mesh: Mesh, num_faces: int, max_error: float) -> tuple[Mesh, float]:
+    """Returns a closed mesh with fewer faces and the distance it moved at most, measured.
+
+    Twice as many faces are allowed until the error is within its bound, or nothing is left to
+    reduce.
+
+    Args:
+        mesh: A watertight mesh.
+        num_faces: Faces asked for.
+        max_error: Bound of the distance, at samples of both surfaces, as part of the box diagonal.
+
+    Raises:
+        DependencyError: Neither open3d nor pymeshlab can load.
+    """
+    extent = float(np.linalg.norm(mesh.extents))
+    field = DistanceField(mesh, winding_exists=True)
+    points, _, _ = sample_faces(mesh, _ERROR_SAMPLES, np.random.default_rng(0))
+    while num_faces < len(mesh.faces):
+        fewer = decimate(mesh, num_faces)
+        if topology(fewer).solid:
+            there, _, _ = sample_faces(fewer, _ERROR_SAMPLES, np.random.default_rng(1))
+            forth = DistanceField(fewer, winding_exists=True).unsigned(points)[0].max()
+            error = max(float(forth), float(field.unsigned(there)[0].max())) / extent
+            if error <= max_error:
+                return fewer, error
+        num_faces *= 2
+    return mesh, 0.0
 
 
 def _with_open3d(mesh: Mesh, num_faces: int) -> Mesh:

@@ -18,12 +18,13 @@ class DistanceField:
     parities along the three axes decides.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, winding_exists: bool | None = None) -> None:
+        """Prepare a mesh; `winding_exists` tells whether it is closed, where that is known."""
         if len(mesh.faces) == 0:
             raise MeshError("cannot measure distances to a mesh without faces")
         self._mesh = mesh
         self._tree = build_tree(mesh.triangles)
-        self._winding_exists: bool | None = None
+        self._winding_exists = winding_exists
 
     def unsigned(
         self,

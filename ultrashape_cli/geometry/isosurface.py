@@ -51,11 +51,20 @@ def extract_isosurface(
         Vertices `[V, 3]` in node-index units and faces `[F, 3]`, both empty without a surface.
     """
     sign = np.float32(-1.0 if inside == "positive" else 1.0)
-    vertices, faces = _march(
-        grid.coords, grid.index, grid.values, np.float32(level), sign,
-        _TABLE, _TABLE_COUNT, _CORNERS, _EDGE_START, _EDGE_END, _EDGE_AXIS,
+    case, cut, number, base, num_faces = _count(
+        grid.coords, grid.index, grid.values, np.float32(level), sign, _TABLE_COUNT
+    )
+    vertices, used = _place(
+        grid.coords, grid.index, grid.values, np.float32(level), sign, cut, base
+    )
+    faces = _connect(
+        grid.coords, grid.index, case, cut, number, base, num_faces, used,
+        _TABLE, _TABLE_COUNT, _CORNERS, _EDGE_START, _EDGE_AXIS,
     )  # fmt: skip
-    return vertices, faces.astype(np.int64)
+    if not used.all():
+        faces = (np.cumsum(used) - 1)[faces]
+        vertices = vertices[used]
+    return vertices, faces
 
 
 def _contour_loops(inside: list[bool], edge_of: dict[tuple[int, int], int]) -> list[list[int]]:
@@ -121,76 +130,147 @@ _TABLE, _TABLE_COUNT = _build_table()
 
 
 @kernel
-def _grown(array, size):
-    larger = np.empty((2 * len(array), 3), array.dtype)
-    larger[:size] = array[:size]
-    return larger
-
-
-@kernel
-def _read_cell(values, neighbours, x, y, z, level, sign, corners, node, field):
-    """Fill node numbers and field values of a cell's corners; return its case, 0 if unknown."""
-    case = 0
-    for e in range(8):
-        i = x + corners[e, 0]
-        j = y + corners[e, 1]
-        k = z + corners[e, 2]
-        brick = neighbours[(i >> 3) * 4 + (j >> 3) * 2 + (k >> 3)]
-        if brick < 0:
-            return 0
-        offset = ((i & 7) * 8 + (j & 7)) * 8 + (k & 7)
-        value = (values[brick, offset] - level) * sign
-        if value != value:
-            return 0
-        node[e] = np.int64(brick) * 512 + offset
-        field[e] = value
-        if value < 0:
-            case |= 1 << e
-    return case
-
-
-@kernel
-def _march(coords, index, values, level, sign, table, count, corners, start, end, axis):
+def _read_block(coords, index, values, level, sign, brick, block):
+    """Fill the field `[9, 9, 9]` at the corners of a brick's cells, NaN where it is not known."""
     side = index.shape[0]
-    vertex_of = np.full(len(coords) * 512 * 3, -1, np.int32)
-    vertices = np.empty((1 << 14, 3), np.float64)
-    faces = np.empty((1 << 15, 3), np.int32)
-    num_vertices = 0
-    num_faces = 0
-    node = np.empty(8, np.int64)
-    field = np.empty(8, np.float64)
-    neighbours = np.empty(8, np.int64)
+    for e in range(8):
+        a = coords[brick, 0] + (e >> 2)
+        b = coords[brick, 1] + ((e >> 1) & 1)
+        c = coords[brick, 2] + (e & 1)
+        other = index[a, b, c] if a < side and b < side and c < side else -1
+        for x in range(8, 9) if e & 4 else range(8):
+            for y in range(8, 9) if e & 2 else range(8):
+                for z in range(8, 9) if e & 1 else range(8):
+                    value = np.float32(np.nan)
+                    if other >= 0:
+                        offset = ((x & 7) * 8 + (y & 7)) * 8 + (z & 7)
+                        value = (values[other, offset] - level) * sign
+                    block[x, y, z] = value
+
+
+@kernel
+def _read_sides(block, sides):
+    """Fill in 1 inside, 0 outside and 2 unknown; return whether 0 and 1 occur."""
+    seen = 0
+    for x in range(9):
+        for y in range(9):
+            for z in range(9):
+                value = block[x, y, z]
+                side = 1 if value < 0 else (0 if value >= 0 else 2)
+                sides[x, y, z] = side
+                seen |= 1 << side
+    return seen & 3 == 3
+
+
+@kernel
+def _count(coords, index, values, level, sign, count):
+    """Return the case of each cell and how many vertices and faces come before.
+
+    Returns:
+        `case [B, 512]`: pattern of inside corners, 0 where one is unknown. `cut [B, 512]`: bit d is
+        set where the edge from the node along axis d is cut. `number [B, 512]`: cut edges before
+        the node in its brick, and `base [B + 1]` those in the bricks before. `num_faces [B]`.
+    """
+    num_bricks = len(coords)
+    case = np.zeros((num_bricks, 512), np.uint8)
+    cut = np.zeros((num_bricks, 512), np.uint8)
+    number = np.empty((num_bricks, 512), np.uint16)
+    base = np.zeros(num_bricks + 1, np.int64)
+    block = np.empty((9, 9, 9), np.float32)
+    sides = np.empty((9, 9, 9), np.int64)
+    faces = np.zeros(num_bricks, np.int64)
+    for brick in range(num_bricks):
+        base[brick + 1] = base[brick]
+        _read_block(coords, index, values, level, sign, brick, block)
+        if not _read_sides(block, sides):
+            continue
+        made = 0
+        for column in range(64):
+            x, y = column >> 3, column & 7
+            near = 0
+            for z in range(9):
+                s = sides[x, y, z]
+                a, b, c = sides[x + 1, y, z], sides[x, y + 1, z], sides[x + 1, y + 1, z]
+                # Corners 0 to 3 of the cell above this layer, 4 to 7 of the one below.
+                layer = s | a << 1 | c << 2 | b << 3
+                if (s | a | b | c) & 2:
+                    layer = 256
+                pattern = near | layer << 4
+                near = layer
+                if z > 0 and pattern < 256:
+                    case[brick, column * 8 + z - 1] = pattern
+                    faces[brick] += count[pattern]
+                if z < 8:
+                    d = sides[x, y, z + 1]
+                    bits = (s ^ a == 1) | (s ^ b == 1) << 1 | (s ^ d == 1) << 2
+                    number[brick, column * 8 + z] = made
+                    cut[brick, column * 8 + z] = bits
+                    made += (bits & 1) + (bits >> 1 & 1) + (bits >> 2)
+        base[brick + 1] += made
+    return case, cut, number, base, faces
+
+
+@kernel
+def _place(coords, index, values, level, sign, cut, base):
+    """Return the vertices `[V, 3]` on the cut edges, and `[V]` whether a face uses them: no."""
+    vertices = np.empty((base[-1], 3), np.float64)
+    block = np.empty((9, 9, 9), np.float32)
+    made = 0
     for brick in range(len(coords)):
-        for e in range(8):
-            a = coords[brick, 0] + (e >> 2)
-            b = coords[brick, 1] + ((e >> 1) & 1)
-            c = coords[brick, 2] + (e & 1)
-            neighbours[e] = index[a, b, c] if a < side and b < side and c < side else -1
+        if base[brick + 1] == base[brick]:
+            continue
+        _read_block(coords, index, values, level, sign, brick, block)
         for offset in range(512):
-            x = offset >> 6
-            y = (offset >> 3) & 7
-            z = offset & 7
-            case = _read_cell(values, neighbours, x, y, z, level, sign, corners, node, field)
-            if case == 0 or case == 255:
+            bits = cut[brick, offset]
+            if bits == 0:
                 continue
-            if num_faces + table.shape[1] > len(faces):
-                faces = _grown(faces, num_faces)
-            if num_vertices + 12 > len(vertices):
-                vertices = _grown(vertices, num_vertices)
-            for t in range(count[case]):
+            x, y, z = offset >> 6, (offset >> 3) & 7, offset & 7
+            here = np.float64(block[x, y, z])
+            for d in range(3):
+                if not bits >> d & 1:
+                    continue
+                there = np.float64(block[x + (d == 0), y + (d == 1), z + (d == 2)])
+                u = min(max(here / (here - there), _END_MARGIN), 1 - _END_MARGIN)
+                vertices[made, 0] = coords[brick, 0] * 8 + x
+                vertices[made, 1] = coords[brick, 1] * 8 + y
+                vertices[made, 2] = coords[brick, 2] * 8 + z
+                vertices[made, d] += u
+                made += 1
+    return vertices, np.zeros(made, np.bool_)
+
+
+@kernel
+def _connect(
+    coords, index, case, cut, number, base, num_faces, used, table, count, corners, start, axis
+):
+    """Return the faces `[F, 3]`, and mark the vertices they use."""
+    faces = np.empty((num_faces.sum(), 3), np.int64)
+    vertex = np.empty(12, np.int64)
+    made = 0
+    for brick in range(len(coords)):
+        if num_faces[brick] == 0:
+            continue
+        for offset in range(512):
+            pattern = case[brick, offset]
+            if pattern == 0 or pattern == 255:
+                continue
+            x, y, z = offset >> 6, (offset >> 3) & 7, offset & 7
+            for e in range(12):
+                a = start[e]
+                i, j, k = x + corners[a, 0], y + corners[a, 1], z + corners[a, 2]
+                owner = brick
+                if (i | j | k) & 8:
+                    i_brick, j_brick = coords[brick, 0] + (i >> 3), coords[brick, 1] + (j >> 3)
+                    owner = index[i_brick, j_brick, coords[brick, 2] + (k >> 3)]
+                node = ((i & 7) * 8 + (j & 7)) * 8 + (k & 7)
+                bits = cut[owner, node]
+                if not bits >> axis[e] & 1:
+                    continue
+                before = bits & ((1 << axis[e]) - 1)
+                vertex[e] = base[owner] + number[owner, node] + (before & 1) + (before >> 1)
+                used[vertex[e]] = True
+            for t in range(count[pattern]):
                 for s in range(3):
-                    e = table[case, t, s]
-                    a = start[e]
-                    key = node[a] * 3 + axis[e]
-                    if vertex_of[key] < 0:
-                        u = field[a] / (field[a] - field[end[e]])
-                        u = min(max(u, _END_MARGIN), 1 - _END_MARGIN)
-                        vertices[num_vertices, 0] = coords[brick, 0] * 8 + x + corners[a, 0]
-                        vertices[num_vertices, 1] = coords[brick, 1] * 8 + y + corners[a, 1]
-                        vertices[num_vertices, 2] = coords[brick, 2] * 8 + z + corners[a, 2]
-                        vertices[num_vertices, axis[e]] += u
-                        vertex_of[key] = num_vertices
-                        num_vertices += 1
-                    faces[num_faces, s] = vertex_of[key]
-                num_faces += 1
-    return vertices[:num_vertices].copy(), faces[:num_faces].copy()
+                    faces[made, s] = vertex[table[pattern, t, s]]
+                made += 1
+    return faces

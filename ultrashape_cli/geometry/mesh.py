@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ultrashape_cli.errors import DependencyError, MeshError
 from ultrashape_cli.files import temporary_path
 from ultrashape_cli.geometry.optional import load_optional, missing_reason
+from ultrashape_cli.geometry.rows import first_equal_rows
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".gltf", ".off", ".3mf")
 MAX_FILE_BYTES = 4 * 2**30
@@ -123,22 +124,12 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 def weld(mesh: Mesh) -> Mesh:
     """Return the mesh with identical vertices merged, degenerate and repeated faces dropped."""
     # Adding zero turns -0.0 into 0.0, which have different bytes.
-    keys = np.ascontiguousarray(mesh.vertices + 0.0).view([("", np.float64)] * 3).ravel()
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    # Keep the order of first appearance, so that welding a welded mesh changes nothing.
-    rank = np.argsort(np.argsort(first))
-    vertices = mesh.vertices[np.sort(first)]
-    faces = rank[inverse.ravel()[mesh.faces]]
+    keys = np.ascontiguousarray(mesh.vertices + 0.0).view(np.int64)
+    faces = first_equal_rows(keys)[mesh.faces]
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
-    ordered = np.sort(faces, axis=1)
-    count = np.int64(len(vertices))
-    if count and count < 2_000_000:
-        ordered = ((ordered[:, 0] * count) + ordered[:, 1]) * count + ordered[:, 2]
-        _, keep = np.unique(ordered, return_index=True)
-    else:
-        _, keep = np.unique(ordered, axis=0, return_index=True)
-    return Mesh(vertices, faces).with_faces(faces[np.sort(keep)])
+    keep = first_equal_rows(np.sort(faces, axis=1)) == np.arange(len(faces))
+    return mesh.with_faces(faces[keep])
 
 
 def load_mesh(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Mesh:
@@ -198,6 +189,10 @@ def save_mesh(mesh: Mesh, path: str | Path) -> None:
     suffix = path.suffix.lower()
     if suffix not in MESH_SUFFIXES or suffix == ".gltf":
         raise MeshError(f"{path}: cannot write {suffix!r}", hint="use .ply, .glb, .obj or .stl")
+    if suffix == ".ply":
+        with temporary_path(path) as temporary:
+            _write_ply(mesh, temporary)
+        return
     exported = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     try:
         with temporary_path(path) as temporary:
@@ -207,6 +202,23 @@ def save_mesh(mesh: Mesh, path: str | Path) -> None:
             f"{path}: writing {suffix} needs the package {error.name or error}",
             hint="pip install trimesh[easy], or write .ply",
         ) from error
+
+
+def _write_ply(mesh: Mesh, path: Path) -> None:
+    """Write binary PLY that reads back exactly: doubles where single precision would round."""
+    vertices = mesh.vertices.astype("<f4")
+    kind = "float"
+    if not np.array_equal(vertices, mesh.vertices):
+        vertices, kind = mesh.vertices.astype("<f8"), "double"
+    faces = np.empty(len(mesh.faces), [("count", "u1"), ("vertices", "<i4", 3)])
+    faces["count"], faces["vertices"] = 3, mesh.faces
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property {kind} {axis}" for axis in "xyz"]
+    header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+    with path.open("wb") as file:
+        file.write("\n".join([*header, "end_header", ""]).encode())
+        file.write(vertices.tobytes())
+        file.write(faces.tobytes())
 
 
 class _FolderResolver(trimesh.resolvers.FilePathResolver):

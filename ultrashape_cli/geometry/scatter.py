@@ -21,7 +21,23 @@ def split_triangles(
     into a strip. A needle then gives pieces in proportion to its length, where splitting all edges
     evenly would give its square.
     """
+    if not _any_longer(triangles, longest):
+        return triangles, np.arange(len(triangles))
     return _split(np.ascontiguousarray(triangles), longest)
+
+
+@kernel
+def _any_longer(triangles, limit):
+    squared = limit * limit
+    for f in range(len(triangles)):
+        for k in range(3):
+            n = (k + 1) % 3
+            total = 0.0
+            for x in range(3):
+                total += (triangles[f, n, x] - triangles[f, k, x]) ** 2
+            if total > squared:
+                return True
+    return False
 
 
 @kernel
@@ -133,6 +149,38 @@ def mark_bricks(pieces, band, marks):
 
 
 @kernel
+def _piece_squared(d1, d2, e0, e1, e2, height, ap, ab_length, ac_length, bc_length, scale):
+    """Return the squared distance to a triangle a, b, c, from products of its edges.
+
+    Args:
+        d1, d2: Products of a-p with a-b and a-c.
+        e0, e1, e2: Products ab.ab, ab.ac and ac.ac.
+        height: Distance from the plane.
+        ap: Squared distance from a.
+        ab_length, ac_length, bc_length: Inverse squared edge lengths.
+        scale: Inverse of e0 e2 - e1 e1.
+    """
+    v = e2 * d1 - e1 * d2
+    w = e0 * d2 - e1 * d1
+    if v >= 0 and w >= 0 and (v + w) * scale <= 1.0:
+        return height * height
+    best = np.inf
+    if w < 0:
+        t = min(max(d1 * ab_length, 0.0), 1.0)
+        best = ap + t * (t * e0 - 2 * d1)
+    if v < 0:
+        t = min(max(d2 * ac_length, 0.0), 1.0)
+        best = min(best, ap + t * (t * e2 - 2 * d2))
+    if (v + w) * scale > 1.0:
+        # From b towards c.
+        f = d2 - e1 - (d1 - e0)
+        t = min(max(f * bc_length, 0.0), 1.0)
+        bp = ap - 2 * d1 + e0
+        best = min(best, bp + t * (t * (e0 - 2 * e1 + e2) - 2 * f))
+    return max(best, height * height)
+
+
+@kernel
 def scatter_distances(pieces, band, index, squared):
     """Lower `squared [B, 512]` to the squared distance of every piece within the band.
 
@@ -141,14 +189,24 @@ def scatter_distances(pieces, band, index, squared):
     num_nodes = index.shape[0] * 8
     for p in range(len(pieces)):
         t = pieces[p]
-        a, b, c = t[0], t[1], t[2]
+        ax, ay, az = t[0, 0], t[0, 1], t[0, 2]
+        ux, uy, uz = t[1, 0] - ax, t[1, 1] - ay, t[1, 2] - az
+        vx, vy, vz = t[2, 0] - ax, t[2, 1] - ay, t[2, 2] - az
+        e0, e1 = ux * ux + uy * uy + uz * uz, ux * vx + uy * vy + uz * vz
+        e2 = vx * vx + vy * vy + vz * vz
+        bc = e0 - 2 * e1 + e2
+        determinant = e0 * e2 - e1 * e1
+        # Below this the plane of the triangle is rounding; it is measured as a needle.
+        flat = not determinant > 1e-10 * max(e0, e2, bc) ** 2
+        scale = 0.0 if flat else 1 / determinant
         nx, ny, nz = _normal(t)
         x0, x1 = _node_range(t, 0, band, num_nodes)
         y0, y1 = _node_range(t, 1, band, num_nodes)
         z0, z1 = _node_range(t, 2, band, num_nodes)
         for i in range(x0, x1 + 1):
             for j in range(y0, y1 + 1):
-                base = nx * (i - a[0]) + ny * (j - a[1]) - nz * a[2]
+                x, y = i - ax, j - ay
+                base = nx * x + ny * y - nz * az
                 k0, k1 = z0, z1
                 if abs(nz) > 1e-3:
                     # Only this stretch of the column lies within the band of the plane.
@@ -161,6 +219,13 @@ def scatter_distances(pieces, band, index, squared):
                     offset = ((i & 7) * 8 + (j & 7)) * 8 + (k & 7)
                     if height * height >= squared[brick, offset]:
                         continue
-                    d = point_triangle_squared(float(i), float(j), float(k), a, b, c)
+                    z = k - az
+                    if flat:
+                        d = point_triangle_squared(float(i), float(j), float(k), t[0], t[1], t[2])
+                    else:
+                        d = _piece_squared(
+                            ux * x + uy * y + uz * z, vx * x + vy * y + vz * z, e0, e1, e2,
+                            height, x * x + y * y + z * z, 1 / e0, 1 / e2, 1 / bc, scale,
+                        )  # fmt: skip
                     if d < squared[brick, offset]:
                         squared[brick, offset] = d

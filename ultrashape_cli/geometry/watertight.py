@@ -8,12 +8,15 @@ import numpy as np
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.caps import cap_holes
+from ultrashape_cli.geometry.cavities import fill_cavities
 from ultrashape_cli.geometry.check import Topology, topology
+from ultrashape_cli.geometry.decimate import decimate_within
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.optional import missing_reason
 from ultrashape_cli.geometry.orient import orient_outward
-from ultrashape_cli.geometry.remesh import remesh
+from ultrashape_cli.geometry.quality import Figures, fidelity, fidelity_of_rebuilt, unchanged
+from ultrashape_cli.geometry.remesh import MAX_MEMORY_BYTES, rebuild
 from ultrashape_cli.geometry.repair import repair_manifold
 from ultrashape_cli.geometry.surface import sample_faces
 
@@ -21,17 +24,19 @@ from ultrashape_cli.geometry.surface import sample_faces
 MAX_HIDDEN = 0.005
 # A mesh with more open or branching edges than this part of its faces is not worth repairing.
 MAX_BAD_EDGES = 0.01
+# A repair may lose no more of the visible surface than this; a remesh, whose votes may drop a
+# pocket between close walls, no more than that.
+MAX_LOST_REPAIR, MAX_LOST_REMESH = 0.001, 0.02
 # Hidden surface is looked for at samples this far off the surface, relative to the box diagonal.
 _HIDDEN_OFFSET = 1e-5
 _HIDDEN_SAMPLES = 20_000
 
 Rung = Literal["keep", "repair", "remesh"]
-Figures = dict[str, float | int | bool | str]
 
 
 @dataclass(frozen=True, slots=True)
 class Watertight:
-    """A closed, edge-manifold, outward mesh and how it came about.
+    """A closed, manifold, outward mesh and how it came about.
 
     Attributes:
         mesh: The result, in the frame of the input.
@@ -45,41 +50,118 @@ class Watertight:
     measurements: Figures
 
 
-def make_watertight(mesh: Mesh, resolution: int = 512) -> Watertight:
+def make_watertight(
+    mesh: Mesh,
+    resolution: int = 512,
+    *,
+    keep_cavities: bool = False,
+    max_faces: int = 0,
+    max_error: float = 1e-3,
+    max_memory_bytes: int = MAX_MEMORY_BYTES,
+    first_rung: Rung = "keep",
+) -> Watertight:
     """Return a watertight version of a mesh, changed as little as possible.
 
     Args:
         mesh: Any triangles, in any frame.
         resolution: Cells along the longest side if the mesh must be rebuilt.
+        keep_cavities: Leave enclosed cavities empty instead of filling them.
+        max_faces: Reduce the result to about this many faces; 0 leaves it as it is.
+        max_error: Distance by which the reduction may move the surface, as part of the diagonal of
+            the box. More faces than asked for are kept where it would be exceeded.
+        max_memory_bytes: Refuse to rebuild with more.
+        first_rung: Skip the rungs before this one.
 
     Raises:
-        MeshError: The mesh is empty, or even the rebuilt one does not close.
+        MeshError: The mesh is empty, or even the rebuilt one fails its checks.
     """
     if len(mesh.faces) == 0:
         raise MeshError("cannot close a mesh without faces")
+    result: Watertight | None = None
+    figures: Figures = {}
+    if first_rung != "remesh":
+        may_keep = first_rung == "keep"
+        result, figures = _without_remesh(mesh, resolution, keep_cavities, may_keep)
+    if result is None:
+        welded = weld(mesh)
+        if len(welded.faces) == 0:
+            raise MeshError("all faces of the mesh are degenerate")
+        result = _remesh(welded, resolution, keep_cavities, max_memory_bytes, figures)
+    if 0 < max_faces < len(result.mesh.faces):
+        result = _decimate(result, max_faces, max_error)
+    return result
+
+
+def _without_remesh(
+    mesh: Mesh, resolution: int, keep_cavities: bool, may_keep: bool
+) -> tuple[Watertight | None, Figures]:
+    """Return the mesh kept or repaired, or None where neither gives a solid, and the figures."""
     before = topology(mesh)
-    kept = mesh.flipped() if before.volume < 0 else mesh
     figures = _input_figures(before)
-    if _is_solid(kept, dataclasses.replace(before, volume=abs(before.volume)), figures):
-        return _finish(kept, "keep", figures)
+    if may_keep:
+        kept = mesh.flipped() if before.volume < 0 else mesh
+        state = dataclasses.replace(before, volume=abs(before.volume))
+        full = kept if keep_cavities or state.components == 1 else fill_cavities(kept)
+        if full is kept and _is_solid(kept, state, figures) is not None:
+            return _accept(kept, "keep", state, figures | unchanged()), figures
     welded = weld(mesh)
     if len(welded.faces) == 0:
         raise MeshError("all faces of the mesh are degenerate")
-    state = topology(welded)
+    same = welded.vertices.shape == mesh.vertices.shape and welded.faces.shape == mesh.faces.shape
+    state = before if same else topology(welded)
     figures = _input_figures(state)
-    if state.boundary_edges + state.nonmanifold_edges <= MAX_BAD_EDGES * len(welded.faces):
-        repaired = _repair(welded, state, figures)
-        if _is_solid(repaired, topology(repaired), figures):
-            return _finish(repaired, "repair", figures)
-    rebuilt, more = remesh(welded, resolution)
-    figures.update(more)
-    # A level set has a winding number of 0 or 1 everywhere.
-    figures["hidden_share"] = 0.0
-    return _finish(rebuilt, "remesh", figures)
+    if state.boundary_edges + state.nonmanifold_edges > MAX_BAD_EDGES * len(welded.faces):
+        return None, figures
+    repaired = _repair(welded, state, figures)
+    if not keep_cavities:
+        repaired = fill_cavities(repaired)
+    state = topology(repaired)
+    field = _is_solid(repaired, state, figures)
+    if field is None:
+        return None, figures
+    cell = float(welded.extents.max()) / resolution
+    figures |= fidelity(welded, field, repaired, cell)
+    if float(figures.get("lost_share", 1.0)) > MAX_LOST_REPAIR:
+        return None, figures
+    return _accept(repaired, "repair", state, figures), figures
+
+
+def _remesh(
+    welded: Mesh, resolution: int, keep_cavities: bool, max_memory_bytes: int, figures: Figures
+) -> Watertight:
+    rebuilt = rebuild(welded, resolution, max_memory_bytes, keep_cavities)
+    # A level set has a winding number of 0 or 1 everywhere: there is no hidden share to measure.
+    figures = {**figures, **rebuilt.figures}
+    figures |= fidelity_of_rebuilt(welded, rebuilt)
+    state = topology(rebuilt.mesh)
+    state = dataclasses.replace(state, volume=state.volume * rebuilt.cell**3)
+    if not state.solid:
+        raise MeshError(
+            f"the mesh cannot be closed: {state.boundary_edges} open, "
+            f"{state.nonmanifold_edges} branching and {state.inconsistent_edges} inconsistent "
+            f"edges, {state.nonmanifold_vertices} branching vertices, volume {state.volume:g}",
+            hint="try another resolution",
+        )
+    if float(figures.get("lost_share", 0.0)) > MAX_LOST_REMESH:
+        raise MeshError(
+            f"closing the mesh loses {100 * float(figures['lost_share']):.1f} % of its visible "
+            f"surface (limit {100 * MAX_LOST_REMESH:g} %)",
+            hint="try a higher resolution",
+        )
+    return _accept(rebuilt.placed, "remesh", state, figures)
+
+
+def _decimate(result: Watertight, max_faces: int, max_error: float) -> Watertight:
+    fewer, error = decimate_within(result.mesh, max_faces, max_error)
+    figures = result.measurements | {
+        "faces_before_decimation": len(result.mesh.faces),
+        "decimation_error": error,
+    }
+    return _accept(fewer, result.rung, topology(fewer), figures)
 
 
 def _repair(mesh: Mesh, state: Topology, figures: Figures) -> Mesh:
-    if state.nonmanifold_edges:
+    if state.nonmanifold_edges or state.nonmanifold_vertices:
         missing = missing_reason("pymeshlab")
         if missing is None:
             mesh = repair_manifold(mesh)
@@ -88,12 +170,13 @@ def _repair(mesh: Mesh, state: Topology, figures: Figures) -> Mesh:
     return orient_outward(cap_holes(mesh).mesh)
 
 
-def hidden_share(mesh: Mesh, seed: int = 0) -> float:
+def hidden_share(mesh: Mesh, seed: int = 0, field: DistanceField | None = None) -> float:
     """Return the part of a closed mesh's area that lies inside the solid it bounds."""
     rng = np.random.default_rng(seed)
     points, normals, _ = sample_faces(mesh, _HIDDEN_SAMPLES, rng)
     offset = _HIDDEN_OFFSET * float(np.linalg.norm(mesh.extents))
-    return float(DistanceField(mesh).contains(points + offset * normals).mean())
+    field = field or DistanceField(mesh, winding_exists=True)
+    return float(field.contains(points + offset * normals).mean())
 
 
 def _input_figures(state: Topology) -> Figures:
@@ -101,33 +184,29 @@ def _input_figures(state: Topology) -> Figures:
         "input_boundary_edges": state.boundary_edges,
         "input_nonmanifold_edges": state.nonmanifold_edges,
         "input_inconsistent_edges": state.inconsistent_edges,
+        "input_nonmanifold_vertices": state.nonmanifold_vertices,
         "input_components": state.components,
     }
 
 
-def _is_solid(mesh: Mesh, state: Topology, figures: Figures) -> bool:
-    """Return whether a mesh can be used as it is, and record what was hidden."""
+def _is_solid(mesh: Mesh, state: Topology, figures: Figures) -> DistanceField | None:
+    """Return the distance field of a mesh that can be used as it is; record what was hidden."""
     # Volumes at rounding level: a sheet whose two sides coincide.
     flat = 1e-9 * float(np.prod(np.maximum(mesh.extents, 1e-6 * mesh.extents.max())))
-    if not state.watertight or state.volume <= flat:
-        return False
-    share = figures["hidden_share"] = hidden_share(mesh)
-    return share <= MAX_HIDDEN
+    if not state.solid or state.volume <= flat:
+        return None
+    field = DistanceField(mesh, winding_exists=True)
+    share = figures["hidden_share"] = hidden_share(mesh, field=field)
+    return field if share <= MAX_HIDDEN else None
 
 
-def _finish(mesh: Mesh, rung: Rung, figures: Figures) -> Watertight:
-    state = topology(mesh)
-    if not state.watertight or state.volume <= 0:
-        raise MeshError(
-            f"the mesh cannot be closed: {state.boundary_edges} open, "
-            f"{state.nonmanifold_edges} branching and {state.inconsistent_edges} inconsistent "
-            f"edges, volume {state.volume:g}",
-            hint="try another resolution",
-        )
-    figures |= {
+def _accept(mesh: Mesh, rung: Rung, state: Topology, figures: Figures) -> Watertight:
+    figures = figures | {
         "faces": len(mesh.faces),
         "components": state.components,
+        "genus": state.genus,
         "volume": state.volume,
         "watertight": True,
+        "vertex_manifold": state.nonmanifold_vertices == 0,
     }
     return Watertight(mesh=mesh, rung=rung, measurements=figures)

@@ -56,23 +56,34 @@ def step_keys(record: Record, steps: Sequence[str], config: Config) -> dict[str,
 
 def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.geometry.mesh import Mesh, load_mesh, save_mesh
-    from ultrashape_cli.geometry.normalize import fit_frame
+    from ultrashape_cli.geometry.normalize import fit_frame, up_axis
     from ultrashape_cli.geometry.watertight import make_watertight
 
-    source = load_mesh(
-        Path(record.source["path"]), max_bytes=int(config.watertight.max_file_gib * 2**30)
-    )
-    frame = fit_frame(source.vertices)
+    settings = config.watertight
+    path = Path(record.source["path"])
+    source = load_mesh(path, max_bytes=int(settings.max_file_gib * 2**30))
+    frame = fit_frame(source.vertices, up=up_axis(settings.up, path.suffix))
     placed = Mesh(frame.to_normalised(source.vertices), source.faces)
-    result = make_watertight(placed, config.watertight.resolution)
+    result = make_watertight(
+        placed,
+        settings.resolution,
+        keep_cavities=settings.keep_cavities,
+        max_faces=settings.max_faces,
+        max_error=settings.max_error,
+        max_memory_bytes=int(settings.max_memory_gib * 2**30),
+    )
+    mesh = result.mesh
+    if result.rung == "remesh":
+        # Single precision is far below a cell; it halves the file. Kept vertices stay exact.
+        mesh = Mesh(mesh.vertices.astype(np.float32).astype(np.float64), mesh.faces)
     path = dataset.mesh(record.id)
-    save_mesh(result.mesh, path)
+    save_mesh(mesh, path)
     measurements = {
         "rung": result.rung,
         "source_vertices": len(source.vertices),
         "source_faces": len(source.faces),
-        "vertices": len(result.mesh.vertices),
-        "faces": len(result.mesh.faces),
+        "vertices": len(mesh.vertices),
+        "faces": len(mesh.faces),
         "frame": frame.as_dict(),
         **result.measurements,
     }
@@ -192,7 +203,7 @@ def asset_seed(asset_id: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{asset_id}".encode()).digest()[:8], "big")
 
 
-WATERTIGHT = Step("watertight", 1, lambda c: asdict(c.watertight), _watertight)
+WATERTIGHT = Step("watertight", 2, lambda c: asdict(c.watertight), _watertight)
 STEP_TABLE: dict[str, Step] = {
     step.name: step
     for step in (
