@@ -57,6 +57,13 @@ def test_every_step_of_every_asset_runs_once(models: Path, dataset: Dataset) -> 
     assert all(record.complete for record in dataset.load_records().values())
 
 
+def test_a_package_that_could_not_load_is_named_once(models: Path, dataset: Dataset) -> None:
+    _add(models, "a", "branching-a", "branching-b")
+    _, outcome = stub_prepare(models, dataset)
+    assert outcome.made == 3
+    assert outcome.notes == {"pymeshlab cannot load: apt-get install libgl1"}
+
+
 def test_what_is_current_is_skipped(models: Path, dataset: Dataset) -> None:
     _add(models, "a", "b")
     stub_prepare(models, dataset)
