@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,8 +56,6 @@ def run(argv: Sequence[str]) -> int:
 
     0 done, 1 something failed, 2 bad usage, 3 a bug, 130/143 stopped by a signal.
     """
-    from ultrashape_cli.ui import current_ui, fail_usage
-
     # Idle OpenMP threads that spin slow every other process on a shared CPU; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -66,13 +63,12 @@ def run(argv: Sequence[str]) -> int:
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if code == 2:
+            from ultrashape_cli.ui import fail_usage
+
             fail_usage(argv, code)
         return code
     except UShapeError as error:
-        if os.environ.get("USHAPE_DEBUG"):
-            traceback.print_exc()
-        current_ui().error(error)
-        return error.exit_code
+        return _show(error)
     except BrokenPipeError:
         # The reader of our stdout is gone (`| head`); nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -83,9 +79,18 @@ def run(argv: Sequence[str]) -> int:
         known = _known(error)
         if known is None:
             return _report_bug(argv)
-        current_ui().error(known)
-        return known.exit_code
+        return _show(known)
     return 0
+
+
+def _show(error: UShapeError) -> int:
+    # Imported on use: help needs none of it, and it takes a tenth of its time.
+    from ultrashape_cli.ui import current_ui
+
+    if os.environ.get("USHAPE_DEBUG"):
+        traceback.print_exc()
+    current_ui().error(error)
+    return error.exit_code
 
 
 def _known(error: Exception) -> UShapeError | None:
@@ -102,10 +107,8 @@ def _known(error: Exception) -> UShapeError | None:
 
 
 def _report_bug(argv: Sequence[str]) -> int:
-    from ultrashape_cli.ui import current_ui
+    import tempfile
 
-    if os.environ.get("USHAPE_DEBUG"):
-        traceback.print_exc()
     text = f"ushape {__version__}: {' '.join(argv)}\n{traceback.format_exc()}"
     with tempfile.NamedTemporaryFile(
         "w", prefix="ushape-bug-", suffix=".txt", delete=False, encoding="utf-8"
@@ -116,5 +119,4 @@ def _report_bug(argv: Sequence[str]) -> int:
         f"a bug in ushape: {summary}", hint=f"please report it with {Path(file.name)}"
     )
     bug.exit_code = 3
-    current_ui().error(bug)
-    return 3
+    return _show(bug)

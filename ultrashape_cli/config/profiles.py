@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import subprocess
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ultrashape_cli.config.schema import DtypePolicy, Strategy
 from ultrashape_cli.errors import ConfigError
+
+if TYPE_CHECKING:  # every --help reads this module
+    from ultrashape_cli.config.schema import DtypePolicy, Strategy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +128,9 @@ def detect_profile() -> HardwareProfile:
 
 
 def _first_gpu() -> tuple[str, float] | None:
-    # nvidia-smi instead of torch keeps `--show-config` and `--help` free of torch.
+    import subprocess
+
+    # nvidia-smi instead of torch keeps `--show-config` free of torch.
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if visible in ("", "-1"):
