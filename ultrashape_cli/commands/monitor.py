@@ -71,13 +71,14 @@ def _watch(ui: UI, view: RunView, *, once: bool, interval: float) -> None:
         _live(ui, view, interval)
         return
     while True:
+        state = view.read()
         if ui.json_output:
-            ui.line(view.read())
+            ui.line(state)
         elif once and ui.out.is_terminal:
             ui.out.print(view.render(ui.out.width))
         else:
-            ui.out.print(view.plain())
-        if once or view.read()["state"] in {"finished", "failed", "stopped", "dead"}:
+            ui.out.print(view.plain(state))
+        if once or state["state"] in {"finished", "failed", "stopped", "dead"}:
             return
         time.sleep(interval)
 

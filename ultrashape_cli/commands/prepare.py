@@ -62,20 +62,19 @@ def prepare(
 
       ushape prepare ./models --dry-run
     """
-    from ultrashape_cli.commands.steps import report_outcome, run_steps, show_settings
-    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.commands.steps import (
+        report_outcome,
+        resolve_settings,
+        run_steps,
+        show_settings,
+    )
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.preparation.discover import find_meshes, new_records
     from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
     from ultrashape_cli.ui import UI
 
     ui = UI("prepare", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    resolved = resolve(
-        flags={"engine.workers": workers, "seed": seed},
-        overrides=overrides or (),
-        file=None if no_config else config,
-        environ={} if no_config else None,
-    )
+    resolved = resolve_settings(config, overrides, no_config, workers, seed)
     if show_config:
         show_settings(ui, resolved, ("watertight", "render", "sample", "split", "engine"))
         return
@@ -89,5 +88,5 @@ def prepare(
                 dataset.add_record(record)
     outcome = run_steps(ui, dataset, plan, resolved.config, dry_run=dry_run, fail_fast=fail_fast)
     inputs = {"models": str(models_dir), "assets": len(records)}
-    split = until is Until.SPLIT and not dry_run and not outcome.stopped
+    split = until is Until.SPLIT and not dry_run
     report_outcome(ui, dataset, plan, outcome, resolved.config, inputs, split=split, dry=dry_run)

@@ -123,9 +123,10 @@ def refine(
             model=model,
         )
 
-    settings(None)
+    # Bad settings are refused before the weights are looked for.
+    without_weights = settings(None)
     if show_config and checkpoint is None:
-        show_settings(ui, settings(None), ("refine",))
+        show_settings(ui, without_weights, ("refine",))
         return
     target = out or mesh.with_name(f"{mesh.stem}_refined.glb")
     from ultrashape_cli.geometry.mesh import MESH_SUFFIXES

@@ -45,7 +45,7 @@ def render(
       ushape render data --set render.views=16 --set render.size=512
     """
     ui = _ui("render", json_output, quiet, verbose, progress)
-    resolved = _resolve(config, overrides, no_config, workers, seed)
+    resolved = resolve_settings(config, overrides, no_config, workers, seed)
     _one_step(ui, data, "render", resolved, limit, fail_fast, force, dry_run, show_config)
 
 
@@ -78,7 +78,7 @@ def sample(
       ushape sample data --set sample.contents=full
     """
     ui = _ui("sample", json_output, quiet, verbose, progress)
-    resolved = _resolve(config, overrides, no_config, workers, seed)
+    resolved = resolve_settings(config, overrides, no_config, workers, seed)
     _one_step(ui, data, "sample", resolved, limit, fail_fast, force, dry_run, show_config)
 
 
@@ -109,7 +109,7 @@ def split(
     from ultrashape_cli.data.splits import split_ids, write_splits
 
     ui = _ui("split", json_output, quiet, verbose, False)
-    resolved = _resolve(config, overrides, no_config, None, seed)
+    resolved = resolve_settings(config, overrides, no_config, None, seed)
     if show_config:
         show_settings(ui, resolved, ("split",))
         return
@@ -255,13 +255,14 @@ def _ui(command: str, json_output: bool, quiet: bool, verbose: bool, progress: b
     return UI(command, json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
 
 
-def _resolve(
+def resolve_settings(
     config: Path | None,
     overrides: list[str] | None,
     no_config: bool,
     workers: int | None,
     seed: int | None,
 ) -> Resolved:
+    """Merges the settings of a preparation verb."""
     from ultrashape_cli.config.resolve import resolve
 
     return resolve(

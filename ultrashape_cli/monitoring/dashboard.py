@@ -73,9 +73,9 @@ class RunView:
             title_align="left",
         )
 
-    def plain(self) -> str:
-        """Returns one plain line."""
-        state = self.read()
+    def plain(self, state: dict[str, Any] | None = None) -> str:
+        """Returns one plain line about a state, or about the present one."""
+        state = state or self.read()
         metrics = state["metrics"]
         parts = [f"{state['state']}", f"step {state['step']}/{state['steps']}"]
         if "loss_smooth" in metrics:

@@ -9,8 +9,14 @@ from torch import Tensor, nn
 
 from ultrashape_cli.data.dataset import Item, sample_generator
 from ultrashape_cli.data.samples import QUERY_SETS
-from ultrashape_cli.diffusion.flow import draw_noise, flow_loss, interpolate, velocity_target
-from ultrashape_cli.models.conditioner import ImageConditioner, drop_condition
+from ultrashape_cli.diffusion.flow import (
+    draw_noise,
+    draw_timesteps,
+    flow_loss,
+    interpolate,
+    velocity_target,
+)
+from ultrashape_cli.models.conditioner import ImageConditioner, draw_drops, drop_condition
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.vae import ShapeVAE, VAEParams
 from ultrashape_cli.models.voxels import (
@@ -66,14 +72,14 @@ class FlowObjective:
             t: Fixed timesteps [B] for validation, which also turns the dropout off.
         """
         draws = [sample_generator(self.seed, int(counter)) for counter in batch["counter"]]
-        drawn_t = torch.stack([torch.rand((), generator=g) for g in draws])
-        dropped = torch.stack([torch.rand((), generator=g) for g in draws])
+        drawn_t = torch.cat([draw_timesteps(1, g) for g in draws])
+        dropped = torch.cat([draw_drops(1, self.condition_dropout, g) for g in draws])
         latents, voxels = self.encode(batch["surface"], draws)
         noise = torch.stack([draw_noise(latents.shape[1:], g) for g in draws]).to(latents)
         tokens, lengths = self.conditioner.encode(batch["image"], batch["mask"])
         if t is None:
             t = drawn_t
-            tokens = drop_condition(tokens, dropped < self.condition_dropout)
+            tokens = drop_condition(tokens, dropped)
         t = t.to(latents.device)
         output = net(interpolate(latents, noise, t), t, tokens, voxels, lengths)
         per_sample = flow_loss(output.velocity, velocity_target(latents, noise))
