@@ -84,6 +84,16 @@ def boundary_edges(
     return edges[single]
 
 
+def bent_edges(mesh: Mesh, cosine: float, shortest: float) -> NDArray[np.int64]:
+    """Return the edges `[E, 2]` of two faces whose normals have at most this cosine.
+
+    Faces may be wound either way. Edges below the shortest length are left out.
+    """
+    start, half_edges, upper = _edges_by_vertex(mesh.faces, len(mesh.vertices))
+    limits = cosine, shortest * shortest
+    return _bent_edges(mesh.vertices, mesh.faces, start, half_edges, upper, *limits)
+
+
 def face_components(
     faces: NDArray[np.int64],  # [F, 3]
     num_vertices: int,
@@ -206,6 +216,41 @@ def _single_edges(start, order, upper):
             same_after = i + 1 < start[v + 1] and upper[i + 1] == upper[i]
             if not same_before and not same_after:
                 found[count] = order[i] if order[i] >= 0 else ~order[i]
+                count += 1
+    return found[:count]
+
+
+@kernel
+def _normal(vertices, face, normal):
+    a, b, c = vertices[face[0]], vertices[face[1]], vertices[face[2]]
+    for x in range(3):
+        y, z = (x + 1) % 3, (x + 2) % 3
+        normal[x] = (b[y] - a[y]) * (c[z] - a[z]) - (b[z] - a[z]) * (c[y] - a[y])
+    normal /= max(np.sqrt((normal * normal).sum()), 1e-300)
+
+
+@kernel
+def _bent_edges(vertices, faces, start, order, upper, cosine, shortest_squared):
+    found = np.empty((len(order) // 2, 2), np.int64)
+    count = 0
+    one, two = np.empty(3), np.empty(3)
+    for v in range(len(start) - 1):
+        stop = start[v]
+        while stop < start[v + 1]:
+            i = stop
+            while stop < start[v + 1] and upper[stop] == upper[i]:
+                stop += 1
+            if stop - i != 2:
+                continue
+            if np.square(vertices[v] - vertices[upper[i]]).sum() < shortest_squared:
+                continue
+            h, g = order[i], order[i + 1]
+            _normal(vertices, faces[max(h, ~h) // 3], one)
+            _normal(vertices, faces[max(g, ~g) // 3], two)
+            dot = (one * two).sum()
+            # Faces that agree run along their common edge in opposite directions.
+            if (-dot if (h >= 0) == (g >= 0) else dot) <= cosine:
+                found[count, 0], found[count, 1] = v, upper[i]
                 count += 1
     return found[:count]
 

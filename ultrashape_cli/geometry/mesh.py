@@ -15,11 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ultrashape_cli.errors import DependencyError, MeshError
 from ultrashape_cli.files import temporary_path
+from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.optional import load_optional, missing_reason
 from ultrashape_cli.geometry.rows import first_equal_rows
 
 MESH_SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".gltf", ".off", ".3mf")
 MAX_FILE_BYTES = 4 * 2**30
+
+# An archive that would unpack to more than both is a bomb: XML packs 5 to 20 times.
+_BOMB_BYTES, _BOMB_RATIO = 64 * 2**20, 100
 
 _EXPORT_HINT = "export the mesh again, for example as binary PLY or GLB"
 _PLY_BYTES = {
@@ -68,8 +72,7 @@ class Mesh:
     @property
     def area_vectors(self) -> NDArray[np.float64]:
         """Normals `[F, 3]` whose length is the area of the face."""
-        a, b, c = (self.vertices[self.faces[:, k]] for k in range(3))
-        return np.cross(b - a, c - a, axis=1) / 2
+        return _area_vectors(self.vertices, self.faces)
 
     @property
     def area_faces(self) -> NDArray[np.float64]:
@@ -113,6 +116,18 @@ class Mesh:
         used[faces] = True
         renumber = np.cumsum(used) - 1
         return Mesh(self.vertices[used], renumber[faces])
+
+
+@kernel
+def _area_vectors(vertices, faces):
+    vectors = np.empty((len(faces), 3))
+    for f in range(len(faces)):
+        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        for x in range(3):
+            y, z = (x + 1) % 3, (x + 2) % 3
+            vectors[f, x] = (b[y] - a[y]) * (c[z] - a[z]) - (b[z] - a[z]) * (c[y] - a[y])
+            vectors[f, x] /= 2
+    return vectors
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -304,7 +319,14 @@ def _check_header(path: Path, suffix: str, head: bytes, size: int, max_bytes: in
     declared = size
     if suffix == ".3mf" and head[:2] == b"PK":
         with zipfile.ZipFile(path) as archive:
-            size = max(size, sum(item.file_size for item in archive.infolist()))
+            unpacked = sum(item.file_size for item in archive.infolist())
+            if min(unpacked, max_bytes) > max(_BOMB_BYTES, _BOMB_RATIO * size):
+                message = f"{path}: would unpack to {unpacked / size:.0f} times its size"
+                raise MeshError(message, hint=_EXPORT_HINT)
+            # Reads in small pieces. A size that lies shows as a wrong checksum.
+            if unpacked <= max_bytes and (damaged := archive.testzip()):
+                raise ValueError(f"{damaged} in it is damaged")
+        size = max(size, unpacked)
     if size > max_bytes:
         message = f"{path}: {size / 2**30:.1f} GiB is above the limit of {max_bytes / 2**30:.1f}"
         raise MeshError(message, hint="reduce the mesh")
@@ -337,15 +359,20 @@ def _declared_ply_bytes(head: bytes) -> int:
     text, marker, _ = head.partition(b"end_header\n")
     if not marker:
         text, marker, _ = head.partition(b"end_header\r\n")
-    if not marker or b"format ascii" in text:
+    if not marker:
         return 0
     total, count = len(text) + len(marker), 0
+    if b"format ascii" in text:
+        # A number needs a digit and a separator; the last line may lack its end.
+        total, sizes = total - 1, dict.fromkeys(_PLY_BYTES, 2)
+    else:
+        sizes = _PLY_BYTES
     for words in (line.split() for line in text.decode("ascii", "replace").splitlines()):
         if words[:1] == ["element"]:
             count = int(words[2])
         elif words[:2] == ["property", "list"]:
             items = 3 if words[4] in ("vertex_indices", "vertex_index") else 0
-            total += count * (_PLY_BYTES[words[2]] + items * _PLY_BYTES[words[3]])
+            total += count * (sizes[words[2]] + items * sizes[words[3]])
         elif words[:1] == ["property"]:
-            total += count * _PLY_BYTES[words[1]]
+            total += count * sizes[words[1]]
     return total

@@ -1,5 +1,7 @@
 """How faithful a closed mesh is to what it was made from, measured at random points."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,13 +13,35 @@ from ultrashape_cli.geometry.remesh import Rebuilt
 from ultrashape_cli.geometry.surface import sample_faces
 
 NUM_SAMPLES = 20_000
+_UNSEEN_SAMPLES = 5_000
 # A point is visible when one of this many directions leads outside.
 _NUM_DIRECTIONS = 48
 _RAY_OFFSET = 2e-5
+# Cells; beyond the bevel that a level set makes of a sharp edge.
+_CLEAR = 1.0
 # Visible surface farther than this from the result, in cells, is lost.
 _LOST = 2.0
 
 Figures = dict[str, float | int | bool | str]
+
+
+class Gates(NamedTuple):
+    """Bounds of the figures of one rung, on the visible surface; distances in voxels."""
+
+    distance_mean_voxels: float
+    distance_p999_voxels: float
+    lost_share: float
+    normal_consistency: float
+
+    def broken_by(self, figures: Figures) -> str:
+        """Return the figures that break their bounds, as one line; empty if none does."""
+        found = []
+        for name, bound in zip(self._fields, self, strict=True):
+            lowest = name == "normal_consistency"
+            value = float(figures.get(name, -np.inf if lowest else np.inf))
+            if not (value >= bound if lowest else value <= bound):
+                found.append(f"{name} {value:.3g} (limit {bound:g})")
+        return ", ".join(found)
 
 
 def view_directions(count: int = _NUM_DIRECTIONS) -> NDArray[np.float64]:
@@ -69,7 +93,24 @@ def fidelity_of_rebuilt(source: Mesh, rebuilt: Rebuilt, seed: int = 0) -> Figure
     found = face >= 0
     corners = vertices[faces[face[found]]]
     cosine = _cosine(corners, normals[found])
-    return _figures(distance, cosine, extent, 1.0) | {"visible_share": float(seen.mean())}
+    return _figures(distance, cosine, extent, 1.0) | {
+        "visible_share": float(seen.mean()),
+        "unseen_share": unseen_share(rebuilt.mesh, rebuilt.scene, _CLEAR),
+    }
+
+
+def unseen_share(mesh: Mesh, scene: RayScene, offset: float) -> float:
+    """Return the part of a closed mesh's area that no direction sees from outside.
+
+    Hidden shells are unseen, and so are the depths of narrow folds.
+
+    Args:
+        mesh: Faces turned outward.
+        scene: The same surface, or the one it was made from.
+        offset: Distance from the mesh at which rays start.
+    """
+    points, normals, _ = sample_faces(mesh, _UNSEEN_SAMPLES, np.random.default_rng(1))
+    return 1 - float(visible(scene, points, normals, offset, two_sided=False).mean())
 
 
 def fidelity(source: Mesh, field: DistanceField, result: Mesh, cell: float) -> Figures:
@@ -77,18 +118,24 @@ def fidelity(source: Mesh, field: DistanceField, result: Mesh, cell: float) -> F
     rng = np.random.default_rng(0)
     points, normals, _ = sample_faces(source, NUM_SAMPLES, rng)
     extent = float(np.linalg.norm(source.extents))
-    seen = visible(RayScene(source), points, normals, _RAY_OFFSET * extent)
+    scene = RayScene(source)
+    seen = visible(scene, points, normals, _RAY_OFFSET * extent)
     points, normals = points[seen], normals[seen]
     if len(points) == 0:
         return {"visible_share": 0.0}
     distance, face = field.unsigned(points)
     cosine = _cosine(result.vertices[result.faces[face]], normals)
-    return _figures(distance, cosine, extent, cell) | {"visible_share": float(seen.mean())}
+    return _figures(distance, cosine, extent, cell) | {
+        "visible_share": float(seen.mean()),
+        "unseen_share": unseen_share(result, scene, _RAY_OFFSET * extent),
+    }
 
 
-def unchanged() -> Figures:
+def unchanged(mesh: Mesh) -> Figures:
     """Return the figures of a mesh that is its own result."""
+    offset = _RAY_OFFSET * float(np.linalg.norm(mesh.extents))
     return {
+        "unseen_share": unseen_share(mesh, RayScene(mesh), offset),
         "distance_mean": 0.0,
         "distance_p999": 0.0,
         "distance_mean_voxels": 0.0,

@@ -24,6 +24,8 @@ _TOO_FAR = 1.1
 # Walls closer than this, in cells, can pass between the nodes.
 _THIN_WALL = 1.2
 _RAY_OFFSET = 0.01
+# Half the thickness that a slab keeps once its faces are made.
+FINAL_HALF_WIDTH = 0.5
 
 
 def lost_pieces(
@@ -34,8 +36,9 @@ def lost_pieces(
 ) -> NDArray[np.float64]:
     """Return the pieces `[P, 3, 3]` of the triangles that the level set does not represent.
 
-    A piece is lost when its cell has no inside corner and the level set is too far, or the opposite
-    wall is close behind: such a wall comes and goes with the nodes. All pieces up to two cells from
+    A piece is lost when its cell has no inside corner and the level set is too far, or when that
+    cell, or one without a node deep inside nearby, has the opposite wall close behind: such a wall
+    comes and goes with the nodes. All pieces up to two cells from
     a lost one are taken as well, so that a fin stays attached to its body and a wedge does not fray
     where it gets thinner than a cell.
 
@@ -45,7 +48,7 @@ def lost_pieces(
         side: Side of every node.
         scene: The same surface, for rays.
     """
-    candidates = _any_outside(triangles, grid.index, side)
+    candidates = _any_in_doubt(triangles, grid.index, side, grid.values)
     if not candidates.any():
         return np.zeros((0, 3, 3))
     pieces, _ = split_triangles(triangles[candidates], _PIECE_SIDE)
@@ -58,9 +61,86 @@ def lost_pieces(
     start = centres[doubtful] + _RAY_OFFSET * inward
     seeds[doubtful] = scene.occluded(start, inward, _THIN_WALL)
     near = np.zeros(side.shape, bool)
-    _mark_cells(np.floor(centres[seeds]).astype(np.int64), grid.index, near)
-    chosen = seeds | _is_marked(centres, grid.index, near)
+    mark_cells(np.floor(centres[seeds]).astype(np.int64), grid.index, near)
+    chosen = seeds | is_marked(centres, grid.index, near)
     return pieces[chosen]
+
+
+def narrow_slabs(
+    vertices: NDArray[np.float64],  # [V, 3] in node-index units
+    faces: NDArray[np.int64],  # [F, 3]
+    moves: NDArray[np.bool_],  # [V]
+) -> None:
+    """Move the vertices of slabs inward, until the slabs are a cell thick.
+
+    The grid needs them thicker, but once the faces exist only positions change. The normal of a
+    slab points away from its sheet. Vertices of a face that would turn over stay.
+
+    Args:
+        vertices, faces: The level set; the vertices are changed.
+        moves: Vertices of slabs.
+    """
+    normals = _summed_normals(vertices, faces, moves)
+    length = np.sqrt(np.square(normals).sum(axis=1))
+    normals *= ((FINAL_HALF_WIDTH - SLAB_HALF_WIDTH) / np.maximum(length, 1e-30))[:, None]
+    before = vertices.copy()
+    vertices += normals
+    turned = _turned(before, vertices, faces)
+    while len(turned):
+        vertices[faces[turned]] = before[faces[turned]]
+        turned = _turned(before, vertices, faces)
+
+
+@kernel
+def _summed_normals(vertices, faces, wanted):
+    """Return the summed normals `[V, 3]`, weighted by area, of the wanted vertices."""
+    total = np.zeros(vertices.shape)
+    for f in range(len(faces)):
+        if not (wanted[faces[f, 0]] or wanted[faces[f, 1]] or wanted[faces[f, 2]]):
+            continue
+        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        for x in range(3):
+            y, z = (x + 1) % 3, (x + 2) % 3
+            n = (b[y] - a[y]) * (c[z] - a[z]) - (b[z] - a[z]) * (c[y] - a[y])
+            for k in range(3):
+                if wanted[faces[f, k]]:
+                    total[faces[f, k], x] += n
+    return total
+
+
+@kernel
+def on_slab(vertices, index, thick):
+    """Return `[V]` whether each vertex, on a grid edge, has an end `[B, 512]` inside a slab."""
+    found = np.zeros(len(vertices), np.bool_)
+    for v in range(len(vertices)):
+        for end in range(2):
+            i = int(vertices[v, 0]) if end == 0 else int(np.ceil(vertices[v, 0]))
+            j = int(vertices[v, 1]) if end == 0 else int(np.ceil(vertices[v, 1]))
+            k = int(vertices[v, 2]) if end == 0 else int(np.ceil(vertices[v, 2]))
+            brick = index[i >> 3, j >> 3, k >> 3]
+            found[v] |= brick >= 0 and thick[brick, ((i & 7) * 8 + (j & 7)) * 8 + (k & 7)]
+    return found
+
+
+@kernel
+def _turned(before, after, faces):
+    """Return the faces whose normal has turned by more than a right angle."""
+    found = np.empty(len(faces), np.int64)
+    count = 0
+    for f in range(len(faces)):
+        a, b, c = faces[f]
+        dot = 0.0
+        for x in range(3):
+            y, z = (x + 1) % 3, (x + 2) % 3
+            old = (before[b, y] - before[a, y]) * (before[c, z] - before[a, z])
+            old -= (before[b, z] - before[a, z]) * (before[c, y] - before[a, y])
+            new = (after[b, y] - after[a, y]) * (after[c, z] - after[a, z])
+            new -= (after[b, z] - after[a, z]) * (after[c, y] - after[a, y])
+            dot += old * new
+        if dot <= 0:
+            found[count] = f
+            count += 1
+    return found[:count]
 
 
 @kernel
@@ -77,8 +157,40 @@ def _all_outside(x, y, z, index, side):
 
 
 @kernel
-def _any_outside(triangles, index, side):
-    """Return `[F]` whether any sample of a triangle, about a cell apart, has a cell outside."""
+def _is_deep_within(x, y, z, steps, index, side, distances):
+    """Return whether a node of the cell at x, y, z, or some steps around it, is deep inside."""
+    limit = index.shape[0] * 8
+    for i in range(max(x - steps, 0), min(x + steps + 2, limit)):
+        for j in range(max(y - steps, 0), min(y + steps + 2, limit)):
+            for k in range(max(z - steps, 0), min(z + steps + 2, limit)):
+                brick = index[i >> 3, j >> 3, k >> 3]
+                offset = ((i & 7) * 8 + (j & 7)) * 8 + (k & 7)
+                deep = brick >= 0 and distances[brick, offset] > _THIN_WALL / 2
+                if deep and side[brick, offset] < 0:
+                    return True
+    return False
+
+
+@kernel
+def _is_shallow(x, y, z, index, side, distances):
+    """Return whether no node around the cell at x, y, z is deep inside.
+
+    Two steps see past the inner layer of a doubled shell; one is enough for most cells.
+    """
+    if _is_deep_within(x, y, z, 1, index, side, distances):
+        return False
+    return not _is_deep_within(x, y, z, 2, index, side, distances)
+
+
+@kernel
+def _is_in_doubt(x, y, z, index, side, distances):
+    """Return whether the cell at x, y, z may be one that the level set misses."""
+    return _all_outside(x, y, z, index, side) or _is_shallow(x, y, z, index, side, distances)
+
+
+@kernel
+def _any_in_doubt(triangles, index, side, distances):
+    """Return `[F]` whether any sample of a triangle, about a cell apart, is in doubt."""
     lost = np.zeros(len(triangles), np.bool_)
     for f in range(len(triangles)):
         t = triangles[f]
@@ -94,7 +206,7 @@ def _any_outside(triangles, index, side):
                 x = int(t[0, 0] + u * (t[1, 0] - t[0, 0]) + v * (t[2, 0] - t[0, 0]))
                 y = int(t[0, 1] + u * (t[1, 1] - t[0, 1]) + v * (t[2, 1] - t[0, 1]))
                 z = int(t[0, 2] + u * (t[1, 2] - t[0, 2]) + v * (t[2, 2] - t[0, 2]))
-                if _all_outside(x, y, z, index, side):
+                if _is_in_doubt(x, y, z, index, side, distances):
                     lost[f] = True
                     break
             if lost[f]:
@@ -104,13 +216,17 @@ def _any_outside(triangles, index, side):
 
 @kernel
 def _lost_level(points, index, side, distances):
-    """Return 2 where the level set is too far, 1 where the cell is outside but it is near, or 0."""
+    """Return 2 where the level set is too far, else 1 where the cell is in doubt, or 0."""
     level = np.zeros(len(points), np.int8)
     for p in range(len(points)):
         x, y, z = int(points[p, 0]), int(points[p, 1]), int(points[p, 2])
+        if not _is_in_doubt(x, y, z, index, side, distances):
+            continue
+        level[p] = 1
         if _all_outside(x, y, z, index, side):
             near = _level_set_squared(points[p], index, side, distances)
-            level[p] = 2 if near > _TOO_FAR * _TOO_FAR else 1
+            if near > _TOO_FAR * _TOO_FAR:
+                level[p] = 2
     return level
 
 
@@ -145,8 +261,8 @@ def _level_set_squared(point, index, side, distances):
 
 
 @kernel
-def _mark_cells(cells, index, marks):
-    """Mark the 5 x 5 x 5 cells around each cell."""
+def mark_cells(cells, index, marks):
+    """Mark the 5 x 5 x 5 cells `[B, 512]` around each cell `[N, 3]`."""
     limit = index.shape[0] * 8
     for c in range(len(cells)):
         x, y, z = cells[c]
@@ -159,7 +275,8 @@ def _mark_cells(cells, index, marks):
 
 
 @kernel
-def _is_marked(points, index, marks):
+def is_marked(points, index, marks):
+    """Return whether the cell of each point `[N, 3]` is marked `[N]`."""
     found = np.zeros(len(points), np.bool_)
     for p in range(len(points)):
         i, j, k = int(points[p, 0]), int(points[p, 1]), int(points[p, 2])

@@ -15,7 +15,13 @@ from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.optional import missing_reason
 from ultrashape_cli.geometry.orient import orient_outward
-from ultrashape_cli.geometry.quality import Figures, fidelity, fidelity_of_rebuilt, unchanged
+from ultrashape_cli.geometry.quality import (
+    Figures,
+    Gates,
+    fidelity,
+    fidelity_of_rebuilt,
+    unchanged,
+)
 from ultrashape_cli.geometry.remesh import MAX_MEMORY_BYTES, rebuild
 from ultrashape_cli.geometry.repair import repair_manifold
 from ultrashape_cli.geometry.surface import sample_faces
@@ -24,9 +30,22 @@ from ultrashape_cli.geometry.surface import sample_faces
 MAX_HIDDEN = 0.005
 # A mesh with more open or branching edges than this part of its faces is not worth repairing.
 MAX_BAD_EDGES = 0.01
-# A repair may lose no more of the visible surface than this; a remesh, whose votes may drop a
-# pocket between close walls, no more than that.
-MAX_LOST_REPAIR, MAX_LOST_REMESH = 0.001, 0.02
+# A repair moves no vertex, so only what it removes or covers can be off. A remesh shifts sheets by
+# half a voxel, bevels edges and may fill a pocket between close walls: the worst of 23 scanned and
+# modelled meshes has mean 0.30, p99.9 1.8, 0.03 % lost and consistency 0.95 at 256 cells, and p99.9
+# 11.9 and consistency 0.83 at 64. Unrelated normals have 0.5.
+REPAIR_GATES = Gates(
+    distance_mean_voxels=0.05,
+    distance_p999_voxels=1.0,
+    lost_share=0.001,
+    normal_consistency=0.99,
+)
+REMESH_GATES = Gates(
+    distance_mean_voxels=1.0,
+    distance_p999_voxels=12.0,
+    lost_share=0.02,
+    normal_consistency=0.75,
+)
 # Hidden surface is looked for at samples this far off the surface, relative to the box diagonal.
 _HIDDEN_OFFSET = 1e-5
 _HIDDEN_SAMPLES = 20_000
@@ -103,7 +122,7 @@ def _without_remesh(
         state = dataclasses.replace(before, volume=abs(before.volume))
         full = kept if keep_cavities or state.components == 1 else fill_cavities(kept)
         if full is kept and _is_solid(kept, state, figures) is not None:
-            return _accept(kept, "keep", state, figures | unchanged()), figures
+            return _accept(kept, "keep", state, figures | unchanged(kept)), figures
     welded = weld(mesh)
     if len(welded.faces) == 0:
         raise MeshError("all faces of the mesh are degenerate")
@@ -121,7 +140,9 @@ def _without_remesh(
         return None, figures
     cell = float(welded.extents.max()) / resolution
     figures |= fidelity(welded, field, repaired, cell)
-    if float(figures.get("lost_share", 1.0)) > MAX_LOST_REPAIR:
+    broken = REPAIR_GATES.broken_by(figures)
+    if broken:
+        figures["repair_rejected"] = broken
         return None, figures
     return _accept(repaired, "repair", state, figures), figures
 
@@ -142,10 +163,10 @@ def _remesh(
             f"edges, {state.nonmanifold_vertices} branching vertices, volume {state.volume:g}",
             hint="try another resolution",
         )
-    if float(figures.get("lost_share", 0.0)) > MAX_LOST_REMESH:
+    broken = REMESH_GATES.broken_by(figures)
+    if broken:
         raise MeshError(
-            f"closing the mesh loses {100 * float(figures['lost_share']):.1f} % of its visible "
-            f"surface (limit {100 * MAX_LOST_REMESH:g} %)",
+            f"the closed mesh is too far from its source: {broken}",
             hint="try a higher resolution",
         )
     return _accept(rebuilt.placed, "remesh", state, figures)

@@ -1,0 +1,43 @@
+"""Files that loaders stumble over: polygons, strips, archives, names."""
+
+from pathlib import Path
+
+import pytest
+import trimesh
+
+from ultrashape_cli.geometry.mesh import Mesh, load_mesh
+from ultrashape_cli.geometry.optional import missing_reason
+
+
+def test_polygons_of_any_size_are_split(tmp_path: Path) -> None:
+    path = tmp_path / "pentagon.obj"
+    path.write_text("v 0 0 0\nv 2 0 0\nv 2 1 0\nv 1 2 0\nv 0 1 0\nf 1 2 3 4 5\n")
+    mesh = load_mesh(path)
+    assert len(mesh.faces) == 3
+    assert mesh.area_faces.sum() == pytest.approx(3)
+
+
+def test_strips_in_a_ply_are_read(tmp_path: Path) -> None:
+    if missing_reason("pymeshlab"):
+        pytest.skip("only pymeshlab reads strips")
+    path = tmp_path / "strip.ply"
+    path.write_text(
+        "ply\nformat ascii 1.0\nelement vertex 5\nproperty float x\nproperty float y\n"
+        "property float z\nelement tristrips 1\nproperty list int int vertex_indices\n"
+        "end_header\n0 0 0\n1 0 0\n0 1 0\n1 1 0\n0 2 0\n5 0 1 2 3 4\n"
+    )
+    mesh = load_mesh(path)
+    assert mesh.area_faces.sum() == pytest.approx(1.5)
+
+
+def test_a_3mf_archive_is_read(tmp_path: Path, cube: Mesh) -> None:
+    path = tmp_path / "cube.3mf"
+    trimesh.Trimesh(cube.vertices, cube.faces).export(path)
+    assert load_mesh(path).volume == pytest.approx(8)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".stl", ".ply", ".glb"])
+def test_names_outside_ascii_are_read(tmp_path: Path, cube: Mesh, suffix: str) -> None:
+    path = tmp_path / f"w\u00fcrfel \u5f6b\u523b{suffix}"
+    trimesh.Trimesh(cube.vertices, cube.faces).export(path)
+    assert load_mesh(path).volume == pytest.approx(8)
