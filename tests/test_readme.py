@@ -37,7 +37,7 @@ def test_the_profile_table_is_the_programs(name: str) -> None:
     cells = [cell.strip() for cell in row.group().strip("|").split("|")][1:]
     memory = f"{profile.memory_gib:g} GiB" if profile.memory_gib else "host"
     peak = f"{profile.peak_bf16_tflops:.0f} TFLOP/s" if profile.peak_bf16_tflops else "-"
-    checkpointing = "yes" if profile.activation_checkpointing else "no"
+    checkpointing = profile.activation_checkpointing
     batch = f"{profile.microbatch} x {profile.accumulation}"
     expected = [memory, peak, profile.dtype, profile.strategy, checkpointing, batch]
     assert cells == expected

@@ -11,13 +11,13 @@ from types import FrameType, TracebackType
 
 
 class SignalFlag:
-    """Catches INT, TERM and HUP inside a `with` block; a second INT exits at once.
+    """Catches INT, TERM, HUP and USR1 inside a `with` block; a second INT exits at once.
 
     Handlers are installed explicitly because a process started with `&` from a script inherits
     INT as ignored.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.received: signal.Signals | None = None
@@ -29,7 +29,7 @@ class SignalFlag:
 
     @property
     def exit_code(self) -> int:
-        """130 after INT, 143 after TERM or HUP."""
+        """130 after INT, 143 after the others; schedulers send USR1 before the time is up."""
         return 130 if self.received == signal.SIGINT else 143
 
     def __enter__(self) -> SignalFlag:

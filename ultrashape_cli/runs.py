@@ -120,6 +120,10 @@ def _is_zombie(pid: int) -> bool:
 
 
 CHECKPOINT_MANIFEST = "manifest.json"
+MODEL_FILE = "model.safetensors"
+EMA_FILE = "ema.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def checkpoint_name(step: int) -> str:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 import tomli_w
 
 from ultrashape_cli.config.models import MODEL_SETTINGS
 from ultrashape_cli.config.profiles import PROFILES
-from ultrashape_cli.config.resolve import Resolved, resolve, restore
+from ultrashape_cli.config.resolve import Resolved, _leaf_types, resolve, restore
 from ultrashape_cli.config.schema import POSITIVE, RANGES, Config, flatten
 from ultrashape_cli.errors import ConfigError
 
@@ -58,7 +59,15 @@ def test_the_model_wins_over_the_profile() -> None:
     assert PROFILES["a40"].microbatch != found.config.train.microbatch == 4
     assert found.origins["train.microbatch"] == "model tiny"
     assert found.origins["train.strategy"] == "profile a40"
-    assert found.config.train.strategy == "experts-frozen"
+    assert found.config.train.strategy == "full-8bit"
+
+
+def test_adapters_learn_faster_unless_the_model_or_the_user_says_otherwise() -> None:
+    lora = {"train.strategy": "lora"}
+    assert _resolve(flags=lora).config.train.learning_rate == 1e-4
+    assert _resolve(flags=lora).origins["train.learning_rate"] == "strategy lora"
+    assert _resolve(flags=lora, model="tiny").config.train.learning_rate == 1e-3
+    assert _resolve(flags={**lora, "train.learning_rate": 2e-4}).config.train.learning_rate == 2e-4
 
 
 def test_a_flag_that_is_not_given_changes_nothing() -> None:
@@ -111,7 +120,7 @@ def test_an_unknown_model_offers_a_close_one() -> None:
         ("train.clip_norm", "inf"),
         ("train.clip_norm", "1" + "0" * 400),
         ("train.clip_norm", "one"),
-        ("train.activation_checkpointing", "maybe"),
+        ("watertight.keep_cavities", "maybe"),
         ("train.stage", "vit"),
         ("train.strategy", "FULL"),
         ("seed", "-1"),
@@ -145,8 +154,8 @@ def test_a_toml_value_of_the_wrong_shape_is_refused(tmp_path: Path, text: str) -
     [
         ("train.steps", "1_000", 1000),
         ("train.clip_norm", "5e-1", 0.5),
-        ("train.activation_checkpointing", "On", True),
-        ("train.activation_checkpointing", "0", False),
+        ("watertight.keep_cavities", "On", True),
+        ("watertight.keep_cavities", "0", False),
         ("train.trackers", "wandb, x", ("wandb", "x")),
         ("train.trackers", "", ()),
         ("train.data", "a=b", "a=b"),
@@ -183,20 +192,19 @@ def test_no_two_keys_share_a_variable() -> None:
 
 def _other(key: str, value: object) -> object:
     """Returns a legal value that is not the default."""
-    literals = {
-        "watertight.up": "z", "sample.contents": "full", "train.stage": "vae",
-        "train.strategy": "experts-frozen",
-        "train.attention": "auto", "train.expert_dispatch": "grouped", "refine.attention": "flash",
-        "train.dtype": "bf16", "refine.dtype": "bf16", "profile": "cpu", "train.model": "tiny",
-    }  # fmt: skip
-    if key in literals:
-        return literals[key]
+    kind = _leaf_types(Config)[key]
+    if get_origin(kind) is Literal:
+        return next(choice for choice in get_args(kind) if choice != value)
+    names = {"profile": "cpu", "train.model": "tiny"}
+    if key in names:
+        return names[key]
+    low, high = RANGES.get(key, (float("-inf"), float("inf")))
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
         return value + 1 if value < 2 else value - 1
     if isinstance(value, float):
-        return value / 2 or 1.0
+        return value / 2 or min(1.0, (low + high) / 2)
     return ("wandb",) if isinstance(value, tuple) else 'täxt "quoted" \\ \x07'
 
 

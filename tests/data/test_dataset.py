@@ -44,8 +44,18 @@ def folder(tmp_path: Path) -> Dataset:
     return dataset
 
 
+def _sixteen_pixels(counter: int) -> int:
+    return 16
+
+
 def _items(folder: Dataset, **options) -> ShapeDataset:
-    options = {"seed": 5, "surface_points": 16, "image_size": 16, "query_points": 8, **options}
+    options = {
+        "seed": 5,
+        "surface_points": 16,
+        "image_size": _sixteen_pixels,
+        "query_points": 8,
+        **options,
+    }
     return ShapeDataset(folder, ["a", "b", "c"], **options)
 
 
@@ -117,8 +127,9 @@ def test_an_item_holds_what_its_stage_needs(folder: Dataset) -> None:
     assert shapes == {"surface": (16, 7), "image": (3, 16, 16), "mask": (1, 16, 16), **queries}
     assert (item["uid"], item["counter"]) == ("c", 0)
     assert all(v.dtype == torch.float32 for v in item.values() if isinstance(v, torch.Tensor))
-    assert _items(folder, image_size=0, query_points=0)[(0, 0)].keys() == {
+    assert _items(folder, image_size=None, query_points=0)[(0, 0)].keys() == {
         "uid",
+        "variant",
         "counter",
         "surface",
     }

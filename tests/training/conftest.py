@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from ultrashape_cli.files import write_json
 from ultrashape_cli.rendering.renderer import save_png
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.setup import open_run
+from ultrashape_cli.training.trainer import Progress
 
 NUM_ASSETS = 5
 
@@ -76,5 +79,19 @@ def make_run(ball_data: Path, tmp_path: Path) -> Callable[..., tuple[RunFolder, 
         run = RunFolder(tmp_path / name)
         open_run(run, config, force=False, command=["test"])
         return run, config
+
+    return make
+
+
+@pytest.fixture
+def stop_after() -> Callable[[int], Callable[[Progress], None]]:
+    """Sends this process TERM after a step, as a scheduler would: `on_step=stop_after(3)`."""
+
+    def make(step: int) -> Callable[[Progress], None]:
+        def on_step(progress: Progress) -> None:
+            if progress.step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return on_step
 
     return make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,11 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from ultrashape_cli.runs import RunFolder, complete_checkpoints
+from ultrashape_cli.runs import MODEL_FILE, RunFolder, complete_checkpoints
 
 SETTINGS = [
-    *("--model", "tiny", "--device", "cpu", "--profile", "cpu", "--stage", "vae"),
+    *("--model", "tiny", "--device", "cpu", "--profile", "cpu"),
     *("--set", "train.num_latents=16", "--set", "train.surface_points=256"),
     *("--set", "train.query_points=64", "--set", "train.num_workers=0"),
     *("--set", "train.log_every_steps=1", "--set", "train.validate_every_steps=0"),
@@ -43,16 +46,45 @@ def _losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in lines]
 
 
-def test_two_processes_train_what_one_trains(ball_data: Path, tmp_path: Path) -> None:
-    batch = ("--steps", 3, "--set", f"launch.main_process_port={_free_port()}")
-    two = _train(ball_data, tmp_path / "two", "--num-processes", 2, *batch,
-                 "--set", "train.microbatch=2")  # fmt: skip
-    _, errors = two.communicate(timeout=240)
-    assert two.returncode == 0, errors
-    one = _train(ball_data, tmp_path / "one", *batch, "--set", "train.microbatch=4")
-    _, errors = one.communicate(timeout=240)
-    assert one.returncode == 0, errors
+def _set(*settings: str) -> list[str]:
+    return [part for setting in settings for part in ("--set", f"train.{setting}")]
+
+
+def _finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+
+
+@pytest.mark.parametrize(
+    ("stage", "strategy", "twin"),
+    [("vae", "full", "full"), ("dit", "lora", "lora"), ("dit", "sharded", "full")],
+)
+def test_two_processes_train_what_one_trains(
+    ball_data: Path, tmp_path: Path, stage: str, strategy: str, twin: str
+) -> None:
+    # Routing is balanced per microbatch, so both sides have the same ones.
+    common = ("--stage", stage, "--steps", 3, *_set("condition_dropout=0.5", "microbatch=2"))
+    port = ("--set", f"launch.main_process_port={_free_port()}")
+    two = (*common, *port, "--num-processes", 2, *_set(f"strategy={strategy}"))
+    _finish(_train(ball_data, tmp_path / "two", *two))
+    one = (*common, *_set(f"strategy={twin}", "accumulation=2"))
+    _finish(_train(ball_data, tmp_path / "one", *one))
     assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
+
+
+def test_two_sharded_processes_resume_bitwise(ball_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def run() -> dict[str, torch.Tensor]:
+        port = ("--set", f"launch.main_process_port={_free_port()}")
+        settings = _set("strategy=sharded", "microbatch=1", "save_every_steps=2")
+        _finish(_train(ball_data, out, "--num-processes", 2, *port, "--steps", 4, *settings))
+        return load_file(complete_checkpoints(out / "checkpoints")[-1] / MODEL_FILE)
+
+    straight = run()
+    shutil.rmtree(complete_checkpoints(out / "checkpoints")[-1])
+    resumed = run()
+    assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
 
 def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> None:
@@ -61,6 +93,7 @@ def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> 
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
         *("--master-port", str(_free_port()), "-m", "ultrashape_cli", "train"),
         *("--data", str(ball_data), "--out", str(out), "--steps", "2", *SETTINGS),
+        *("--stage", "vae"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
@@ -74,7 +107,7 @@ def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> 
 
 def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = _train(ball_data, out, "--steps", 100_000)
+    process = _train(ball_data, out, "--stage", "vae", "--steps", 100_000)
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
         assert time.monotonic() < deadline, "training did not start"

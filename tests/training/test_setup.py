@@ -9,7 +9,6 @@ from ultrashape_cli.config.schema import flatten
 from ultrashape_cli.errors import ConfigError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.training.base import base_source
-from ultrashape_cli.training.plan import check_memory, plan_memory
 from ultrashape_cli.training.setup import open_run
 
 
@@ -64,23 +63,3 @@ def test_the_base_is_fixed_by_the_first_call(make_run) -> None:
     assert base_source(run, config) == first
     assert first.files["dit"].stat().st_mtime_ns == mtime
     assert read_json(run.base)["trained"] == "dit"
-
-
-def test_the_plan_counts_the_real_networks() -> None:
-    config = resolve(flags={"profile": "h100", "train.strategy": "full"}, environ={}).config
-    plan = plan_memory(config)
-    # Spec section 0 and the laboratory's memory table: 45.5 GiB static.
-    assert plan.total == plan.trained == 3_050_758_720
-    static = sum(plan.parts[key] for key in ("weights", "gradients", "optimizer"))
-    assert static == pytest.approx(45.5, abs=0.1)
-
-
-def test_a_run_that_does_not_fit_the_card_is_refused() -> None:
-    resolved = resolve(flags={"profile": "a5000"}, environ={})
-    with pytest.raises(ConfigError, match=r"`a5000` has 23\.5 GiB, this run needs about"):
-        check_memory(plan_memory(resolved.config), resolved.profile)
-
-
-def test_experts_frozen_fits_an_a40() -> None:
-    resolved = resolve(flags={"profile": "a40"}, environ={})
-    check_memory(plan_memory(resolved.config), resolved.profile)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
     from ultrashape_cli.runs import RunFolder
+    from ultrashape_cli.training.plan import RunPlan
     from ultrashape_cli.ui import UI
 
 
@@ -95,6 +96,25 @@ def train(
         str | None,
         typer.Option("--main-process-ip", help="Address of machine 0.", rich_help_panel="Hardware"),
     ] = None,
+    overfit: Annotated[
+        int | None,
+        typer.Option(
+            "--overfit",
+            min=1,
+            help="Train on so few assets only, an eighth of the tokens and no dropout, and judge "
+            "whether the loss gets near zero.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(
+            "--price-per-hour",
+            min=0,
+            help="Price of the machine, for the plan.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     seed: opt.SeedOpt = None,
     force: opt.ForceOpt = False,
     dry_run: opt.DryRunOpt = False,
@@ -121,16 +141,18 @@ def train(
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.launch import is_main_process
+    from ultrashape_cli.training.overfit import overfit_settings
     from ultrashape_cli.ui import UI
 
     quiet = quiet or not is_main_process()
     ui = UI("train", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    flags = {
+    flags: dict[str, Any] = {
         "train.data": str(data) if data else None,
         "train.init": str(init) if init else None,
         "train.model": model,
         "train.stage": stage.value if stage else None,
         "train.steps": steps,
+        "train.overfit": overfit,
         "profile": profile,
         "device": device,
         "launch.num_processes": num_processes,
@@ -141,7 +163,7 @@ def train(
     }
     resolved = resolve(
         flags=flags,
-        overrides=overrides or (),
+        overrides=(*overfit_settings(model, overfit), *(overrides or ())),
         file=None if no_config else config,
         environ={} if no_config else None,
     )
@@ -152,27 +174,27 @@ def train(
     from ultrashape_cli.training.setup import default_run
 
     run = RunFolder((out or default_run(resolved.config)).absolute())
-    _preflight(ui, resolved, run)
+    _preflight(ui, resolved, run, price_per_hour)
     if dry_run:
         ui.result(inputs={"data": resolved.config.train.data}, outputs={})
         return
     _start(ui, resolved, run, force)
 
 
-def _preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
+def _preflight(ui: UI, resolved: Resolved, run: RunFolder, price_per_hour: float | None) -> None:
     """Fails in seconds, before weights are loaded; says what will be trained and what it needs."""
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.runs import complete_checkpoints
     from ultrashape_cli.training.base import check_init
-    from ultrashape_cli.training.plan import check_memory, plan_memory
+    from ultrashape_cli.training.plan import check_plan, plan_run
 
     settings = resolved.config.train
     choose_device(resolved.config.device)
     dataset = Dataset(Path(settings.data))
     dataset.require()
-    ids = dataset.read_split("train")
+    ids = dataset.read_split("train")[: settings.overfit or None]
     missing = [asset for asset in ids if not dataset.samples(asset).is_file()]
     if missing:
         raise DatasetError(
@@ -183,20 +205,38 @@ def _preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
         raise DatasetError(f"`{dataset.root}` has no training assets", hint="ushape split")
     if not run.base.exists():
         check_init(resolved.config)
-    plan = plan_memory(resolved.config)
+    plan = plan_run(resolved.config, resolved.profile)
     ui.info(
-        f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy}, "
-        f"microbatch {settings.microbatch} x {settings.accumulation}, "
+        f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
+        f"({plan.strategy.reason}), microbatch {settings.microbatch} x {settings.accumulation}, "
         f"{len(ids)} assets, seed {resolved.config.seed}"
     )
-    rows = [(name, f"{gib:.3f}") for name, gib in plan.parts.items()]
-    rows.append(("total", f"{plan.gib:.3f}"))
-    ui.table(("memory plan", "GiB"), rows)
-    ui.info(f"trains {plan.trained:,} of {plan.total:,} parameters of the {settings.stage}")
-    check_memory(plan, resolved.profile)
+    _show_plan(ui, plan, price_per_hour)
+    check_plan(plan, resolved.config, resolved.profile)
     found = complete_checkpoints(run.checkpoints)
     if found:
         ui.info(f"resumes from {found[-1]}")
+
+
+def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float | None) -> None:
+    rows = [(name, f"{size / 2**30:.3f}") for name, size in plan.rows()]
+    rows.append(("total", f"{plan.device_bytes / 2**30:.3f}"))
+    ui.table(("memory per process", "GiB"), rows)
+    found = plan.footprint
+    ui.info(
+        f"trains {found.trained:,} parameters of {found.total:,}, "
+        f"recomputes {plan.checkpoint_blocks} blocks in the backward pass"
+    )
+    disk = plan.checkpoint_bytes / 2**30
+    ui.info(
+        f"host memory {plan.host_bytes / 2**30:.1f} GiB; disk {disk:.2f} GiB per checkpoint, "
+        f"{disk * plan.kept_checkpoints:.1f} GiB for those kept"
+    )
+    cost = f", {plan.hours * price_per_hour:,.2f} to pay" if price_per_hour else ""
+    ui.info(
+        f"estimate: {plan.seconds_per_step:.2f} s per step, {plan.hours:,.1f} h "
+        f"for {plan.steps:,} steps{cost}"
+    )
 
 
 def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
@@ -237,6 +277,8 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
         ui.hint(f"ushape train --config {run.config} --out {run.root}")
         ui.result(status="stopped", outputs=outputs)
         raise typer.Exit(code)
+    if main and config.train.overfit:
+        _judge_overfit(ui, run, config)
     if main:
         vae = config.train.stage == "vae"
         next_command = "train --init" if vae else "refine MESH IMAGE --checkpoint"
@@ -245,6 +287,19 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
             inputs={"data": config.train.data},
             outputs=outputs,
             counts={"steps": int(status.get("step", 0))},
+        )
+
+
+def _judge_overfit(ui: UI, run: RunFolder, config: Config) -> None:
+    """Says whether the network memorised its few assets, which shows that training works."""
+    from ultrashape_cli.training.overfit import judge
+
+    verdict = judge(run.metrics)
+    ui.info(verdict.text)
+    if not verdict.passed:
+        ui.hint(
+            f"more --steps than {config.train.steps:,}, or another train.learning_rate; if the "
+            "loss stays, look at the samples and views of these assets"
         )
 
 

@@ -12,7 +12,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
     "tiny": {
         "train.microbatch": 4,
         "train.accumulation": 1,
-        "train.activation_checkpointing": False,
+        "train.activation_checkpointing": "none",
         "train.learning_rate": 1e-3,
         "train.warmup_steps": 50,
         "train.steps": 2000,

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ultrashape_cli.errors import ConfigError
 
 if TYPE_CHECKING:  # every --help reads this module
-    from ultrashape_cli.config.schema import DtypePolicy, Strategy
+    from ultrashape_cli.config.schema import Checkpointing, DtypePolicy, Strategy
+
+
+STRATEGY_SETTINGS: dict[str, dict[str, Any]] = {"lora": {"train.learning_rate": 1e-4}}
+"""Config keys that a strategy sets."""
+OFFLOAD_HOST_GB = 64
+"""Host memory that fp32 weights, gradients and Adam states of the full model need."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,10 +31,12 @@ class HardwareProfile:
     """Dense bf16 peak by the vendor's datasheet; 0 where unknown."""
     dtype: DtypePolicy
     strategy: Strategy
-    activation_checkpointing: bool
+    activation_checkpointing: Checkpointing
     microbatch: int
     accumulation: int
     num_workers: int
+    little_host_memory: Strategy | None = None
+    """Strategy where the host has less than `OFFLOAD_HOST_GB`."""
     match: tuple[str, ...] = ()
     """Words of the device name that select this profile, most specific first."""
 
@@ -36,7 +44,7 @@ class HardwareProfile:
         """Returns the config keys this profile sets."""
         return {
             "train.dtype": self.dtype,
-            "train.strategy": self.strategy,
+            "train.strategy": self.choose_strategy(),
             "train.activation_checkpointing": self.activation_checkpointing,
             "train.microbatch": self.microbatch,
             "train.accumulation": self.accumulation,
@@ -44,13 +52,28 @@ class HardwareProfile:
             "refine.dtype": self.dtype,
         }
 
+    def choose_strategy(self) -> Strategy:
+        """Returns the strategy for this card beside the memory of this host."""
+        import psutil
+
+        if self.little_host_memory and psutil.virtual_memory().total < OFFLOAD_HOST_GB * 1e9:
+            return self.little_host_memory
+        return self.strategy
+
     def fits(self, memory_gib: float) -> bool:
         """Says whether a card with this much memory has what the profile assumes."""
         return 0 < self.memory_gib <= memory_gib * 1.02
 
 
 def _gpu(
-    name: str, memory: float, tflops: float, strategy: Strategy, workers: int, *match: str
+    name: str,
+    memory: float,
+    tflops: float,
+    strategy: Strategy,
+    workers: int,
+    *match: str,
+    checkpointing: Checkpointing = "all",
+    little_host_memory: Strategy | None = None,
 ) -> HardwareProfile:
     return HardwareProfile(
         name=name,
@@ -58,10 +81,11 @@ def _gpu(
         peak_bf16_tflops=tflops,
         dtype="bf16",
         strategy=strategy,
-        activation_checkpointing=True,
+        activation_checkpointing=checkpointing,
         microbatch=1,
         accumulation=4,
         num_workers=workers,
+        little_host_memory=little_host_memory,
         match=match,
     )
 
@@ -75,18 +99,24 @@ PROFILES: dict[str, HardwareProfile] = {
             peak_bf16_tflops=0.0,
             dtype="fp32",
             strategy="full",
-            activation_checkpointing=False,
+            activation_checkpointing="none",
             microbatch=1,
             accumulation=1,
             num_workers=1,
         ),
-        _gpu("rtx5070ti-16", 15.5, 88.0, "experts-frozen", 4, "5070 Ti"),
-        _gpu("rtx4090", 23.5, 165.0, "experts-frozen", 6, "4090"),
-        _gpu("a5000", 23.5, 111.0, "experts-frozen", 4, "A5000"),
-        _gpu("a40", 44.9, 149.7, "experts-frozen", 6, "A40"),
+        _gpu("rtx5070ti-16", 15.5, 88.0, "lora", 4, "5070 Ti"),
+        _gpu(
+            *("rtx4090", 23.5, 165.0, "full-offload", 6, "4090"),
+            little_host_memory="experts-frozen",
+        ),
+        _gpu(
+            *("a5000", 23.5, 111.0, "full-offload", 4, "A5000"),
+            little_host_memory="experts-frozen",
+        ),
+        _gpu("a40", 44.9, 149.7, "full-8bit", 6, "A40"),
         _gpu("a100", 79.0, 312.0, "full", 8, "A100"),
-        _gpu("h100", 79.0, 989.0, "full", 12, "H100"),
-        _gpu("h200", 139.0, 989.0, "full", 12, "H200"),
+        _gpu("h100", 79.0, 989.0, "full", 12, "H100", checkpointing="auto"),
+        _gpu("h200", 139.0, 989.0, "full", 12, "H200", checkpointing="auto"),
     )
 }
 

@@ -1,4 +1,4 @@
-"""Default < profile < model < file < environment < flags: one config that knows its origins."""
+"""Default < profile < strategy < model < file < environment < flags, with every origin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ultrashape_cli.config.models import model_settings
-from ultrashape_cli.config.profiles import HardwareProfile, get_profile
+from ultrashape_cli.config.profiles import STRATEGY_SETTINGS, HardwareProfile, get_profile
 from ultrashape_cli.config.schema import POSITIVE, RANGES, Config, flatten
 from ultrashape_cli.errors import ConfigError
 
@@ -96,6 +96,9 @@ def resolve(
         profile = get_profile(given.get("profile", ("auto", ""))[0])
         origin = f"profile {profile.name}"
         values |= {key: (value, origin) for key, value in profile.settings().items()}
+        strategy = given.get("train.strategy", values["train.strategy"])[0]
+        settings = STRATEGY_SETTINGS.get(strategy, {})
+        values |= {key: (value, f"strategy {strategy}") for key, value in settings.items()}
         model = model or given.get("train.model", (Config().train.model, ""))[0]
         values |= {key: (value, f"model {model}") for key, value in model_settings(model).items()}
     except ConfigError as error:

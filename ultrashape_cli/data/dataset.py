@@ -6,7 +6,8 @@ So the stream does not depend on the number of workers or processes, nor on a re
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ultrashape_cli.data.images import load_rgba, preprocess_training
 from ultrashape_cli.data.layout import Dataset as AssetFolder
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples
 from ultrashape_cli.errors import AssetError, DatasetError
+from ultrashape_cli.interrupts import SignalFlag
 
 Item = dict[str, Any]
 
@@ -25,9 +27,20 @@ Item = dict[str, Any]
 class ShapeDataset(Dataset[Item]):
     """Items of one split, indexed by (sample counter, asset index).
 
-    An item holds `uid`, `counter`, `surface` [N, 7], and, for the DiT stage, `image`
+    An item holds `uid`, `counter`, `variant`, `surface` [N, 7], and, for the DiT stage, `image`
     [3, S, S] and `mask` [1, S, S] in [-1, 1], or, for the VAE stage, one [Q, 4] array per query
     set (position, signed distance). A broken asset raises with its id; it is never replaced.
+
+    Args:
+        root: The dataset.
+        ids: Assets of the split.
+        seed: With the counter, fixes the view and the points.
+        surface_points: Points per item.
+        image_size: Sample counter -> pixels; None for no images.
+        query_points: Points per query set; 0 for none.
+        variants: Different surface draws per asset; 0 draws anew every time and has variant -1.
+        fixed_view: Always take the first view.
+        skip_bad: Leave broken assets out of a microbatch and name them, instead of raising.
     """
 
     def __init__(
@@ -37,8 +50,11 @@ class ShapeDataset(Dataset[Item]):
         *,
         seed: int,
         surface_points: int,
-        image_size: int = 0,
+        image_size: Callable[[int], int] | None = None,
         query_points: int = 0,
+        variants: int = 0,
+        fixed_view: bool = False,
+        skip_bad: bool = False,
     ) -> None:
         self.root = root
         self.ids = ids
@@ -46,6 +62,9 @@ class ShapeDataset(Dataset[Item]):
         self.surface_points = surface_points
         self.image_size = image_size
         self.query_points = query_points
+        self.variants = variants
+        self.fixed_view = fixed_view
+        self.skip_bad = skip_bad
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,23 +78,34 @@ class ShapeDataset(Dataset[Item]):
         except AssetError as error:
             raise AssetError(f"asset `{asset_id}`: {error.message}", hint=error.hint) from error
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Item] | AssetError:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Item | AssetError] | AssetError:
         """Returns a microbatch, or the error that a loader process cannot raise unharmed."""
-        try:
-            return [self[key] for key in keys]
-        except AssetError as error:
-            return error
+        found: list[Item | AssetError] = []
+        for key in keys:
+            try:
+                found.append(self[key])
+            except AssetError as error:
+                if not self.skip_bad:
+                    return error
+                found.append(error)
+        return found
 
     def _item(self, asset_id: str, counter: int, rng: np.random.Generator) -> Item:
         samples = open_samples(self.root.samples(asset_id))
-        surface = samples.draw_surface(self.surface_points, rng)
-        item: Item = {"uid": asset_id, "counter": counter, "surface": torch.from_numpy(surface)}
-        if self.image_size:
+        variant, points_rng = -1, rng
+        if self.variants:
+            variant = int(rng.integers(self.variants))
+            points_rng = np.random.default_rng([self.seed, variant_counter(asset_id, variant)])
+        surface = torch.from_numpy(samples.draw_surface(self.surface_points, points_rng))
+        item: Item = {"uid": asset_id, "counter": counter, "variant": variant, "surface": surface}
+        if self.image_size is not None:
             views = sorted(self.root.views(asset_id).glob("view_*.png"))
             if not views:
                 raise AssetError("no views", hint=f"ushape render {self.root.root}")
-            view = views[int(rng.integers(len(views)))]
-            item["image"], item["mask"] = preprocess_training(load_rgba(view), self.image_size)
+            view = views[0 if self.fixed_view else int(rng.integers(len(views)))]
+            item["image"], item["mask"] = preprocess_training(
+                load_rgba(view), self.image_size(counter)
+            )
         if self.query_points:
             for name in QUERY_SETS:
                 queries = samples.draw_queries(name, self.query_points, rng)
@@ -119,7 +149,7 @@ class SampleOrder(Sampler[list[tuple[int, int]]]):
 def make_loader(
     dataset: ShapeDataset, order: SampleOrder, *, num_workers: int, pin_memory: bool
 ) -> Iterator[Item]:
-    """Yields collated microbatches without end.
+    """Yields collated microbatches without end; `bad` lists what was left out of each.
 
     Raises:
         AssetError: An asset is broken.
@@ -143,13 +173,17 @@ def make_loader(
         yield batch
 
 
-def _collate(items: list[Item] | AssetError) -> Item | AssetError:
-    return items if isinstance(items, AssetError) else default_collate(items)
+def _collate(found: list[Item | AssetError] | AssetError) -> Item | AssetError:
+    if isinstance(found, AssetError):
+        return found
+    items = [item for item in found if not isinstance(item, AssetError)]
+    bad = [error.message for error in found if isinstance(error, AssetError)]
+    return {**(default_collate(items) if items else {"uid": []}), "bad": bad}
 
 
 def _ignore_signals(worker: int) -> None:
     # They reach the whole process group; the training process decides when the loader ends.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SignalFlag.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -157,6 +191,11 @@ def sample_generator(seed: int, counter: int) -> torch.Generator:
     """Returns the CPU generator of one sample's draws outside the loader (voxels, t, noise)."""
     state = np.random.SeedSequence([seed, counter, 1]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def variant_counter(asset_id: str, variant: int) -> int:
+    """Returns the counter of a fixed draw of an asset, beyond those of training samples."""
+    return (1 << 48) + (zlib.crc32(asset_id.encode()) << 12) + variant
 
 
 def to_device(batch: Item, device: torch.device) -> Item:

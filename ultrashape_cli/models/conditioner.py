@@ -171,20 +171,21 @@ class ImageConditioner(nn.Module):
         self,
         image: Tensor,  # [B, 3, h, w] in [-1, 1]
         mask: Tensor | None = None,  # [B, 1, h, w] in [-1, 1], background exactly -1
+        image_size: int | None = None,
     ) -> tuple[Tensor, list[int]]:  # tokens [B, L, C], valid tokens of each sample
         """Return foreground tokens packed to the left, padded with vectors of -1.
 
-        Without a mask every patch is kept. The class token is always kept.
+        Without a mask every patch is kept. The class token is always kept. `image_size` replaces
+        the model's own, for training on smaller images.
         """
         params = self.params
+        size = image_size or params.image_size
         model = self.main_image_encoder.model
-        pixels = _normalise(_fit((image.float() + 1) / 2, params.image_size, "bilinear"))
+        pixels = _normalise(_fit((image.float() + 1) / 2, size, "bilinear"))
         tokens = model(pixels.to(model.embeddings.cls_token.dtype))
         keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if mask is not None:
-            pooled = F.max_pool2d(
-                _fit(mask.float(), params.image_size, "nearest"), params.patch_size
-            )
+            pooled = F.max_pool2d(_fit(mask.float(), size, "nearest"), params.patch_size)
             keep[:, 1:] = pooled.flatten(1) != PADDING
         if not params.use_class_token:
             tokens, keep = tokens[:, 1:], keep[:, 1:]

@@ -12,6 +12,7 @@ import torch
 
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.hub import sha256_file
+from ultrashape_cli.models.adapters import merge_adapters
 from ultrashape_cli.models.registry import COMPONENTS, MODELS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import REFERENCE_MODEL, resolve_weights
 from ultrashape_cli.models.weight_files import StateDict, dtype_name
@@ -62,6 +63,8 @@ def gather_weights(path: Path) -> Gathered:
         if absent:
             raise CheckpointError(f"{source.files[absent[0]]}: holds no {absent[0]} weights")
         parts = {name: read[file][name] for name, file in source.files.items()}
+        for name, folder in source.adapters.items():
+            parts[name] = merge_adapters(parts[name], folder)
         return Gathered(parts, source.files, {}, source.model)
     parts = read_state_dict(path)
     ordered = {name: parts[name] for name in COMPONENTS if name in parts}

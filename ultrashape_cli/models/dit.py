@@ -184,10 +184,10 @@ class _FinalLayer(nn.Module):
 class RefineDiT(nn.Module):
     """Predicts the velocity data - noise of latents that sit at voxels.
 
-    `checkpoint_blocks` recomputes the first so many blocks in the backward (True: all of them).
+    `checkpoint_blocks` recomputes the first so many blocks in the backward.
     """
 
-    def __init__(self, params: DiTParams, *, checkpoint_blocks: int | bool = 0) -> None:
+    def __init__(self, params: DiTParams, *, checkpoint_blocks: int = 0) -> None:
         super().__init__()
         self.params = params
         self.checkpoint_blocks = checkpoint_blocks
@@ -239,8 +239,7 @@ class RefineDiT(nn.Module):
         return DiTOutput(self.final_layer(x), torch.cat(losses), expert_load)
 
     def _run(self, index: int, block: nn.Module, *args: object) -> tuple:
-        every = self.checkpoint_blocks is True
-        if torch.is_grad_enabled() and (every or index < self.checkpoint_blocks):
+        if torch.is_grad_enabled() and index < self.checkpoint_blocks:
             return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
         return block(*args)
 

@@ -6,7 +6,7 @@ per token.
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,13 +117,17 @@ class MoEFeedForward(nn.Module):
         if self.grouped and self._has_plain_experts():
             rows = self._grouped_experts(rows, load, chosen.flatten()[order])
         else:
-            parts = rows.split(load.tolist())
+            parts = self.split(rows, load)
             # Experts without tokens run on zero rows: their gradients are zeros instead of None,
             # so that all processes reduce the same set of parameters.
             rows = torch.cat([expert(p) for expert, p in zip(self.experts, parts, strict=True)])
         picked = _Ungather.apply(rows, order, inverse).unflatten(0, (-1, self.top_k))
         routed = (picked.float() * weights[..., None]).sum(1).to(rows.dtype).view(x.shape)
         return Routed(routed + self.shared_experts(x), _aux_loss(scores, load, self.top_k), load)
+
+    def split(self, rows: Tensor, load: Tensor) -> Sequence[Tensor]:
+        """Return the rows of each expert; reading the counts is the one synchronisation."""
+        return rows.split(load.tolist())
 
     def _expert_layers(self) -> tuple[list[nn.Linear], list[nn.Linear]]:
         experts: list[Any] = list(self.experts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +11,16 @@ import torch
 
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.models.adapters import merge_adapters
 from ultrashape_cli.models.registry import COMPONENTS, Networks, build, model_spec
 from ultrashape_cli.models.weights import load_into, read_metadata, read_state_dict
-from ultrashape_cli.runs import CHECKPOINT_MANIFEST, RunFolder, complete_checkpoints
+from ultrashape_cli.runs import (
+    ADAPTER_FILE,
+    CHECKPOINT_MANIFEST,
+    MODEL_FILE,
+    RunFolder,
+    complete_checkpoints,
+)
 
 REFERENCE_MODEL = "ultrashape-1.0"
 
@@ -24,6 +31,8 @@ class WeightSource:
 
     model: str
     files: dict[str, Path]
+    adapters: dict[str, Path] = field(default_factory=dict)
+    """Folders of adapters to merge into a network's weights."""
 
 
 class Loaded(NamedTuple):
@@ -70,7 +79,9 @@ def _from_run(run: RunFolder, checkpoint: Path) -> WeightSource:
             hint="pass a complete weights file instead of the run",
         )
     files = {name: (run.root / file).resolve() for name, file in base["components"].items()}
-    files[base["trained"]] = checkpoint / "model.safetensors"
+    if (checkpoint / ADAPTER_FILE).is_file():
+        return WeightSource(base["model"], files, {base["trained"]: checkpoint})
+    files[base["trained"]] = checkpoint / MODEL_FILE
     return WeightSource(base["model"], files)
 
 
@@ -107,7 +118,10 @@ def load_networks(
                 )
             module = getattr(networks, name)
             absent = getattr(module, "absent_prefixes", ())
-            load_into(module, found[name], file, ignore=absent, dtype=dtype)
+            weights = found[name]
+            if name in source.adapters:
+                weights = merge_adapters(weights, source.adapters[name])
+            load_into(module, weights, file, ignore=absent, dtype=dtype)
     for module in networks:
         if module is not None:
             module.to(device).eval()

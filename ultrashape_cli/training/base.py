@@ -59,9 +59,13 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
         return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
     source = _resolve(config)
     files = {name: Path(file).absolute() for name, file in source.files.items()}
-    if sum(file.stat().st_size for file in set(files.values())) > COPY_BELOW_BYTES:
+    if (
+        not source.adapters
+        and sum(file.stat().st_size for file in set(files.values())) > COPY_BELOW_BYTES
+    ):
         return {**head, "components": {name: str(file) for name, file in files.items()}}
-    if len(set(files.values())) == 1 and files["dit"].suffix == ".safetensors":
+    whole = len(set(files.values())) == 1 and files["dit"].suffix == ".safetensors"
+    if whole and not source.adapters:
         shutil.copyfile(files["dit"], run.root / BASE_FILE)
     else:
         _write(run.root / BASE_FILE, load_networks(source, dtype=None)._asdict(), spec)

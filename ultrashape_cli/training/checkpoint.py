@@ -1,103 +1,282 @@
-"""Training checkpoints: written whole or not at all, found, loaded, pruned.
+"""Training checkpoints: written whole or not at all, while training goes on, found, pruned.
 
+checkpoints/latest                newest checkpoint's name; `best` where validation ran
 checkpoints/step-00001200/
-  model.safetensors   the trained network only
+  model.safetensors   the trained network only; adapter_model.safetensors for adapters
+  ema.safetensors     averaged weights, where they are kept
   trainer.pt          optimizer state and counters
-  manifest.json       step, sizes and sha256 of the files; written last
+  manifest.json       step, validation loss, sizes and sha256 of the files; written last
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import CheckpointError, DiskError
-from ultrashape_cli.files import disk_errors, read_json, write_json
-from ultrashape_cli.models.weights import load_into, read_state_dict, write_safetensors
-from ultrashape_cli.runs import CHECKPOINT_MANIFEST, checkpoint_name, complete_checkpoints
+from ultrashape_cli.files import disk_errors, read_json, write_atomic, write_json
+from ultrashape_cli.models.weights import read_state_dict, write_safetensors
+from ultrashape_cli.runs import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    CHECKPOINT_MANIFEST,
+    EMA_FILE,
+    MODEL_FILE,
+    checkpoint_name,
+    complete_checkpoints,
+)
 
-MODEL_FILE = "model.safetensors"
+logger = logging.getLogger(__name__)
+
 STATE_FILE = "trainer.pt"
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    *,
-    component: str,
-    net: nn.Module,
-    state: Mapping[str, Any],
-    metadata: Mapping[str, str],
-    keep: int,
-) -> Path:
-    """Writes a checkpoint into a temporary folder and renames it into place.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """Everything a checkpoint holds."""
+
+    step: int
+    component: str
+    """`dit` or `vae`."""
+    weights: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+    """Optimizer state and counters: tensors and plain values only."""
+    metadata: Mapping[str, str]
+    """Strings kept in the safetensors header."""
+    val_loss: float | None = None
+    ema: Mapping[str, Tensor] | None = None
+    adapter_config: Mapping[str, Any] | None = None
+    """Makes `weights` adapters in peft's layout."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all tensors."""
+        held = _tensors([self.weights, self.state, self.ema or {}])
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def copy_to(self, buffers: dict[str, Tensor]) -> Snapshot:
+        """Returns a copy that training cannot change any more.
+
+        Args:
+            buffers: Host memory of the copy before, which is used again: new pages would cost
+                more time than the copy itself.
+        """
+        weights, state, ema = (
+            _copied(value, buffers, name)
+            for name, value in (("weights", self.weights), ("state", self.state), ("ema", self.ema))
+        )
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return replace(self, weights=weights, state=state, ema=ema)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retention:
+    """Which checkpoints stay: the newest, the best, and multiples of a number of steps."""
+
+    newest: int
+    every_steps: int = 0
+
+    def prune(self, folder: Path) -> None:
+        """Removes the others."""
+        found = complete_checkpoints(folder)
+        keep = set(found[-self.newest :]) | {best_checkpoint(folder)}
+        for path in found:
+            step = int(path.name.removeprefix("step-"))
+            if path not in keep and not (self.every_steps and step % self.every_steps == 0):
+                shutil.rmtree(path)
+
+
+@dataclass(slots=True)
+class CheckpointWriter:
+    """Writes checkpoints one after another, in a thread where the host has room for a copy.
 
     Args:
         folder: Parent of all checkpoints of the run.
-        step: Optimizer steps done.
-        component: Name of the trained network: `dit` or `vae`.
-        net: That network, unwrapped.
-        state: Optimizer state and counters: tensors and plain values only.
-        metadata: Strings kept in the safetensors header.
-        keep: Newest checkpoints that stay.
+        retention: What stays.
+        background: Let training go on while a checkpoint is written.
+    """
+
+    folder: Path
+    retention: Retention
+    background: bool = True
+    _pending: Future[None] | None = field(default=None, init=False)
+    _buffers: dict[str, Tensor] = field(default_factory=dict, init=False)
+    _thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="checkpoint"), init=False
+    )
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Starts writing a checkpoint after the one before is whole.
+
+        Raises:
+            DiskError: This one or the one before could not be written.
+        """
+        self.wait()
+        check_space(self.folder, snapshot.num_bytes)
+        background = self.background
+        room = psutil.virtual_memory().available
+        if background and not self._buffers and snapshot.num_bytes * 1.1 > room:
+            logger.info("no host memory for a copy: training waits for the checkpoint")
+            background = False
+        if background:
+            self._pending = self._thread.submit(self._write, snapshot.copy_to(self._buffers))
+        else:
+            self._write(snapshot)
+
+    def wait(self) -> None:
+        """Returns when nothing is being written.
+
+        Raises:
+            DiskError: The last checkpoint could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _write(self, snapshot: Snapshot) -> None:
+        path = save_checkpoint(self.folder, snapshot)
+        self.retention.prune(self.folder)
+        logger.info("saved %s", path)
+
+
+def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
+    """Writes a checkpoint into a temporary folder and renames it into place.
 
     Raises:
         DiskError: No space, or the folder cannot be written; older checkpoints are untouched.
     """
-    final = folder / checkpoint_name(step)
+    final = folder / checkpoint_name(snapshot.step)
     temporary = folder / f".{final.name}.tmp"
     with disk_errors(final):
-        _check_space(folder, net, state)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            write_safetensors(temporary / MODEL_FILE, {component: net}, metadata)
-            torch.save(dict(state), temporary / STATE_FILE)
-            files = {name: _describe(temporary / name) for name in (MODEL_FILE, STATE_FILE)}
-            write_json(
-                temporary / CHECKPOINT_MANIFEST,
-                {"version": __version__, "step": step, "files": files},
-            )
+            _write_files(temporary, snapshot)
+            files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
+            manifest = {"version": __version__, "step": snapshot.step, "files": files}
+            if snapshot.val_loss is not None:
+                manifest["val_loss"] = snapshot.val_loss
+            write_json(temporary / CHECKPOINT_MANIFEST, manifest)
+            _sync(temporary)
             shutil.rmtree(final, ignore_errors=True)
             temporary.replace(final)
-            _sync_folder(folder)
+            _sync(folder)
         except RuntimeError as error:
             # torch.save reports a full disk as a RuntimeError of its own.
             raise DiskError(f"cannot write `{final}`: {error}", hint="free some space") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    for old in complete_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+    _point(folder / "latest", final)
+    best = best_checkpoint(folder)
+    if best is not None:
+        _point(folder / "best", best)
     return final
 
 
-def load_checkpoint(checkpoint: Path, *, component: str, net: nn.Module) -> dict[str, Any]:
-    """Loads the network in place and returns the trainer's state.
+def newest_usable(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """Returns the newest checkpoint whose files are what its manifest says.
+
+    Args:
+        folder: Parent of all checkpoints of the run.
+        warn: Told about every damaged one that is passed over.
 
     Raises:
-        CheckpointError: A file differs from the manifest, or does not fit the network.
+        CheckpointError: There are checkpoints and all are damaged.
     """
-    manifest = read_json(checkpoint / CHECKPOINT_MANIFEST)
-    for name, entry in manifest["files"].items():
-        if _describe(checkpoint / name) != entry:
-            raise CheckpointError(
-                f"`{checkpoint / name}` differs from its manifest (damaged on disk?)",
-                hint=f"remove {checkpoint} to resume from the one before",
-            )
-    found = read_state_dict(checkpoint / MODEL_FILE)
-    with torch.no_grad():
-        device = next(net.parameters()).device
-        weights = {key: value.to(device) for key, value in found[component].items()}
-        load_into(net, weights, checkpoint / MODEL_FILE)
+    found = complete_checkpoints(folder)
+    for path in reversed(found):
+        damaged = _damaged_file(path)
+        if damaged is None:
+            return path
+        warn(f"`{damaged}` differs from its manifest (damaged on disk?): passed over")
+    if found:
+        raise CheckpointError(
+            f"every checkpoint in `{folder}` is damaged", hint=f"remove {folder} to start anew"
+        )
+    return None
+
+
+def load_weights(checkpoint: Path, component: str) -> dict[str, Tensor]:
+    """Returns the weights of a checkpoint, adapters under peft's names."""
+    if (checkpoint / ADAPTER_FILE).is_file():
+        return load_file(checkpoint / ADAPTER_FILE)
+    return read_state_dict(checkpoint / MODEL_FILE)[component]
+
+
+def load_ema(checkpoint: Path, component: str) -> dict[str, Tensor]:
+    """Returns the averaged weights of a checkpoint, by the names of `load_weights`."""
+    if (checkpoint / ADAPTER_FILE).is_file():
+        return load_file(checkpoint / EMA_FILE)
+    return read_state_dict(checkpoint / EMA_FILE)[component]
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """Returns the trainer's state of a checkpoint."""
     return torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """Returns the checkpoint with the lowest validation loss, the older one of equals."""
+    scored = []
+    for path in complete_checkpoints(folder):
+        loss = (read_json(path / CHECKPOINT_MANIFEST) or {}).get("val_loss")
+        if isinstance(loss, float) and math.isfinite(loss):
+            scored.append((loss, path))
+    return min(scored)[1] if scored else None
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Raises DiskError where a checkpoint of this size does not fit."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    if free < num_bytes * 1.05:
+        raise DiskError(
+            f"a checkpoint needs {num_bytes / 2**20:,.0f} MiB, "
+            f"`{folder}` has {free / 2**20:,.0f} MiB free",
+            hint="free some space or set train.keep_checkpoints=1",
+        )
+
+
+def _write_files(folder: Path, snapshot: Snapshot) -> None:
+    adapters = snapshot.adapter_config is not None
+    files = {ADAPTER_FILE if adapters else MODEL_FILE: snapshot.weights}
+    if snapshot.ema is not None:
+        files[EMA_FILE] = snapshot.ema
+    for name, tensors in files.items():
+        if adapters:
+            save_file(dict(tensors), folder / name, dict(snapshot.metadata))
+        else:
+            write_safetensors(folder / name, {snapshot.component: tensors}, snapshot.metadata)
+    if snapshot.adapter_config is not None:
+        write_json(folder / ADAPTER_CONFIG, dict(snapshot.adapter_config))
+    torch.save(dict(snapshot.state), folder / STATE_FILE)
+
+
+def _point(link: Path, checkpoint: Path) -> None:
+    write_atomic(link, lambda file: file.write(f"{checkpoint.name}\n".encode()))
+
+
+def _damaged_file(checkpoint: Path) -> Path | None:
+    for name, entry in read_json(checkpoint / CHECKPOINT_MANIFEST)["files"].items():
+        if _describe(checkpoint / name) != entry:
+            return checkpoint / name
+    return None
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -107,25 +286,32 @@ def _describe(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _check_space(folder: Path, net: nn.Module, state: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = sum(p.numel() * p.element_size() for p in net.parameters())
-    moments = sum(
-        value.numel() * value.element_size()
-        for entry in state["optimizer"]["state"].values()
-        for value in entry.values()
-        if isinstance(value, torch.Tensor)
-    )
-    free = shutil.disk_usage(folder).free
-    if free < (weights + moments) * 1.05:
-        need = (weights + moments) / 2**20
-        raise DiskError(
-            f"a checkpoint needs {need:,.0f} MiB, `{folder}` has {free / 2**20:,.0f} MiB free",
-            hint="free some space or set train.keep_checkpoints=1",
-        )
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
 
 
-def _sync_folder(folder: Path) -> None:
+def _copied(value: Any, buffers: dict[str, Tensor], name: str) -> Any:
+    if isinstance(value, Tensor):
+        buffer = buffers.get(name)
+        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+            # Pinned memory takes copies from the device at the speed of the bus.
+            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            buffers[name] = buffer
+        return buffer.copy_(value.detach(), non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item, buffers, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(v, buffers, f"{name}.{i}") for i, v in enumerate(value))
+    return value
+
+
+def _sync(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

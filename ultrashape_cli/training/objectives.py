@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ultrashape_cli.data.dataset import Item, sample_generator
+from ultrashape_cli.config.schema import TrainConfig
+from ultrashape_cli.data.dataset import Item, sample_generator, variant_counter
 from ultrashape_cli.data.samples import QUERY_SETS
 from ultrashape_cli.diffusion.flow import (
     draw_noise,
@@ -17,14 +19,15 @@ from ultrashape_cli.diffusion.flow import (
     velocity_target,
 )
 from ultrashape_cli.models.conditioner import ImageConditioner, draw_drops, drop_condition
-from ultrashape_cli.models.dit import RefineDiT
-from ultrashape_cli.models.vae import ShapeVAE, VAEParams
+from ultrashape_cli.models.vae import Posterior, ShapeVAE, VAEParams
 from ultrashape_cli.models.voxels import (
     farthest_points,
     occupied_voxels,
     select_voxels,
     voxel_centres,
 )
+from ultrashape_cli.training.latents import LatentCache, Moments
+from ultrashape_cli.training.perturbation import VoxelNoise
 
 KL_WEIGHT = 1e-3
 
@@ -43,63 +46,140 @@ class FlowObjective:
     Args:
         vae: Encoder half, frozen.
         conditioner: Image encoder, frozen.
-        num_latents: Most tokens per sample.
-        condition_dropout: Probability that a sample trains without its image.
+        settings: Tokens, dropout, timesteps and voxel noise.
         seed: With a sample's counter, fixes its voxels, t, noise and dropout.
+        cache: Where the latents of `train.latent_variants` are kept.
     """
 
     def __init__(
         self,
         vae: ShapeVAE,
         conditioner: ImageConditioner,
+        settings: TrainConfig,
         *,
-        num_latents: int,
-        condition_dropout: float,
         seed: int,
+        cache: LatentCache | None = None,
     ) -> None:
         self.vae = vae
         self.conditioner = conditioner
-        self.num_latents = num_latents
-        self.condition_dropout = condition_dropout
+        self.settings = settings
+        self.num_latents = settings.num_latents
         self.seed = seed
+        self.cache = cache
+        self.voxel_noise = VoxelNoise(
+            settings.voxel_drop, settings.voxel_add, settings.voxel_jitter
+        )
 
     def __call__(self, net: nn.Module, batch: Item, t: Tensor | None = None) -> Losses:
         """Returns the losses of one microbatch.
 
+        Samples with the same number of tokens share a forward pass; nothing that is drawn for a
+        sample depends on its neighbours.
+
         Args:
             net: The DiT, possibly wrapped for several processes.
             batch: From `ShapeDataset`, on the device.
-            t: Fixed timesteps [B] for validation, which also turns the dropout off.
+            t: Fixed timesteps [B] for validation, which also turns dropout and noise off.
         """
         draws = [sample_generator(self.seed, int(counter)) for counter in batch["counter"]]
-        drawn_t = torch.cat([draw_timesteps(1, g) for g in draws])
-        dropped = torch.cat([draw_drops(1, self.condition_dropout, g) for g in draws])
-        latents, voxels = self.encode(batch["surface"], draws)
-        noise = torch.stack([draw_noise(latents.shape[1:], g) for g in draws]).to(latents)
-        tokens, lengths = self.conditioner.encode(batch["image"], batch["mask"])
+        drawn_t = torch.cat([self._draw_timestep(g) for g in draws])
+        dropout = self.settings.condition_dropout
+        dropped = torch.cat([draw_drops(1, dropout, g) for g in draws])
+        entries = [self._moments(batch, index, g, noisy=t is None) for index, g in enumerate(draws)]
+        size = batch["image"].shape[-1]
+        tokens, lengths = self.conditioner.encode(batch["image"], batch["mask"], size)
         if t is None:
             t = drawn_t
             tokens = drop_condition(tokens, dropped)
-        t = t.to(latents.device)
-        output = net(interpolate(latents, noise, t), t, tokens, voxels, lengths)
-        per_sample = flow_loss(output.velocity, velocity_target(latents, noise))
-        aux = output.aux_losses.sum()
-        return Losses(per_sample.mean() + aux, per_sample.detach(), {"aux_loss": aux.detach()})
+        t = t.to(tokens.device)
+        per_sample = t.new_zeros(len(draws))
+        aux, power, loads = t.new_zeros(()), t.new_zeros(()), []
+        for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
+            latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
+            voxels = torch.stack([entries[r].voxels for r in rows]).to(t.device)
+            output = net(
+                interpolate(latents, noise, t[rows]),
+                t[rows],
+                tokens[rows],
+                voxels,
+                [lengths[r] for r in rows],
+            )
+            target = velocity_target(latents, noise)
+            loss = flow_loss(output.velocity, target)
+            power = power + target.detach().square().mean() * (len(rows) / len(draws))
+            per_sample = per_sample.index_put((torch.tensor(rows, device=t.device),), loss)
+            aux = aux + output.aux_losses.sum() * (len(rows) / len(draws))
+            loads.append(output.expert_load)
+        # A network that predicts nothing has the target's power as its loss.
+        parts = {
+            "aux_loss": aux.detach(),
+            "target_power": power,
+            **_expert_load(torch.stack(loads).sum(0)),
+        }
+        return Losses(per_sample.mean() + aux, per_sample.detach(), parts)
+
+    def _draw_timestep(self, draw: torch.Generator) -> Tensor:
+        settings = self.settings
+        return draw_timesteps(
+            1,
+            draw,
+            distribution=settings.timesteps.replace("-", "_"),
+            mean=settings.timestep_mean,
+            std=settings.timestep_std,
+            shift=settings.timestep_shift,
+        )
 
     @torch.no_grad()
-    def encode(self, surface: Tensor, draws: list[torch.Generator]) -> tuple[Tensor, Tensor]:
-        """Returns scaled latents [B, M, C] and voxel indices [B, M, 3] of surfaces [B, N, 7]."""
-        params = self.vae.params
-        occupied = [occupied_voxels(points[:, :3], params.voxel_resolution) for points in surface]
-        count = min(self.num_latents, *(len(voxels) for voxels in occupied))
-        voxels = torch.cat(
-            [select_voxels([v], count, g) for v, g in zip(occupied, draws, strict=True)]
-        )
-        posterior = self.vae.encode(
-            surface, voxel_centres(voxels, params.voxel_resolution), draws[0]
-        )
-        noise = torch.stack([draw_noise(posterior.mean.shape[1:], g) for g in draws])
-        return posterior.sample(noise.to(posterior.mean)) * params.scale_factor, voxels
+    def _moments(self, batch: Item, index: int, draw: torch.Generator, *, noisy: bool) -> Moments:
+        """Returns the posterior of one sample, from the cache where it is there."""
+        uid, device = batch["uid"][index], self.vae.pre_kl.weight.device
+        variant = int(batch["variant"][index])
+        if variant >= 0:
+            draw = sample_generator(self.seed, variant_counter(uid, variant))
+            cached = self.cache and self.cache.read(uid, variant, self.num_latents)
+            if cached:
+                return Moments(*(value.to(device) for value in cached))
+        params, surface = self.vae.params, batch["surface"][index]
+        occupied = occupied_voxels(surface[:, :3], params.voxel_resolution)
+        if noisy and self.voxel_noise:
+            occupied = self.voxel_noise.apply(occupied, params.voxel_resolution, draw)
+        voxels = select_voxels([occupied], self.num_latents, draw)
+        centres = voxel_centres(voxels, params.voxel_resolution)
+        posterior = self.vae.encode(surface[None], centres, draw)
+        found = Moments(posterior.mean[0], posterior.logvar[0], voxels[0])
+        if variant >= 0 and self.cache:
+            self.cache.write(uid, variant, self.num_latents, found)
+        return found
+
+    def _latents(
+        self, entries: list[Moments], draws: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns scaled latents and noise, [B, M, C] each."""
+        mean = torch.stack([entry.mean for entry in entries])
+        logvar = torch.stack([entry.logvar for entry in entries])
+        shape = mean.shape[1:]
+        spread = torch.stack([draw_noise(shape, g) for g in draws]).to(mean)
+        if self.settings.overfit:
+            # What the posterior leaves open cannot be memorised.
+            spread = torch.zeros_like(spread)
+        latents = Posterior(mean, logvar).sample(spread) * self.vae.params.scale_factor
+        return latents, torch.stack([draw_noise(shape, g) for g in draws]).to(latents)
+
+
+def _rows_of_equal_length(lengths: list[int]) -> list[list[int]]:
+    rows: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        rows.setdefault(length, []).append(row)
+    return list(rows.values())
+
+
+def _expert_load(load: Tensor) -> dict[str, Tensor]:  # [R, E] tokens
+    """Returns how even the routing is: entropy of the worst layer (1 is even), idle experts."""
+    if not load.numel():
+        return {}
+    share = load.float() / load.sum(1, keepdim=True)
+    entropy = -torch.xlogy(share, share).sum(1) / math.log(load.shape[1])
+    return {"expert_entropy": entropy.min(), "experts_idle": (load == 0).sum()}
 
 
 class VAETrainee(nn.Module):
@@ -144,7 +224,12 @@ class VAEObjective:
         per_sample = error.square().mean(1) + error.abs().mean(1)
         agree = ((field > 0) == (target > 0)).float().mean()
         total = per_sample.mean() + KL_WEIGHT * kl.mean()
-        parts = {"kl": kl.mean().detach(), "sign_accuracy": agree.detach()}
+        power = (target.square() + target.abs()).mean()
+        parts = {
+            "kl": kl.mean().detach(),
+            "sign_accuracy": agree.detach(),
+            "target_power": power.detach(),
+        }
         return Losses(total, per_sample.detach(), parts)
 
     def _jitter(self, surface: Tensor, draws: list[torch.Generator]) -> Tensor:
@@ -160,26 +245,3 @@ class VAEObjective:
         picked = points.gather(1, far[..., None].expand(-1, -1, 3))
         offset = torch.stack([torch.rand(picked.shape[1:], generator=g) for g in draws]) - 0.5
         return picked + offset.to(picked.device) / (self.params.voxel_resolution // 2)
-
-
-def trainable_parameters(net: nn.Module, strategy: str) -> list[nn.Parameter]:
-    """Freezes what the strategy does not train and returns the rest."""
-    for name, parameter in net.named_parameters():
-        frozen = strategy == "experts-frozen" and ".moe.experts." in f".{name}"
-        parameter.requires_grad_(not frozen)
-    return [p for p in net.parameters() if p.requires_grad]
-
-
-def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns AdamW groups: decay on matrices, none on biases and norms."""
-    trained = [p for p in net.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def set_checkpointing(net: nn.Module, enabled: bool) -> None:
-    """Turns per-block activation checkpointing of the DiT on or off."""
-    if isinstance(net, RefineDiT):
-        net.checkpoint_blocks = enabled

@@ -1,81 +1,197 @@
-"""The memory a run needs, before anything is loaded: real parameter counts, estimated activations.
+"""What a run needs before anything is loaded: memory by part, time, cost and disk.
 
-Activation figures are fitted to the reference configuration (8,192 tokens, 21 blocks: 4.8 GiB
-with per-block checkpointing, 31.5 GiB without) and are estimates, not measurements.
+Bytes and FLOPs come from `footprint`, that is from the real modules. Estimated are only what no
+module tells: the driver's context, fragmentation, and the share of the card's peak that is reached.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
+
+import psutil
+import torch
 
 from ultrashape_cli.config.profiles import HardwareProfile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import ConfigError
-from ultrashape_cli.models.registry import build, model_spec
-from ultrashape_cli.training.objectives import trainable_parameters
+from ultrashape_cli.models.registry import model_spec
+from ultrashape_cli.training.footprint import Footprint, measure_footprint
+from ultrashape_cli.training.strategies import STRATEGIES, Strategy, resolve_strategy
 
-_SAVED_PER_BLOCK = 24
-"""Saved activations of one block, in units of [tokens, width] fp32."""
-_CHECKPOINT_PEAK = 60
-"""Largest recomputed block, in the same units."""
-_CONTEXT_GIB = 0.8
-"""CUDA context and library workspaces."""
+CONTEXT_BYTES = int(0.8 * 2**30)
+"""Driver context and library workspaces of a CUDA process."""
+FRAGMENTATION = 0.03
+HEADROOM = 0.1
+"""Share of the card that `train.activation_checkpointing=auto` leaves free."""
+UTILISATION = 0.3
+"""Share of the bf16 peak that a step is assumed to reach, recomputation included."""
+HOST_PER_WORKER = int(0.6 * 2**30)
+"""Host memory of a loader process: Python, torch and its prefetched items."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """GiB a training process needs, by part."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """What one process of a run needs, and how long the run takes."""
 
-    parts: dict[str, float]
-    trained: int
-    total: int
+    strategy: Strategy
+    footprint: Footprint
+    checkpoint_blocks: int
+    """Blocks that the backward pass recomputes."""
+    on_gpu: bool
+    processes: int
+    checkpoint_bytes: int
+    """Disk of one checkpoint."""
+    kept_checkpoints: int
+    host_bytes: int
+    """Host memory of all processes of this machine, their loaders included."""
+    seconds_per_step: float
+    """Estimate; 0 where the hardware is unknown."""
+    steps: int
+
+    def rows(self) -> list[tuple[str, int]]:
+        """Returns the parts of the device's memory in bytes."""
+        found = self.footprint
+        share = self.processes if self.strategy.sharded else 1
+        rows = [
+            ("weights", found.weights // share),
+            ("gradients", found.gradients // share),
+            ("optimizer", found.optimizer // share),
+            ("frozen encoders", found.frozen),
+            ("activations", max(found.activation_peak, found.encode_peak)),
+        ]
+        if self.strategy.sharded:
+            # One block computes while the next one is gathered.
+            rows.append(("gathered blocks", 2 * found.largest_block))
+        if self.on_gpu:
+            margin = int(sum(size for _, size in rows) * FRAGMENTATION)
+            rows += [("context (assumed)", CONTEXT_BYTES), ("fragmentation (assumed)", margin)]
+        return rows
 
     @property
-    def gib(self) -> float:
-        """Sum of all parts."""
-        return sum(self.parts.values())
+    def device_bytes(self) -> int:
+        """Most bytes on the device."""
+        return sum(size for _, size in self.rows())
+
+    @property
+    def hours(self) -> float:
+        """Estimated duration of the run."""
+        return self.seconds_per_step * self.steps / 3600
 
 
-def plan_memory(config: Config) -> MemoryPlan:
-    """Returns the plan of a run, from networks built without storage."""
+def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
+    """Returns the plan of a run on a profile's card.
+
+    Raises:
+        ConfigError: The strategy does not exist for these settings.
+    """
     settings = config.train
-    networks = build(model_spec(settings.model))
-    assert networks.vae is not None
-    assert networks.dit is not None
-    assert networks.conditioner is not None
-    net = networks.dit if settings.stage == "dit" else networks.vae
-    trained = sum(p.numel() for p in trainable_parameters(net, settings.strategy))
-    total = sum(p.numel() for p in net.parameters())
-    frozen = 0
-    if settings.stage == "dit":
-        frozen = sum(p.numel() for p in networks.conditioner.parameters())
-        frozen += sum(p.numel() for p in networks.vae.encoder.parameters())
-    width, depth = networks.dit.params.width, networks.dit.params.depth
-    blocks = _SAVED_PER_BLOCK * depth
-    if settings.activation_checkpointing:
-        blocks = depth + _CHECKPOINT_PEAK
-    tokens = settings.num_latents * settings.microbatch
-    half = 2 if settings.dtype == "bf16" else 4
-    parts = {
-        "weights": total * 4,
-        "gradients": trained * 4,
-        "optimizer": trained * 8,
-        "frozen networks": frozen * half,
-        "activations (estimate)": tokens * width * blocks * 4,
-    }
-    return MemoryPlan(
-        {**{k: v / 2**30 for k, v in parts.items()}, "context (estimate)": _CONTEXT_GIB},
-        trained,
-        total,
+    strategy = resolve_strategy(config)
+    on_gpu = profile.memory_gib > 0
+    blocks, footprint = _choose_checkpointing(config, strategy, profile)
+    workers = settings.num_workers * config.launch.num_processes
+    moments = footprint.host - 8 * footprint.trained if strategy.offloaded else footprint.optimizer
+    weights = 4 * footprint.trained if strategy.adapters else _saved_weights(footprint, strategy)
+    ema = 4 * footprint.trained if settings.ema_decay else 0
+    checkpoint = weights + moments + ema
+    host = footprint.host + ema + workers * HOST_PER_WORKER
+    if settings.async_checkpoints:
+        host += checkpoint
+    return RunPlan(
+        strategy=strategy,
+        footprint=footprint,
+        checkpoint_blocks=blocks,
+        on_gpu=on_gpu,
+        processes=config.launch.num_processes,
+        checkpoint_bytes=checkpoint,
+        kept_checkpoints=settings.keep_checkpoints + 1,
+        host_bytes=host,
+        seconds_per_step=_seconds_per_step(config, footprint, profile),
+        steps=settings.steps,
     )
 
 
-def check_memory(plan: MemoryPlan, profile: HardwareProfile) -> None:
-    """Raises ConfigError where the plan does not fit the profile's card."""
-    if profile.memory_gib and plan.gib > profile.memory_gib:
+def check_plan(plan: RunPlan, config: Config, profile: HardwareProfile) -> None:
+    """Raises ConfigError where the plan does not fit the profile's card or this host."""
+    needed, there = plan.device_bytes / 2**30, profile.memory_gib
+    if plan.on_gpu and needed > there:
         raise ConfigError(
-            f"profile `{profile.name}` has {profile.memory_gib:g} GiB, "
-            f"this run needs about {plan.gib:.0f} GiB",
-            hint="--set train.strategy=experts-frozen, a lower train.num_latents, "
-            "or a larger --profile",
+            f"profile `{profile.name}` has {there:g} GiB, this run needs about {needed:.1f} GiB",
+            hint=lower_strategy(config) or "a lower train.num_latents, or a larger --profile",
         )
+    host = psutil.virtual_memory().total
+    if plan.strategy.offloaded and plan.footprint.host > host:
+        raise ConfigError(
+            f"this host has {host / 2**30:.0f} GiB of memory, strategy `full-offload` needs "
+            f"{plan.footprint.host / 2**30:.0f} GiB of it",
+            hint=lower_strategy(config) or "a host with more memory",
+        )
+
+
+def lower_strategy(config: Config) -> str | None:
+    """Returns the option that needs less memory than the present one, or None."""
+    if config.train.activation_checkpointing == "none" and config.train.stage == "dit":
+        return "--set train.activation_checkpointing=all"
+    order = [name for name in STRATEGIES if name != "sharded"]
+    if config.train.strategy == "sharded":
+        return "more processes, or --set train.strategy=lora"
+    following = order[order.index(config.train.strategy) + 1 :]
+    if config.train.stage == "vae":
+        following = [name for name in following if name == "full-8bit"]
+    return f"--set train.strategy={following[0]}" if following else None
+
+
+def _saved_weights(footprint: Footprint, strategy: Strategy) -> int:
+    return 4 * footprint.total if strategy.offloaded else footprint.weights
+
+
+def _choose_checkpointing(
+    config: Config, strategy: Strategy, profile: HardwareProfile
+) -> tuple[int, Footprint]:
+    """Returns how many blocks are recomputed: as asked, or as few as the memory allows."""
+
+    def measure(blocks: int) -> Footprint:
+        return measure_footprint(
+            config, strategy, checkpoint_blocks=blocks, accelerator=profile.memory_gib > 0
+        )
+
+    wanted = config.train.activation_checkpointing
+    depth = model_spec(config.train.model).dit.depth
+    if wanted != "auto" or config.train.stage == "vae" or profile.memory_gib == 0:
+        blocks = depth if wanted == "all" else 0
+        return blocks, measure(blocks)
+    budget = profile.memory_gib * 2**30 * (1 - HEADROOM) - CONTEXT_BYTES
+    every = measure(depth)
+    if every.peak >= budget:
+        return depth, every
+    none = measure(0)
+    if none.peak <= budget:
+        return 0, none
+    per_block = (none.peak - every.peak) / depth
+    blocks = depth - int((budget - every.peak) / per_block)
+    found = measure(blocks)
+    # Blocks differ: routed ones, the last, keep more than the mean.
+    while found.peak > budget and blocks < depth:
+        blocks += max(1, math.ceil((found.peak - budget) / per_block))
+        found = measure(min(blocks, depth))
+    return min(blocks, depth), found
+
+
+def _seconds_per_step(config: Config, footprint: Footprint, profile: HardwareProfile) -> float:
+    if profile.memory_gib > 0:
+        rate = profile.peak_bf16_tflops * 1e12 * UTILISATION
+    else:
+        rate = _cpu_rate()
+    return footprint.flops * config.train.accumulation / rate
+
+
+def _cpu_rate() -> float:
+    """Returns the FLOP/s of a product of this host's CPU, which small layers do not quite reach."""
+    side = 512
+    a, b = torch.ones(side, side), torch.ones(side, side)
+    a @ b
+    started = time.perf_counter()
+    for _ in range(3):
+        a @ b
+    return 3 * 2 * side**3 / (time.perf_counter() - started) * UTILISATION

@@ -23,20 +23,22 @@ CHANGEABLE = frozenset(
     {
         *("profile", "device", "train.num_workers", "train.validate_every_steps"),
         *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
-        *("train.trackers", "train.steps"),
+        *("train.trackers", "train.steps", "train.keep_every_steps"),
+        *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
     }
 )
 """Keys that may differ when a run is continued: they do not change what it learns per step."""
 RECORDED = ("train", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
-         "config.toml", "command.txt", "environment.json", "checkpoints")  # fmt: skip
+         "config.toml", "command.txt", "environment.json", "checkpoints", "latents")  # fmt: skip
 """What `--force` removes: everything this command made, nothing else."""
 
 
 def default_run(config: Config) -> Path:
     """Returns the run folder of a dataset, model and stage, so that repeating a command resumes."""
     data = Path(config.train.data).resolve().name
-    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}"
+    few = f"-overfit{config.train.overfit}" if config.train.overfit else ""
+    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}{few}"
 
 
 def open_run(run: RunFolder, config: Config, *, force: bool, command: list[str]) -> None:

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ultrashape_cli.config.schema import TrainConfig
+from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, to_device
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.errors import TrainingError
+from ultrashape_cli.models.weights import load_into
 from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
-from ultrashape_cli.runs import RunFolder, complete_checkpoints
-from ultrashape_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from ultrashape_cli.training.objectives import (
-    FlowObjective,
-    VAEObjective,
-    parameter_groups,
-    trainable_parameters,
+from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.checkpoint import (
+    CheckpointWriter,
+    Retention,
+    Snapshot,
+    load_ema,
+    load_state,
+    load_weights,
+    newest_usable,
 )
+from ultrashape_cli.training.curriculum import Stage, stage_at
+from ultrashape_cli.training.ema import Ema
+from ultrashape_cli.training.guards import StepGuard, save_batch
+from ultrashape_cli.training.lora import adapter_config, load_adapters
+from ultrashape_cli.training.objectives import FlowObjective, VAEObjective
 from ultrashape_cli.training.schedule import warmup_cosine
+from ultrashape_cli.training.strategies import resolve_strategy
+from ultrashape_cli.training.trainee import Trainee
 
 logger = logging.getLogger(__name__)
 
-ADAM_BETAS = (0.9, 0.99)
-ADAM_EPS = 1e-6
 HEARTBEAT_S = 5.0
+COUNTERS = ("step", "samples", "smooth_loss", "bad_samples", "best_val_loss")
+"""Attributes of the trainer that a checkpoint keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Config,
         *,
         run: RunFolder,
         net: nn.Module,
@@ -58,6 +68,7 @@ class Trainer:
         objective: FlowObjective | VAEObjective,
         batches: Callable[[int], Iterator[Item]],
         accelerator: Accelerator,
+        stages: list[Stage],
         validate: Callable[[nn.Module], dict[str, float]] | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
         tracker: Callable[[dict[str, Any], int], None] = lambda values, step: None,
@@ -72,40 +83,48 @@ class Trainer:
             objective: Its loss.
             batches: Sample counter -> endless microbatches of this process.
             accelerator: Device and processes.
+            stages: Token counts by step.
             validate: Returns the validation metrics; called in eval mode.
             on_step: Progress leaves through here.
             tracker: Extra metrics sink.
         """
-        self.config = config
+        self.config = config.train
         self.run = run
         self.component = component
         self.objective = objective
         self.batches = batches
         self.accelerator = accelerator
+        self.stages = stages
         self.validate = validate
         self.on_step = on_step
         self.tracker = tracker
         self.step = 0
         self.samples = 0
+        self.bad_samples = 0
         self.smooth_loss = math.nan
-        state = self._resume()
-        component.to(accelerator.device).train()
-        for parameter in component.parameters():
-            # Weights read from a file start anywhere in memory, and CPU kernels round differently
-            # by alignment: a resumed run would drift from an undisturbed one.
-            parameter.data = parameter.data.clone()
-        self.parameters = trainable_parameters(net, config.strategy)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(net, config.weight_decay),
-            lr=config.learning_rate,
-            betas=ADAM_BETAS,
-            eps=ADAM_EPS,
-            # The foreach path makes temporaries as large as the parameters.
-            fused=accelerator.device.type in {"cuda", "cpu"},
+        self.best_val_loss = math.inf
+        settings = config.train
+        self.guard = StepGuard(settings.max_bad_steps, settings.spike_factor)
+        strategy = resolve_strategy(config)
+        accelerator.wait_for_everyone()
+        found = newest_usable(run.checkpoints, logger.warning)
+        if found and not strategy.adapters:
+            load_into(component, load_weights(found, settings.stage), found)
+        self.trainee = Trainee(
+            config, strategy, component=component, net=net, accelerator=accelerator
         )
-        if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.net = accelerator.prepare_model(net.to(accelerator.device))
+        if found and strategy.adapters:
+            load_adapters(component, load_weights(found, settings.stage), found)
+        self.ema = Ema(self.trainee.trained(), settings.ema_decay) if settings.ema_decay else None
+        if found:
+            self._restore(found)
+        self._writer = CheckpointWriter(
+            run.checkpoints,
+            Retention(newest=settings.keep_checkpoints, every_steps=settings.keep_every_steps),
+            settings.async_checkpoints,
+        )
+        self._saved_step = self.step if found else -1
+        self._val_loss: float | None = None
         self._last_heartbeat = 0.0
 
     @property
@@ -117,7 +136,7 @@ class Trainer:
         """Trains to the last step or until asked to stop; returns whether it finished.
 
         Raises:
-            TrainingError: The loss or the gradient is not finite; no step was taken with it.
+            TrainingError: Too many steps in a row had no finite loss and gradient.
         """
         config = self.config
         writer = MetricsWriter(self.run.metrics) if self.is_main else None
@@ -133,119 +152,189 @@ class Trainer:
                 if self.validate and (last or self._due(config.validate_every_steps)):
                     values |= self._validate(self.validate)
                 if writer and (self._due(config.log_every_steps) or "val_loss" in values or last):
-                    line = {"step": self.step, "time": time.time(), **values}
-                    writer.write(line)
+                    writer.write({"step": self.step, "time": time.time(), **values})
                     self.tracker(values, self.step)
                 if self.is_main:
                     self.on_step(Progress(self.step, config.steps, values))
                 stopping = self._any(should_stop())
-                if stopping or last or self._due(config.save_every_steps):
+                improved = self._val_loss is not None and self._val_loss == self.best_val_loss
+                if stopping or last or improved or self._due(config.save_every_steps):
                     self.save()
+                self._val_loss = None
                 self._heartbeat("running")
                 if stopping and not last:
                     return False
         finally:
             if writer:
                 writer.close()
+            self._writer.wait()
         return True
 
     def train_step(self, batches: Iterator[Item]) -> dict[str, float]:
         """Takes one optimizer step on the mean loss over all samples of the step."""
         config, device = self.config, self.accelerator.device
-        waited = 0.0
-        losses, extras = [], {}
-        for index in range(config.accumulation):
-            started = time.perf_counter()
-            batch = to_device(next(batches), device)
-            waited += time.perf_counter() - started
-            last = index == config.accumulation - 1
-            sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.net)
-            with sync:
+        self.objective.num_latents = stage_at(self.stages, self.step).num_latents
+        microbatches, count, waited = self._draw(batches)
+        started = time.perf_counter()
+        losses, parts = [], {}
+        for index, batch in enumerate(microbatches):
+            with self.trainee.accumulating(last=index == len(microbatches) - 1):
                 with autocast(device, config.dtype):
-                    loss = self.objective(self.net, batch)
-                (loss.total / config.accumulation).backward()
+                    loss = self.objective(self.trainee.net, to_device(batch, device))
+                # Processes average their gradients, so every sample weighs world / count.
+                share = len(batch["uid"]) * self.accelerator.num_processes / count
+                (loss.total * share).backward()
             losses.append(loss.per_sample)
-            extras = loss.parts
-        mean_loss = self._mean(torch.cat(losses).mean())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        if not (math.isfinite(mean_loss) and bool(torch.isfinite(norm))):
-            raise TrainingError(
-                f"loss {mean_loss:g}, gradient norm {float(norm):g} at step {self.step + 1}; "
-                "no step was taken",
-                hint="resume with a lower train.learning_rate, or check the newest data",
-            )
-        rate = config.learning_rate * warmup_cosine(
-            self.step,
-            warmup_steps=min(config.warmup_steps, config.steps // 10),
-            max_steps=config.steps,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            parts = loss.parts
+        mean_loss = self._sum(torch.cat(losses).sum()) / count
+        computed = time.perf_counter()
+        norm = self.trainee.clip(config.clip_norm)
+        taken = self.guard.allows(mean_loss, norm)
+        rate = self.learning_rate()
+        if taken:
+            for group in self.trainee.optimizer.param_groups:
+                group["lr"] = rate
+            self.trainee.optimizer.step()
+            if self.ema:
+                self.ema.update(self.trainee.trained())
+            old = mean_loss if math.isnan(self.smooth_loss) else self.smooth_loss
+            self.smooth_loss = old + (mean_loss - old) * 0.05
+        self.trainee.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.samples += config.accumulation * config.microbatch * self.accelerator.num_processes
-        old = mean_loss if math.isnan(self.smooth_loss) else self.smooth_loss
-        self.smooth_loss = old + (mean_loss - old) * 0.05
+        if not taken:
+            self._report_skipped(microbatches, mean_loss, norm)
         return {
             "loss": mean_loss,
             "loss_smooth": self.smooth_loss,
             "learning_rate": rate,
-            "grad_norm": float(norm),
-            "data_wait": waited,
+            "grad_norm": norm,
             "samples": self.samples,
-            **{name: float(value) for name, value in extras.items()},
+            "skipped_steps": self.guard.skipped,
+            "bad_samples": self.bad_samples,
+            "data_wait": waited,
+            "compute": computed - started,
+            "update": time.perf_counter() - computed,
+            **{name: float(value) for name, value in parts.items()},
         }
 
+    def learning_rate(self) -> float:
+        """Returns the rate of the present step: warm-up, cosine, scaled with the global batch."""
+        config = self.config
+        multiplier = warmup_cosine(
+            self.step,
+            warmup_steps=min(config.warmup_steps, config.steps // 10),
+            max_steps=config.steps,
+        )
+        if config.lr_reference_batch:
+            multiplier *= math.sqrt(self._samples_per_step / config.lr_reference_batch)
+        return config.learning_rate * multiplier
+
     def save(self) -> None:
-        """Writes a checkpoint of the present step, once."""
+        """Writes a checkpoint of the present step, once; every process must call it."""
+        if self._saved_step == self.step:
+            return
+        self._saved_step = self.step
+        weights = self.trainee.weights()
+        optimizer = self.trainee.optimizer_state()
         if self.is_main:
-            checkpoint = save_checkpoint(
-                self.run.checkpoints,
-                self.step,
-                component=self.config.stage,
-                net=self.component,
-                state={
-                    "optimizer": self.optimizer.state_dict(),
-                    "step": self.step,
-                    "samples": self.samples,
-                    "smooth_loss": self.smooth_loss,
-                },
-                metadata={"model": self.config.model, "step": str(self.step)},
-                keep=self.config.keep_checkpoints,
+            adapters = self.trainee.strategy.adapters
+            state = {
+                "optimizer": optimizer,
+                "guard": self.guard.state_dict(),
+                **{name: getattr(self, name) for name in COUNTERS},
+            }
+            if self.ema:
+                state["ema_updates"] = self.ema.num_updates
+            self._writer.write(
+                Snapshot(
+                    step=self.step,
+                    component=self.config.stage,
+                    weights=weights,
+                    state=state,
+                    metadata={"model": self.config.model, "step": str(self.step)},
+                    val_loss=self._val_loss,
+                    ema={**weights, **self.ema.shadow} if self.ema else None,
+                    adapter_config=(
+                        adapter_config(self.component, self.config) if adapters else None
+                    ),
+                )
             )
-            logger.info("saved %s", checkpoint)
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> dict[str, Any] | None:
-        found = complete_checkpoints(self.run.checkpoints)
-        if not found:
-            return None
-        state = load_checkpoint(found[-1], component=self.config.stage, net=self.component)
-        self.step, self.samples = state["step"], state["samples"]
-        self.smooth_loss = state["smooth_loss"]
+    @property
+    def _samples_per_step(self) -> int:
+        config = self.config
+        return config.accumulation * config.microbatch * self.accelerator.num_processes
+
+    def _draw(self, batches: Iterator[Item]) -> tuple[list[Item], int, float]:
+        """Returns the step's microbatches, their samples over all processes, and the wait in s.
+
+        With `train.skip_bad` a draw that leaves a process without samples is passed over by all.
+        """
+        config = self.config
+        started = time.perf_counter()
+        for _ in range(config.max_bad_steps):
+            drawn = [next(batches) for _ in range(config.accumulation)]
+            self.samples += self._samples_per_step
+            if not config.skip_bad:
+                return drawn, self._samples_per_step, time.perf_counter() - started
+            for message in (text for batch in drawn for text in batch["bad"]):
+                logger.warning("left out: %s", message)
+            good = [batch for batch in drawn if batch["uid"]]
+            count = round(self._sum(torch.tensor(float(sum(len(b["uid"]) for b in good)))))
+            self.bad_samples += self._samples_per_step - count
+            if not self._any(not good):
+                return good, count, time.perf_counter() - started
+        raise TrainingError(
+            f"{config.max_bad_steps} draws in a row had no readable sample",
+            hint=f"ushape split {config.data}; the log names the broken assets",
+        )
+
+    def _report_skipped(self, microbatches: list[Item], loss: float, norm: float) -> None:
+        path = self.run.root / f"bad-batch-rank{self.accelerator.process_index}.safetensors"
+        save_batch(path, microbatches, step=self.step)
+        ids = ", ".join(uid for batch in microbatches for uid in batch["uid"])
+        logger.warning(
+            "step %d skipped: loss %g, gradient norm %g (%s)", self.step, loss, norm, ids
+        )
+        self.guard.check(self.step, loss, norm, path)
+
+    def _restore(self, checkpoint: Path) -> None:
+        state = load_state(checkpoint)
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self.trainee.load_optimizer_state(state["optimizer"])
+        self.guard.load_state_dict(state["guard"])
+        if self.ema:
+            self.ema.restore(load_ema(checkpoint, self.config.stage), state["ema_updates"])
         if self.is_main:
             truncate_after(self.run.metrics, self.step)
-        return state
 
     def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
         self.component.eval()
         try:
-            return validate(self.component)
+            values = validate(self.component)
         finally:
             self.component.train()
+        # Checkpoints are written together, so all processes go by the first one's loss.
+        self._val_loss = self._mean(torch.tensor(values["val_loss"]))
+        self.best_val_loss = min(self.best_val_loss, self._val_loss)
+        return values
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
+    def _sum(self, value: torch.Tensor) -> float:
+        reduced = self.accelerator.reduce(
+            value.float().to(self.accelerator.device), reduction="sum"
+        )
+        return float(reduced)
+
     def _mean(self, value: torch.Tensor) -> float:
-        return float(self.accelerator.reduce(value.float(), reduction="mean"))
+        return self._sum(value) / self.accelerator.num_processes
 
     def _any(self, flag: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return flag
-        ours = torch.tensor(int(flag), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(ours, reduction="sum") > 0)
+        return flag if self.accelerator.num_processes == 1 else self._sum(torch.tensor(flag)) > 0
 
     def _heartbeat(self, state: str, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, SampleOrder, ShapeDataset, make_loader
@@ -34,12 +35,14 @@ from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import make_tracker
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.base import base_source
+from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
+from ultrashape_cli.training.latents import LatentCache
 from ultrashape_cli.training.objectives import (
     FlowObjective,
     VAEObjective,
     VAETrainee,
-    set_checkpointing,
 )
+from ultrashape_cli.training.plan import lower_strategy, plan_run
 from ultrashape_cli.training.trainer import Progress, Trainer
 from ultrashape_cli.training.validation import make_validation
 
@@ -67,6 +70,11 @@ def train_run(
             with SignalFlag(on_signal) as stop:
                 trainer = build_trainer(config, run, accelerator, on_step)
                 finished = trainer.train(lambda: bool(stop))
+        except torch.OutOfMemoryError as error:
+            failure = _out_of_memory(config, error)
+            if accelerator.is_main_process:
+                _fail(run, trainer, failure)
+            raise failure from error
         except BaseException as error:
             if accelerator.is_main_process:
                 _fail(run, trainer, error)
@@ -115,10 +123,19 @@ def build_trainer(
         base_source(run, config)
     accelerator.wait_for_everyone()
     component, net, objective = _networks(config, spec, run, device)
+    stages = parse_curriculum(
+        settings.curriculum,
+        num_latents=settings.num_latents,
+        image_size=settings.image_size or spec.conditioner.image_size,
+    )
+    sizes = ImageSizes(
+        stages, settings.microbatch * settings.accumulation * accelerator.num_processes
+    )
     dataset = Dataset(Path(settings.data))
 
     def batches(start: int) -> Iterator[Item]:
-        items = _items(config, spec, dataset, dataset.read_split("train"))
+        ids = dataset.read_split("train")
+        items = _items(config, dataset, ids[: settings.overfit or None], sizes)
         order = SampleOrder(
             len(items),
             seed=config.seed,
@@ -131,7 +148,8 @@ def build_trainer(
         return iter(make_loader(items, order, num_workers=settings.num_workers, pin_memory=cuda))
 
     held_out = dataset.read_split("val")[:MAX_VALIDATION_ITEMS]
-    validation_items = _items(config, spec, dataset, held_out)
+    final = ImageSizes(stages[-1:], 1)
+    validation_items = _items(config, dataset, held_out, final)
 
     def validation_batches() -> Iterator[Item]:
         for index in range(len(held_out)):
@@ -148,13 +166,14 @@ def build_trainer(
     )
     main = accelerator.is_main_process
     return Trainer(
-        settings,
+        config,
         run=run,
         net=net,
         component=component,
         objective=objective,
         batches=batches,
         accelerator=accelerator,
+        stages=stages,
         validate=validate if held_out and settings.validate_every_steps else None,
         on_step=on_step,
         tracker=make_tracker(settings.trackers, run) if main else lambda values, step: None,
@@ -189,7 +208,7 @@ def _networks(
     assert frozen.vae is not None
     assert frozen.conditioner is not None
     frozen.vae.requires_grad_(False)
-    set_checkpointing(dit, settings.activation_checkpointing)
+    dit.checkpoint_blocks = _checkpoint_blocks(config, spec, device)
     tokens, heads = settings.num_latents + 1, spec.dit.num_heads
     shape = AttentionShape(settings.microbatch, heads, tokens, tokens, spec.dit.width // heads)
     set_expert_dispatch(dit, settings.expert_dispatch, device=device, dtype=half)
@@ -197,14 +216,21 @@ def _networks(
     objective = FlowObjective(
         frozen.vae,
         frozen.conditioner,
-        num_latents=settings.num_latents,
-        condition_dropout=settings.condition_dropout,
+        settings,
         seed=config.seed,
+        cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
     )
     return dit, dit, objective
 
 
-def _items(config: Config, spec: ModelSpec, dataset: Dataset, ids: list[str]) -> ShapeDataset:
+def _checkpoint_blocks(config: Config, spec: ModelSpec, device: torch.device) -> int:
+    wanted = config.train.activation_checkpointing
+    if wanted == "auto" and device.type == "cuda":
+        return plan_run(config, get_profile(config.profile)).checkpoint_blocks
+    return spec.dit.depth if wanted == "all" else 0
+
+
+def _items(config: Config, dataset: Dataset, ids: list[str], sizes: ImageSizes) -> ShapeDataset:
     settings = config.train
     vae = settings.stage == "vae"
     return ShapeDataset(
@@ -212,8 +238,11 @@ def _items(config: Config, spec: ModelSpec, dataset: Dataset, ids: list[str]) ->
         ids,
         seed=config.seed,
         surface_points=settings.surface_points,
-        image_size=0 if vae else spec.conditioner.image_size,
+        image_size=None if vae else sizes,
         query_points=settings.query_points if vae else 0,
+        variants=settings.latent_variants,
+        fixed_view=bool(settings.overfit),
+        skip_bad=settings.skip_bad,
     )
 
 
@@ -224,6 +253,18 @@ def _wrap_vae(net: nn.Module) -> nn.Module:
 
 def _wrap_nothing(net: nn.Module) -> nn.Module:
     return net
+
+
+def _out_of_memory(config: Config, error: torch.OutOfMemoryError) -> TrainingError:
+    """Returns the error that puts the plan beside what was measured, and names the way out."""
+    plan = plan_run(config, get_profile(config.profile))
+    measured = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    rows = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in plan.rows())
+    return TrainingError(
+        f"out of memory: planned {plan.device_bytes / 2**30:.1f} GiB ({rows}), "
+        f"allocated up to {measured / 2**30:.1f} GiB ({str(error).splitlines()[0]})",
+        hint=f"{lower_strategy(config) or 'a lower train.num_latents'} --out NEW_RUN",
+    )
 
 
 def _fail(run: RunFolder, trainer: Trainer | None, error: BaseException) -> None:

@@ -1,0 +1,50 @@
+"""Low-rank adapters in peft's file layout, merged into the weights they were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ultrashape_cli.errors import CheckpointError
+from ultrashape_cli.files import read_json
+from ultrashape_cli.runs import ADAPTER_CONFIG, ADAPTER_FILE
+
+PREFIX = "base_model.model."
+
+
+@torch.no_grad()
+def merge_adapters(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Returns weights with scale * B @ A added to every adapted one.
+
+    Args:
+        weights: Of the network the adapters were trained on; not changed.
+        folder: Holds adapter_model.safetensors and adapter_config.json.
+
+    Raises:
+        CheckpointError: A file is missing or broken, or fits another network.
+    """
+    file = folder / ADAPTER_FILE
+    settings = read_json(folder / ADAPTER_CONFIG)
+    try:
+        scale = settings["lora_alpha"] / settings["r"]
+        tensors = load_file(file)
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
+        raise CheckpointError(f"`{folder}` holds no readable adapters: {error}") from error
+    merged = dict(weights)
+    for key, down in tensors.items():
+        if not key.endswith(".lora_A.weight"):
+            continue
+        name = key.removeprefix(PREFIX).replace(".lora_A.weight", ".weight")
+        up = tensors.get(key.replace(".lora_A.", ".lora_B."))
+        base = merged.get(name)
+        if up is None or base is None or base.shape != (up.shape[0], down.shape[1]):
+            raise CheckpointError(
+                f"`{file}`: the adapter of {name} does not fit", hint="use the run it belongs to"
+            )
+        merged[name] = (base.float() + scale * (up.float() @ down.float())).to(base.dtype)
+    return merged

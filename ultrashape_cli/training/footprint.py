@@ -1,0 +1,324 @@
+"""Memory and arithmetic of a training step, measured on the real modules without computing it.
+
+Fake tensors have shapes and no storage, so a step of the full model takes seconds on a laptop.
+What is counted is what the step would allocate: every storage from its birth to its death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+from ultrashape_cli.config.schema import Config
+from ultrashape_cli.devices import autocast
+from ultrashape_cli.models.attention import RMSNorm
+from ultrashape_cli.models.dit import RefineDiT
+from ultrashape_cli.models.moe import MoEFeedForward
+from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
+from ultrashape_cli.models.voxels import voxel_centres
+from ultrashape_cli.training.lora import add_adapters
+from ultrashape_cli.training.objectives import VAETrainee
+from ultrashape_cli.training.offload import OffloadedAdamW
+from ultrashape_cli.training.strategies import (
+    Strategy,
+    make_optimizer,
+    select_parameters,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """Bytes and FLOPs of one process."""
+
+    trained: int
+    """Trained weights."""
+    total: int
+    """Weights of the trained network."""
+    weights: int
+    gradients: int
+    optimizer: int
+    frozen: int
+    """Bytes of the frozen encoders."""
+    encode_peak: int
+    """Most bytes the encoders hold beside their weights."""
+    activation_peak: int
+    """Most bytes a microbatch holds beside weights, gradients and optimizer."""
+    largest_block: int
+    """Bytes of the weights of the largest block."""
+    host: int
+    """Bytes of masters, gradients and moments in host memory."""
+    flops: int
+    """FLOPs of a microbatch, recomputation included."""
+    model_flops: int
+    """FLOPs of a microbatch that the model itself needs."""
+
+    @property
+    def peak(self) -> int:
+        """Most bytes at once on the device."""
+        static = self.weights + self.gradients + self.optimizer + self.frozen
+        return static + max(self.activation_peak, self.encode_peak)
+
+
+_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default: (
+        lambda q, k, v, *rest: sdpa_flop_count(q.shape, k.shape, v.shape)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default: (
+        lambda grad, q, k, v, *rest: sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
+    ),
+}
+"""What torch's own registry lacks."""
+
+
+class _Encoders(NamedTuple):
+    weights: int
+    peak: int
+    flops: int
+
+
+class _Meter(TorchDispatchMode):
+    """Counts FLOPs, and the bytes of all storages that operations made and that still live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.now = 0
+        self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in _CPU_ATTENTION:
+            self.flops += _CPU_ATTENTION[func](*args)
+        elif func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
+        for value in tree_iter(result):
+            if isinstance(value, Tensor):
+                self.track(value)
+        return result
+
+    def track(self, tensor: Tensor) -> None:
+        """Counts a tensor's storage until it dies."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def measure_footprint(
+    config: Config, strategy: Strategy, *, checkpoint_blocks: int, accelerator: bool
+) -> Footprint:
+    """Returns what a step of a run takes, from its real modules on fake tensors.
+
+    Routing is taken as even and every image as all foreground.
+
+    Args:
+        config: Settings of the run.
+        strategy: From `resolve_strategy`.
+        checkpoint_blocks: As in `RefineDiT`.
+        accelerator: Count the kernels of a GPU, where they differ from those of a CPU.
+    """
+    settings = config.train
+    spec = model_spec(settings.model)
+    half = strategy.half_weights or (strategy.adapters and settings.dtype == "bf16")
+    net = _build_net(config, spec, strategy, checkpoint_blocks)
+    parts = ("vae", "conditioner") if settings.stage == "dit" else ()
+    encoders = build(spec, components=parts, vae_parts=("encoder",))
+    with FakeTensorMode(allow_non_fake_inputs=True), _planning(accelerator):
+        for module in encoders:
+            if module is not None:
+                _materialise(module, _half(settings.dtype), trained_too=True)
+        _materialise(net, torch.bfloat16 if half else None, trained_too=strategy.half_weights)
+        return _measure_step(config, strategy, net, spec, _measure_encoders(config, encoders))
+
+
+def _measure_step(
+    config: Config,
+    strategy: Strategy,
+    net: nn.Module,
+    spec: ModelSpec,
+    encoders: _Encoders,
+) -> Footprint:
+    settings = config.train
+    trained = [p for p in net.parameters() if p.requires_grad]
+    masters = {p: p.detach().float() for p in trained}
+    optimizer = make_optimizer(net, settings, strategy, seed=0, masters=masters)
+    weights = sum(_size(value) for value in [*net.parameters(), *net.buffers()])
+    # From the second microbatch on there are gradients to add to.
+    summed = optimizer.masters if isinstance(optimizer, OffloadedAdamW) else trained
+    sums = [torch.zeros_like(parameter) for parameter in summed]
+    for parameter, zeros in zip(summed, sums, strict=True):
+        parameter.grad = zeros
+    meter = _Meter()
+    with meter:
+        for value in [*net.parameters(), *net.buffers(), *sums]:
+            meter.track(value)
+        static = meter.now
+        loss = _loss(config, spec, net)
+        forward_flops = meter.flops
+        loss.backward()
+        del loss
+    gradients = sum(_size(p.grad) for p in trained if p.grad is not None)
+    peak = meter.peak - static
+    optimizer.step()
+    states = optimizer.inner.state if isinstance(optimizer, OffloadedAdamW) else optimizer.state
+    moments = sum(
+        _size(value)
+        for state in states.values()
+        for value in state.values()
+        if isinstance(value, Tensor) and value.ndim
+    )
+    host = moments + 2 * sum(p.numel() * 4 for p in trained) if strategy.offloaded else 0
+    return Footprint(
+        trained=sum(p.numel() for p in trained),
+        total=sum(p.numel() for name, p in net.named_parameters() if "lora_" not in name),
+        weights=weights,
+        gradients=gradients,
+        optimizer=0 if strategy.offloaded else moments,
+        activation_peak=peak,
+        largest_block=max(_module_size(block) for block in _blocks(net)),
+        host=host,
+        flops=meter.flops + encoders.flops,
+        model_flops=(2 if strategy.adapters else 3) * forward_flops,
+        frozen=encoders.weights,
+        encode_peak=encoders.peak,
+    )
+
+
+def _build_net(
+    config: Config, spec: ModelSpec, strategy: Strategy, checkpoint_blocks: int
+) -> nn.Module:
+    stage = config.train.stage
+    net = getattr(build(spec, components=(stage,)), stage).train()
+    if isinstance(net, RefineDiT):
+        net.checkpoint_blocks = checkpoint_blocks
+    if strategy.adapters:
+        add_adapters(net, config.train, seed=0)
+    select_parameters(net, strategy)
+    return net
+
+
+def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
+    settings = config.train
+    batch, tokens = settings.microbatch, settings.num_latents
+    with autocast(torch.device("cpu"), settings.dtype):
+        if isinstance(net, RefineDiT):
+            channels = spec.dit.in_channels
+            side = settings.image_size or spec.conditioner.image_size
+            context = torch.randn(
+                *(batch, (side // spec.conditioner.patch_size) ** 2 + 1),
+                spec.conditioner.width,
+                dtype=_half(settings.dtype),
+            )
+            output = net(
+                torch.randn(batch, tokens, channels),
+                torch.rand(batch),
+                context,
+                torch.zeros(batch, tokens, 3, dtype=torch.long),
+            )
+            return output.velocity.float().square().mean() + output.aux_losses.sum()
+        points = torch.randn(batch, settings.surface_points, 7)
+        field, kl = VAETrainee(net)(  # type: ignore[arg-type]
+            points,
+            torch.randn(batch, tokens, 3),
+            torch.randn(batch, tokens, spec.vae.latent_channels),
+            torch.randn(batch, 3 * settings.query_points, 3),
+        )
+        return field.float().square().mean() + kl.mean()
+
+
+def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
+    settings, vae, conditioner = config.train, encoders.vae, encoders.conditioner
+    if vae is None or conditioner is None:
+        return _Encoders(0, 0, 0)
+    weights = sum(_size(p) for module in (vae, conditioner) for p in module.parameters())
+    side = settings.image_size or conditioner.params.image_size
+    meter = _Meter()
+    with torch.no_grad(), meter, autocast(torch.device("cpu"), settings.dtype):
+        surface = torch.randn(1, settings.surface_points, 7)
+        indices = torch.zeros(1, settings.num_latents, 3, dtype=torch.long)
+        centres = voxel_centres(indices, vae.params.voxel_resolution)
+        for _ in range(settings.microbatch):
+            vae.encode(surface, centres, torch.Generator())
+        pixels = torch.randn(settings.microbatch, 3, side, side)
+        conditioner.main_image_encoder.model(pixels.to(_half(settings.dtype)))
+    return _Encoders(weights, meter.peak, meter.flops)
+
+
+def _materialise(net: nn.Module, dtype: torch.dtype | None, *, trained_too: bool) -> None:
+    """Gives parameters and buffers of the meta device fake storage, cast where asked."""
+    for module in net.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                kind = dtype if trained_too or not parameter.requires_grad else None
+                values = torch.empty(parameter.shape, dtype=kind or parameter.dtype)
+                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _half(dtype: str) -> torch.dtype:
+    return torch.bfloat16 if dtype == "bf16" else torch.float32
+
+
+def _blocks(net: nn.Module) -> Sequence[nn.Module]:
+    return list(net.blocks) if isinstance(net, RefineDiT) else [net]
+
+
+def _module_size(module: nn.Module) -> int:
+    return sum(_size(p) for p in module.parameters())
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@contextlib.contextmanager
+def _planning(accelerator: bool) -> Iterator[None]:
+    """Replaces what reads values, which fake tensors have not, by what is typical."""
+
+    def split_evenly(layer: MoEFeedForward, rows: Tensor, load: Tensor) -> Sequence[Tensor]:
+        return rows.tensor_split(len(layer.experts))
+
+    def fused_norm(layer: RMSNorm, x: Tensor) -> Tensor:
+        # On the CPU it is many operations; this one keeps what the GPU's single kernel keeps.
+        return F.layer_norm(x, layer.weight.shape, layer.weight.to(x.dtype))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(MoEFeedForward, "split", split_evenly))
+        stack.enter_context(_replaced(RefineDiT, "_check", lambda *inputs: None))
+        if accelerator:
+            stack.enter_context(_replaced(RMSNorm, "forward", fused_norm))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)

@@ -1,0 +1,86 @@
+"""Steps that must not be taken: non-finite losses and gradients, and spikes when asked."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ultrashape_cli.data.dataset import Item
+from ultrashape_cli.errors import TrainingError
+from ultrashape_cli.files import write_atomic
+
+_SPIKE_AFTER = 20
+"""Steps before the running mean of the gradient norm means something."""
+_SMOOTHING = 0.05
+
+
+@dataclass(slots=True)
+class StepGuard:
+    """Decides whether a step is taken, from numbers all processes agree on.
+
+    Args:
+        max_bad_steps: Skipped steps in a row that stop the run.
+        spike_factor: Norms above so many running means are skipped too; 0 allows any.
+    """
+
+    max_bad_steps: int
+    spike_factor: float
+    skipped: int = field(default=0, init=False)
+    in_a_row: int = field(default=0, init=False)
+    norm_mean: float = field(default=0.0, init=False)
+    norm_count: int = field(default=0, init=False)
+
+    def allows(self, loss: float, norm: float) -> bool:
+        """Says whether to take the step, and keeps count."""
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        spike = (
+            self.spike_factor > 0
+            and self.norm_count >= _SPIKE_AFTER
+            and norm > self.spike_factor * self.norm_mean
+        )
+        if not finite or spike:
+            self.skipped += 1
+            self.in_a_row += 1
+            return False
+        self.in_a_row = 0
+        weight = max(_SMOOTHING, 1 / (self.norm_count + 1))
+        self.norm_mean += weight * (norm - self.norm_mean)
+        self.norm_count += 1
+        return True
+
+    def check(self, step: int, loss: float, norm: float, saved: Path) -> None:
+        """Raises TrainingError once too many steps in a row were skipped."""
+        if self.in_a_row >= self.max_bad_steps:
+            raise TrainingError(
+                f"loss {loss:g}, gradient norm {norm:g} at step {step}: {self.in_a_row} steps in "
+                f"a row were skipped; the last batch is in `{saved}`",
+                hint="resume with a lower train.learning_rate, or look at that batch",
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the counts, for a checkpoint."""
+        return {name: getattr(self, name) for name in ("skipped", "norm_mean", "norm_count")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def save_batch(path: Path, batches: list[Item], *, step: int) -> None:
+    """Writes the tensors of a step's microbatches, their asset ids in the metadata."""
+    tensors = {
+        f"{index}.{name}": value.cpu().contiguous()
+        for index, batch in enumerate(batches)
+        for name, value in batch.items()
+        if isinstance(value, Tensor)
+    }
+    ids = [uid for batch in batches for uid in batch["uid"]]
+    data = save(tensors or {"empty": torch.zeros(1)}, {"step": str(step), "ids": " ".join(ids)})
+    write_atomic(path, lambda file: file.write(data))

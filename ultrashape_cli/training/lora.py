@@ -1,0 +1,118 @@
+"""Low-rank adapters (Hu et al. 2022) through peft, over a frozen base of 16, 8 or 4 bits."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ultrashape_cli.config.schema import TrainConfig
+from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.models.dit import RefineDiT
+from ultrashape_cli.models.quantised import quantise_linears
+
+
+def adapted_layers(net: nn.Module, *, experts: bool) -> list[str]:
+    """Returns the linear layers that get adapters.
+
+    Of the DiT: attention, feed-forward, shared experts and skips of every block, and the routed
+    experts when asked; never the gates, which choose and do not compute. Of the VAE: all.
+    """
+    names = [name for name, layer in net.named_modules() if type(layer) is nn.Linear]
+    if not isinstance(net, RefineDiT):
+        return names
+    return [
+        name
+        for name in names
+        if name.startswith("blocks.")
+        and not name.endswith(".gate")
+        and (experts or ".moe.experts." not in name)
+    ]
+
+
+def add_adapters(net: nn.Module, settings: TrainConfig, *, seed: int) -> None:
+    """Freezes a network and adds fp32 adapters to it, in place.
+
+    Raises:
+        DependencyError: peft is not installed.
+    """
+    peft = _import_peft()
+    layers = adapted_layers(net, experts=settings.lora_experts)
+    net.requires_grad_(False)
+    if settings.lora_base != "auto":
+        # The routed experts are the half of the weights: they shrink even without adapters.
+        quantise_linears(net, adapted_layers(net, experts=True), settings.lora_base)
+    config = peft.LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_rank,
+        target_modules=layers,
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft has no dispatcher for layers it does not know and says so for each.
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(config, net)
+    for name, parameter in net.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def adapter_weights(net: nn.Module) -> dict[str, Tensor]:
+    """Returns the adapters under peft's file names."""
+    return {
+        f"base_model.model.{name.replace('.default', '')}": parameter.detach()
+        for name, parameter in net.named_parameters()
+        if "lora_" in name
+    }
+
+
+def adapter_config(net: nn.Module, settings: TrainConfig) -> dict[str, Any]:
+    """Returns what peft writes to adapter_config.json."""
+    return {
+        "peft_type": "LORA",
+        "r": settings.lora_rank,
+        "lora_alpha": settings.lora_rank,
+        "bias": "none",
+        "target_modules": [
+            name.removesuffix(".lora_A.default")
+            for name, _ in net.named_modules()
+            if name.endswith(".lora_A.default")
+        ],
+    }
+
+
+def load_adapters(net: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    """Restores what `adapter_weights` returned.
+
+    Raises:
+        CheckpointError: The adapters belong to another network or rank.
+    """
+    from ultrashape_cli.errors import CheckpointError
+
+    own = {name: p for name, p in net.named_parameters() if "lora_" in name}
+    files = {f"base_model.model.{name.replace('.default', '')}": name for name in own}
+    if files.keys() != weights.keys() or any(
+        own[files[key]].shape != value.shape for key, value in weights.items()
+    ):
+        raise CheckpointError(
+            f"`{path}` holds the adapters of another network or rank",
+            hint="use the run's own config.toml",
+        )
+    with torch.no_grad():
+        for key, value in weights.items():
+            own[files[key]].copy_(value)
+
+
+def _import_peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise DependencyError(
+            f"adapters need peft: {error}",
+            hint="pip install 'ultrashape-cli[lora]', or --set train.strategy=experts-frozen",
+        ) from error
+    return peft

@@ -1,0 +1,154 @@
+"""AdamW in host memory: the device keeps half-precision weights, the host everything else.
+
+Every gradient leaves the device as soon as it is whole, on a stream of its own, and is added to
+an fp32 sum on the host while the backward pass goes on. The step runs torch's fused CPU AdamW on
+fp32 master weights and sends the rounded result back. With the weights of the full model in bf16
+the device holds 5.7 GiB instead of 45.5, the host the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+STAGING_BUFFERS = 4
+"""Gradients on their way to the host at once."""
+
+
+class OffloadedAdamW:
+    """`torch.optim.AdamW` whose state, master weights and gradient sums live in host memory.
+
+    Stands in for an optimizer: `masters` hold the gradients to clip, `zero_grad` forgets them.
+
+    Args:
+        groups: Parameter groups of device weights; the masters are made from their values.
+        masters: fp32 host values by parameter, where they are more precise than the weights.
+        options: Further arguments of `torch.optim.AdamW`.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, Any]], masters: Mapping[nn.Parameter, Tensor], **options: Any
+    ) -> None:
+        self._weights: list[nn.Parameter] = [p for group in groups for p in group["params"]]
+        self.masters = [nn.Parameter(_to_host(masters[p])) for p in self._weights]
+        self._masters_by_weight = dict(zip(self._weights, self.masters, strict=True))
+        own = [{**g, "params": [self.master_of(p) for p in g["params"]]} for g in groups]
+        self.inner = torch.optim.AdamW(own, fused=True, **options)
+        self.param_groups = self.inner.param_groups
+        self._on_cuda = any(p.is_cuda for p in self._weights)
+        self._pending: list[Future[None]] = []
+        if self._on_cuda:
+            self._stream = torch.cuda.Stream()
+            self._adder = ThreadPoolExecutor(1, thread_name_prefix="gradients")
+            size = max(p.numel() * p.element_size() for p in self._weights)
+            self._staging = [
+                torch.empty(size, dtype=torch.uint8, pin_memory=True)
+                for _ in range(STAGING_BUFFERS)
+            ]
+        for position, parameter in enumerate(self._weights):
+            parameter.register_post_accumulate_grad_hook(self._make_hook(position))
+
+    def master_of(self, weight: nn.Parameter) -> nn.Parameter:
+        """Returns the fp32 master of a device weight."""
+        return self._masters_by_weight[weight]
+
+    def wait(self) -> None:
+        """Returns when every gradient has arrived in the masters.
+
+        Raises:
+            RuntimeError: A transfer failed.
+        """
+        for future in self._pending:
+            future.result()
+        self._pending.clear()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets the gradients; the sums are kept as memory and overwritten."""
+        self.wait()
+        for master in self.masters:
+            if set_to_none:
+                master.grad = None
+            elif master.grad is not None:
+                master.grad.zero_()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Steps the masters and copies them, rounded to nearest, to the device."""
+        self.wait()
+        self.inner.step()
+        if not self._on_cuda:
+            for weight, master in zip(self._weights, self.masters, strict=True):
+                weight.copy_(master)
+            return
+        # The host rounds one weight while the one before is on its way.
+        done: list[torch.cuda.Event | None] = [None] * STAGING_BUFFERS
+        with torch.cuda.stream(self._stream):
+            for index, (weight, master) in enumerate(zip(self._weights, self.masters, strict=True)):
+                slot = index % STAGING_BUFFERS
+                event = done[slot]
+                if event is not None:
+                    event.synchronize()
+                staged = self._view(slot, weight)
+                staged.copy_(master)
+                weight.copy_(staged, non_blocking=True)
+                done[slot] = torch.cuda.Event()
+                done[slot].record()  # type: ignore[union-attr]
+        torch.cuda.current_stream().wait_stream(self._stream)
+        self._stream.synchronize()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the moments; the masters are the weights of a checkpoint."""
+        return self.inner.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        self.inner.load_state_dict(state)
+        self.param_groups = self.inner.param_groups
+
+    def _make_hook(self, position: int) -> Any:
+        def collect(parameter: nn.Parameter) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            assert gradient is not None
+            if self._on_cuda:
+                self._send(position, gradient)
+            else:
+                self._add(position, gradient)
+
+        return collect
+
+    def _send(self, position: int, gradient: Tensor) -> None:
+        slot = len(self._pending) % STAGING_BUFFERS
+        if len(self._pending) >= STAGING_BUFFERS:
+            self._pending[-STAGING_BUFFERS].result()
+        staged = self._view(slot, gradient)
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            staged.copy_(gradient, non_blocking=True)
+            gradient.record_stream(self._stream)
+            arrived = torch.cuda.Event()
+            arrived.record()
+
+        def add() -> None:
+            arrived.synchronize()
+            self._add(position, staged)
+
+        self._pending.append(self._adder.submit(add))
+
+    def _add(self, position: int, gradient: Tensor) -> None:
+        master = self.masters[position]
+        if master.grad is None:
+            master.grad = gradient.to(torch.float32, copy=True)
+        else:
+            master.grad.add_(gradient)
+
+    def _view(self, slot: int, like: Tensor) -> Tensor:
+        size = like.numel() * like.element_size()
+        return self._staging[slot][:size].view(like.dtype).view(like.shape)
+
+
+def _to_host(values: Tensor) -> Tensor:
+    return values.detach().to("cpu", torch.float32, copy=True)

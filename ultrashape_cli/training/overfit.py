@@ -1,0 +1,59 @@
+"""The verdict of `ushape train --overfit N`: can the network memorise a few assets at all?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ultrashape_cli.config.models import model_settings
+from ultrashape_cli.config.schema import TrainConfig
+from ultrashape_cli.errors import TrainingError
+from ultrashape_cli.monitoring.events import MetricsReader
+
+NEAR_ZERO = 0.1
+"""Share of the loss of predicting nothing that counts as memorised."""
+
+
+TOKENS_SHARE = 8
+"""An eighth of the tokens shows the same and takes minutes on a CPU with the tiny model."""
+
+
+def overfit_settings(model: str | None, assets: int | None) -> list[str]:
+    """Returns the `--set` texts of the check: the same inputs every time, and fewer tokens."""
+    if not assets:
+        return []
+    plain = TrainConfig()
+    tokens = model_settings(model or plain.model).get("train.num_latents", plain.num_latents)
+    return [
+        "train.condition_dropout=0",
+        "train.latent_variants=1",
+        f"train.num_latents={tokens // TOKENS_SHARE}",
+    ]
+
+
+class Verdict(NamedTuple):
+    """What the loss says."""
+
+    passed: bool
+    text: str
+
+
+def judge(metrics: Path) -> Verdict:
+    """Compares the loss over the last tenth of a run with that of predicting nothing.
+
+    Raises:
+        TrainingError: The run has no logged steps.
+    """
+    lines = [line for line in MetricsReader(metrics).read_new() if "target_power" in line]
+    if not lines:
+        raise TrainingError(f"`{metrics}` has no steps to judge", hint="a larger --steps")
+    tail = lines[-max(1, len(lines) // 10) :]
+    loss = sum(line["loss"] for line in tail) / len(tail)
+    power = sum(line["target_power"] for line in tail) / len(tail)
+    share = loss / power
+    word = "passed" if share <= NEAR_ZERO else "failed"
+    return Verdict(
+        share <= NEAR_ZERO,
+        f"overfit check {word}: loss {loss:.4f} is {share:.1%} of predicting nothing "
+        f"({power:.4f}); {NEAR_ZERO:.0%} or less counts as memorised",
+    )

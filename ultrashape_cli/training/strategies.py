@@ -1,0 +1,167 @@
+"""The strategies: which weights train, in which precision, and where the optimizer's state is.
+
+| strategy        | trained          | kept in          | optimizer state               |
+|-----------------|------------------|------------------|-------------------------------|
+| full            | all              | fp32             | fp32                          |
+| full-8bit       | all              | fp32             | 8 bits                        |
+| full-offload    | all              | bf16, fp32 host  | fp32, on the host             |
+| experts-frozen  | all but experts  | bf16, stochastic | 8 bits                        |
+| lora            | adapters         | fp32             | fp32                          |
+| sharded         | all              | fp32, in shards  | fp32, in shards               |
+
+bf16 needs `train.dtype=bf16`; with fp32 every strategy keeps fp32 weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ultrashape_cli.config.schema import Config, TrainConfig
+from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.training.adamw8bit import AdamW8bit
+from ultrashape_cli.training.offload import OffloadedAdamW
+
+ADAM_BETAS = (0.9, 0.99)
+ADAM_EPS = 1e-6
+LOSSY_BELOW = 1e-3
+"""Learning rate below which bf16 rounded to nearest swallows most updates: at 1e-5 nine tenths."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One row of the table."""
+
+    name: str
+    reason: str
+    frozen_experts: bool = False
+    adapters: bool = False
+    half_weights: bool = False
+    eight_bits: bool = False
+    offloaded: bool = False
+    sharded: bool = False
+
+
+STRATEGIES: dict[str, Strategy] = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy("full", "everything in fp32 fits the card"),
+        Strategy("full-8bit", "fp32 weights fit once Adam's state takes 8 bits", eight_bits=True),
+        Strategy(
+            "full-offload",
+            "the host has room for fp32 weights and Adam's state",
+            half_weights=True,
+            offloaded=True,
+        ),
+        Strategy(
+            "experts-frozen",
+            "the routed experts, half of the weights, stay as they are",
+            frozen_experts=True,
+            half_weights=True,
+            eight_bits=True,
+        ),
+        Strategy("lora", "only small adapters train", adapters=True),
+        Strategy("sharded", "every process holds its share", sharded=True),
+    )
+}
+"""From the most memory to the least; `sharded` divides that of `full` by the processes."""
+
+
+def resolve_strategy(config: Config) -> Strategy:
+    """Returns the strategy after the overrides `train.optimizer` and `train.weights`.
+
+    Raises:
+        ConfigError: A combination that loses most of the progress, or does not exist.
+    """
+    settings, processes = config.train, config.launch.num_processes
+    row = STRATEGIES[settings.strategy]
+    half = {"auto": row.half_weights and settings.dtype == "bf16", "fp32": False, "bf16": True}
+    eight = {"auto": row.eight_bits, "adamw": False, "adamw-8bit": True}
+    strategy = Strategy(
+        row.name,
+        row.reason,
+        frozen_experts=row.frozen_experts,
+        adapters=row.adapters,
+        half_weights=half[settings.weights],
+        eight_bits=eight[settings.optimizer],
+        offloaded=row.offloaded,
+        sharded=row.sharded,
+    )
+    if strategy.half_weights and settings.dtype != "bf16":
+        raise ConfigError(
+            "train.weights=bf16 needs train.dtype=bf16", hint="--set train.dtype=bf16"
+        )
+    if row.name in ("lora", "full-offload", "sharded") and eight[settings.optimizer]:
+        raise ConfigError(
+            f"strategy `{row.name}` has its own optimizer state",
+            hint="--set train.optimizer=auto",
+        )
+    if row.name in ("lora", "sharded") and half[settings.weights]:
+        raise ConfigError(f"strategy `{row.name}` trains fp32", hint="--set train.weights=auto")
+    rounds = strategy.half_weights and not strategy.offloaded and not strategy.eight_bits
+    if rounds and settings.learning_rate < LOSSY_BELOW:
+        raise ConfigError(
+            "bf16 weights rounded to nearest lose about 90 % of the progress at learning rate "
+            f"{settings.learning_rate:g}: most updates are smaller than half a bf16 step",
+            hint="--set train.optimizer=adamw-8bit (rounds stochastically) "
+            "or --set train.weights=fp32",
+        )
+    if row.offloaded and processes > 1:
+        raise ConfigError(
+            "strategy `full-offload` is for one process", hint="--set train.strategy=sharded"
+        )
+    if row.sharded and settings.ema_decay:
+        raise ConfigError("strategy `sharded` keeps no average", hint="--set train.ema_decay=0")
+    if row.sharded and settings.stage == "vae":
+        raise ConfigError(
+            "the autoencoder fits one GPU: it trains in copies", hint="--set train.strategy=full"
+        )
+    if row.sharded and processes == 1:
+        raise ConfigError(
+            "strategy `sharded` needs several processes", hint="--num-processes N, one per GPU"
+        )
+    return strategy
+
+
+def select_parameters(net: nn.Module, strategy: Strategy) -> list[nn.Parameter]:
+    """Freezes what the strategy does not train and returns the rest; adapters exist already."""
+    if not strategy.adapters:
+        for name, parameter in net.named_parameters():
+            frozen = strategy.frozen_experts and ".moe.experts." in f".{name}"
+            parameter.requires_grad_(not frozen)
+    return [p for p in net.parameters() if p.requires_grad]
+
+
+def make_optimizer(
+    net: nn.Module,
+    settings: TrainConfig,
+    strategy: Strategy,
+    *,
+    seed: int,
+    masters: dict[nn.Parameter, torch.Tensor] | None = None,
+) -> torch.optim.Optimizer | OffloadedAdamW:
+    """Returns AdamW as the strategy wants it: decay on matrices, none on biases and norms.
+
+    Args:
+        net: With its trained parameters selected, on its device.
+        settings: Learning rate and weight decay.
+        strategy: From `resolve_strategy`.
+        seed: Of stochastic rounding.
+        masters: fp32 values by parameter, for `full-offload`.
+    """
+    trained = [p for p in net.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    options = {"lr": settings.learning_rate, "betas": ADAM_BETAS, "eps": ADAM_EPS}
+    if strategy.offloaded:
+        assert masters is not None
+        return OffloadedAdamW(groups, masters, **options)
+    if strategy.eight_bits:
+        return AdamW8bit(groups, seed=seed, **options)  # type: ignore[arg-type]
+    # The foreach path makes temporaries as large as the parameters.
+    fused = trained[0].device.type in {"cuda", "cpu"}
+    return torch.optim.AdamW(groups, fused=fused, **options)  # type: ignore[arg-type]
