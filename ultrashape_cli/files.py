@@ -20,10 +20,11 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """Returns the parsed file, or None where it is absent or not JSON."""
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            return json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
 
@@ -38,11 +39,16 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         write(file)
 
 
+def partial_path(path: Path, pid: int) -> Path:
+    """Returns where a process keeps the unfinished `path`."""
+    # The suffix stays last because mesh and image writers choose the format by it.
+    return path.with_name(f".{path.stem}.{pid}.tmp{path.suffix}")
+
+
 @contextmanager
 def temporary_path(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` that is renamed to it on success and removed on failure."""
-    # The suffix stays last because mesh and image writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = partial_path(path, os.getpid())
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

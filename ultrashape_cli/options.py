@@ -16,6 +16,14 @@ def _complete_profile(incomplete: str) -> list[str]:
     return [name for name in ("auto", *PROFILES) if name.startswith(incomplete)]
 
 
+def _parse_workers(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdecimal():
+        raise typer.BadParameter(f"`{text}` is neither `auto` nor a whole number")
+    return int(text)
+
+
 ConfigOpt = Annotated[
     Path | None,
     typer.Option(
@@ -61,8 +69,9 @@ WorkersOpt = Annotated[
     int | None,
     typer.Option(
         "--workers",
-        min=0,
-        help="Worker processes. Default: 0, one per core as far as memory allows.",
+        parser=_parse_workers,
+        metavar="N|auto",
+        help="Worker processes. Default: auto, one per core as far as memory allows.",
         rich_help_panel=_HARDWARE,
     ),
 ]

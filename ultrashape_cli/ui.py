@@ -151,16 +151,19 @@ class UI:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.err, refresh_per_second=4) as progress:
-            task = progress.add_task(verb, total=total, note="")
+            task = progress.add_task(verb, total=total, note="", rate="")
+            started = time.monotonic()
 
             class _RichBar:
                 def update(self, done: int, note: str = "") -> None:
-                    progress.update(task, completed=done, note=escape(note))
+                    rate = _pace(done, time.monotonic() - started)
+                    progress.update(task, completed=done, note=escape(note), rate=rate)
 
             yield _RichBar()
 
@@ -177,8 +180,13 @@ class _PlainBar:
         self.last = now
         rate = done / max(now - self.started, 1e-9)
         left = duration((self.total - done) / rate) if done else "?"
-        pace = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / max(rate, 1e-9):.0f} s each"
+        pace = _pace(done, now - self.started)
         self.ui.info(f"{self.verb}: {done}/{self.total}, {pace}, {left} left  {note}".rstrip())
+
+
+def _pace(done: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:.2f}/s" if rate >= 0.1 else f"{seconds / max(done, 1):.0f} s each"
 
 
 def current_ui() -> UI:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ultrashape_cli.data.layout import Dataset, Record, StepRecord, step_key
+from ultrashape_cli.data.layout import Dataset, Record, StepRecord, settings_text, step_key
 from ultrashape_cli.errors import DatasetError, DiskError
 
 
@@ -102,29 +102,33 @@ def test_a_result_is_current_while_key_and_files_are_the_same(tmp_path: Path) ->
 
 
 def test_the_key_depends_on_everything_but_the_order_of_settings() -> None:
-    key = step_key("render", 1, {"a": 1, "b": 2}, "up")
-    assert key == step_key("render", 1, {"b": 2, "a": 1}, "up")
+    def key_of(step: str, version: int, params: dict, upstream: str) -> str:
+        return step_key(settings_text(step, version, params), upstream)
+
+    key = key_of("render", 1, {"a": 1, "b": 2}, "up")
+    assert key == key_of("render", 1, {"b": 2, "a": 1}, "up")
     others = [
         ("sample", 1, {"a": 1, "b": 2}, "up"),
         ("render", 2, {"a": 1, "b": 2}, "up"),
         ("render", 1, {"a": 1, "b": 3}, "up"),
         ("render", 1, {"a": 1, "b": 2}, "x"),
     ]
-    assert len({key, *(step_key(*other) for other in others)}) == 5
+    assert len({key, *(key_of(*other) for other in others)}) == 5
 
 
 def test_partial_files_of_one_asset_are_dropped(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     mine = [dataset.views("a") / ".view_000.9.tmp.png", tmp_path / "samples" / ".a.9.tmp.npz",
-            tmp_path / "meshes" / ".a-x7.ply"]  # fmt: skip
-    others = [dataset.views("a") / "view_000.png", dataset.samples("a"), dataset.mesh("a"),
-              tmp_path / "meshes" / ".b-x7.ply"]  # fmt: skip
+            tmp_path / "meshes" / ".a.9.tmp.ply"]  # fmt: skip
+    others = [dataset.views("a") / "view_000.png", dataset.samples("a"), dataset.mesh("a")]
+    others += [tmp_path / "meshes" / f".{name}.tmp.ply" for name in ("b.9", "a.8")]
     for path in (*mine, *others):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    dataset.drop_partial("a", older_than_s=60.0)
-    assert all(path.exists() for path in (*mine, *others))
-    dataset.drop_partial("a")
+    found = dataset.partial_files()
+    assert sorted(found["a"]) == sorted([*mine[1:], others[-1]])
+    assert found["b"] == [others[3]]
+    dataset.drop_partial("a", 9)
     assert not any(path.exists() for path in mine)
     assert all(path.exists() for path in others)
 

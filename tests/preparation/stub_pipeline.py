@@ -12,7 +12,7 @@ from ultrashape_cli.data.layout import STEPS, Dataset
 from ultrashape_cli.preparation.discover import find_meshes, new_records
 from ultrashape_cli.preparation.pipeline import Outcome, Plan, plan_steps, run_plan
 
-CONFIG = replace(Config(), engine=EngineConfig(workers=2, memory_gib=1.0))
+CONFIG = replace(Config(), engine=EngineConfig(workers=2, memory_gib=1.0, retries=0))
 
 
 def stub_prepare(
@@ -22,12 +22,13 @@ def stub_prepare(
     steps: Sequence[str] = STEPS,
     *,
     force: bool = False,
+    retry_failed: bool = False,
     stop: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
 ) -> tuple[Plan, Outcome]:
     known = dataset.load_records()
     records = list(new_records(find_meshes(models), known))
-    plan = plan_steps(dataset, records, steps, config, force=force)
+    plan = plan_steps(dataset, records, steps, config, force=force, retry_failed=retry_failed)
     for record in records:
         if record.id not in known or known[record.id].source != record.source:
             dataset.write_record(record)

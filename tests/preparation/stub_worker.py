@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,13 @@ def _raise() -> None:
     raise RuntimeError("two\n  lines " + "x" * 5000)
 
 
+def _crash_once(path: Path) -> None:
+    marker = path.with_suffix(".tried")
+    if not marker.exists():
+        marker.touch()
+        os.abort()
+
+
 def _full() -> None:
     with disk_errors(Path("data")):
         raise OSError(errno.ENOSPC, "full")
@@ -54,7 +62,9 @@ FAULTS = {
     "raise": lambda path: _raise(),
     "disk": lambda path: _full(),
     "closed": lambda path: (os.closerange(3, 256), time.sleep(600)),
+    "pause": lambda path: time.sleep(0.7),
     "slow": lambda path: time.sleep(0.05),
+    "flaky": lambda path: _crash_once(path),
 }
 
 
@@ -79,6 +89,12 @@ def _output(name: str, path: Path, record: Record, dataset: Dataset) -> StepResu
     return measured, [path]
 
 
+def _measure(dataset: Dataset, record: Record, config) -> StepResult:
+    with (dataset.root / "calls.txt").open("a") as file:
+        file.write(f"{record.id} quality\n")
+    return {"detail": 5.0, "source_faces": 1000}, []
+
+
 def _step(name: str, path) -> Step:
     def run(dataset: Dataset, record: Record, config) -> StepResult:
         return _output(name, path(dataset, record), record, dataset)
@@ -88,6 +104,7 @@ def _step(name: str, path) -> Step:
 
 
 STEP_TABLE["watertight"] = _step("watertight", lambda data, record: data.mesh(record.id))
+STEP_TABLE["quality"] = replace(STEP_TABLE["quality"], run=_measure)
 STEP_TABLE["render"] = _step("render", lambda data, record: data.views(record.id) / "view_000.png")
 STEP_TABLE["sample"] = _step("sample", lambda data, record: data.samples(record.id))
 

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +11,11 @@ from worker_processes import workers
 
 from ultrashape_cli.config.schema import Config, EngineConfig, flatten
 from ultrashape_cli.data.layout import Record, StepRecord
-from ultrashape_cli.preparation.engine import Engine, StepEvent, Task, choose_workers
+from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.preparation.engine import Engine
+from ultrashape_cli.preparation.guard import StepEvent, Task
 
-LIMITS = EngineConfig(workers=2, timeout_s=60.0, memory_gib=1.0)
+LIMITS = EngineConfig(workers=2, timeout_s=60.0, memory_gib=1.0, retries=0)
 STEPS = ("watertight", "render", "sample")
 
 
@@ -29,8 +30,12 @@ def _engine(folder: Path, config: EngineConfig = LIMITS, num_workers: int = 2) -
 
 
 def _run(folder: Path, names: Sequence[str], config: EngineConfig = LIMITS) -> list[StepEvent]:
-    tasks = [_task(folder, name) for name in names]
-    return list(_engine(folder, config).run(tasks))
+    return _events(_engine(folder, config), [_task(folder, name) for name in names])
+
+
+def _events(engine: Engine, tasks: Iterable[Task | None]) -> list[StepEvent]:
+    with closing(engine):
+        return list(engine.run(tasks))
 
 
 def _failures(events: list[StepEvent]) -> dict[str, StepRecord]:
@@ -47,8 +52,8 @@ def _finished(events: list[StepEvent]) -> set[str]:
         ("abort", "crash", "the watertight step crashed its worker: SIGABRT"),
         ("segfault", "crash", "the watertight step crashed its worker: SIGSEGV"),
         ("exit", "crash", "the watertight step crashed its worker: exit code 0"),
-        ("kill", "memory", "the watertight step needs more than the 1 GiB"),
-        ("allocate", "memory", "the watertight step needs more memory"),
+        ("kill", "killed", "the watertight step was killed from outside"),
+        ("allocate", "memory", "the watertight step needs more memory than the 1 GiB"),
         ("error", "error", "the file is bad"),
         ("raise", "error", "RuntimeError: two lines x"),
         ("disk", "disk", "no space left"),
@@ -111,7 +116,7 @@ def test_measurements_become_plain_values(tmp_path: Path) -> None:
 def test_a_crash_is_not_blamed_on_an_earlier_asset(tmp_path: Path) -> None:
     """The one worker has written the MemoryError of the first asset to its log."""
     tasks = [_task(tmp_path, name) for name in ("allocate", "abort")]
-    events = list(_engine(tmp_path, num_workers=1).run(tasks))
+    events = _events(_engine(tmp_path, num_workers=1), tasks)
     assert [e.result.error["cause"] for e in events] == ["memory", "crash"]
 
 
@@ -128,14 +133,14 @@ def test_a_worker_that_died_while_idle_is_replaced(tmp_path: Path) -> None:
         worker.wait()
         yield _task(tmp_path, "b")
 
-    events = list(_engine(tmp_path, num_workers=1).run(tasks()))
+    events = _events(_engine(tmp_path, num_workers=1), tasks())
     assert _finished(events) == {"a", "b"}
     assert not _failures(events)
 
 
 def test_a_missing_worker_module_fails_each_asset_with_the_reason(tmp_path: Path) -> None:
     engine = Engine(LIMITS, 1, str(tmp_path), flatten(Config()), "no_such_module")
-    events = list(engine.run([_task(tmp_path, "a"), _task(tmp_path, "b")]))
+    events = _events(engine, [_task(tmp_path, "a"), _task(tmp_path, "b")])
     assert {e.asset_id for e in events} == {"a", "b"}
     assert all("no_such_module" in e.result.error["message"] for e in events)
 
@@ -168,34 +173,73 @@ def test_an_abandoned_run_ends_its_workers(tmp_path: Path) -> None:
 
 def test_the_pool_never_exceeds_its_size(tmp_path: Path) -> None:
     sizes = set()
-    for _ in _engine(tmp_path, num_workers=2).run(_task(tmp_path, f"slow-{n}") for n in range(6)):
-        sizes.add(len(workers()))
+    with closing(_engine(tmp_path, num_workers=2)) as engine:
+        for _ in engine.run(_task(tmp_path, f"slow-{n}") for n in range(6)):
+            sizes.add(len(workers()))
     assert max(sizes) == 2
 
 
-def test_workers_are_one_per_core_as_far_as_memory_allows(monkeypatch) -> None:
-    class Memory:
-        available = 7 * 2**30
-
-    monkeypatch.setattr(psutil, "virtual_memory", Memory)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(64), raising=False)
-    assert choose_workers(EngineConfig(), 100) == 2
-    assert choose_workers(EngineConfig(workers=5), 100) == 5
-    assert choose_workers(EngineConfig(workers=5), 3) == 3
-    assert choose_workers(EngineConfig(memory_gib=1.0), 100) == 7
-    Memory.available = 0
-    assert choose_workers(EngineConfig(), 100) == 1
-    Memory.available = 2**40
-    assert choose_workers(EngineConfig(), 100) == 64
+def test_idle_workers_serve_the_next_run(tmp_path: Path) -> None:
+    with closing(_engine(tmp_path, num_workers=1)) as engine:
+        list(engine.run([_task(tmp_path, "a")]))
+        (first,) = workers()
+        list(engine.run([_task(tmp_path, "b")]))
+        assert [worker.pid for worker in workers()] == [first.pid]
+    assert not workers()
 
 
-def test_partial_files_of_a_living_worker_are_kept(tmp_path: Path) -> None:
-    """Another process may be writing them; those older than the time limit are nobody's."""
-    old, new = (tmp_path / "data" / "meshes" / f".a-{n}.ply" for n in "12")
-    old.parent.mkdir(parents=True)
-    old.touch()
-    new.touch()
-    os.utime(old, (time.time() - 61, time.time() - 61))
-    _run(tmp_path, ["a"])
-    assert not old.exists()
-    assert new.exists()
+def test_nothing_at_the_moment_is_asked_again(tmp_path: Path) -> None:
+    events = _events(_engine(tmp_path), iter([None, _task(tmp_path, "a"), None, None]))
+    assert _finished(events) == {"a"}
+
+
+def test_a_crash_is_tried_again(tmp_path: Path) -> None:
+    events = _run(tmp_path, ["a", "flaky"], replace(LIMITS, retries=1))
+    assert _finished(events) == {"a", "flaky"}
+    attempts = {(e.asset_id, e.step): e.result.attempts for e in events}
+    assert attempts.pop(("flaky", "watertight")) == 2
+    assert set(attempts.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("fault", "causes", "attempts"),
+    [
+        ("abort", ("crash", "timeout"), 3),
+        ("allocate", ("crash", "timeout"), 1),
+        ("error", ("crash", "timeout"), 1),
+        ("error", ("error",), 3),
+        ("abort", (), 1),
+    ],
+)
+def test_attempts_end_and_only_the_named_causes_get_any(
+    tmp_path: Path, fault: str, causes: tuple[str, ...], attempts: int
+) -> None:
+    events = _run(tmp_path, [fault], replace(LIMITS, retries=2, retry_causes=causes))
+    assert [event.result.attempts for event in events] == [attempts]
+    calls = (tmp_path / "data" / "calls.txt").read_text().splitlines()
+    assert len(calls) == attempts
+
+
+def test_a_kill_from_outside_uses_up_no_attempt(tmp_path: Path) -> None:
+    def kill_first(task: Task):
+        yield task
+        while not (pids := workers()):
+            yield None
+        yield None  # the task has been sent
+        for worker in pids:
+            worker.kill()
+
+    events = _events(_engine(tmp_path, num_workers=1), kill_first(_task(tmp_path, "pause")))
+    assert _finished(events) == {"pause"}
+    assert {event.result.attempts for event in events} == {1}
+
+
+def test_an_unknown_cause_to_retry_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="crush"):
+        _engine(tmp_path, replace(LIMITS, retry_causes=("crush",)))
+
+
+def test_the_last_event_of_an_asset_says_so(tmp_path: Path) -> None:
+    events = _run(tmp_path, ["a", "error"])
+    last = [(e.asset_id, e.step) for e in events if e.last]
+    assert sorted(last) == [("a", "sample"), ("error", "watertight")]

@@ -12,9 +12,11 @@ import pytest
 from stub_pipeline import CONFIG, stub_prepare, stub_step
 from worker_processes import workers
 
+from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import STEPS, Dataset
 from ultrashape_cli.errors import DatasetError, DiskError
-from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
+from ultrashape_cli.preparation.discover import find_meshes, new_records
+from ultrashape_cli.preparation.pipeline import plan_steps, run_plan, steps_until
 
 FINE = replace(CONFIG, watertight=replace(CONFIG.watertight, resolution=1024))
 MORE_VIEWS = replace(CONFIG, render=replace(CONFIG.render, views=3))
@@ -148,6 +150,7 @@ def test_a_new_mesh_makes_render_and_sample_stale(models: Path, dataset: Dataset
     assert _calls(dataset) == ["a render"]
     stub_step(dataset, "sample")
     assert _calls(dataset) == ["a sample"]
+    stub_step(dataset, "quality")
     # Nothing is left, neither for them nor for a prepare with that setting.
     assert not stub_step(dataset, "render")[0].tasks
     assert not stub_prepare(models, dataset, FINE)[0].tasks
@@ -176,10 +179,17 @@ def test_a_single_step_without_any_mesh_says_what_to_run(models: Path, dataset: 
     assert "--until watertight" in caught.value.hint
 
 
-@pytest.mark.parametrize(("fault", "retried"), [("error", False), ("raise", False), ("abort", True),
-                                                ("kill", True)])  # fmt: skip
-def test_only_failures_that_may_end_differently_are_retried(
-    models: Path, dataset: Dataset, fault: str, retried: bool
+def _engine(**changes: object) -> Config:
+    return replace(CONFIG, engine=replace(CONFIG.engine, **changes))
+
+
+@pytest.mark.parametrize(
+    ("fault", "config"),
+    [("abort", _engine(retries=1)),
+     ("allocate", _engine(memory_gib=1.25))],
+)  # fmt: skip
+def test_a_failure_is_tried_again_where_it_may_end_differently(
+    models: Path, dataset: Dataset, fault: str, config: Config
 ) -> None:
     _add(models, "a", fault)
     _, first = stub_prepare(models, dataset)
@@ -187,9 +197,18 @@ def test_only_failures_that_may_end_differently_are_retried(
     _calls(dataset)
     _, again = stub_prepare(models, dataset)
     assert again.failed == first.failed
-    assert bool(_calls(dataset)) == retried
-    stub_prepare(models, dataset, force=True)
+    assert _calls(dataset) == []
+    stub_prepare(models, dataset, config)
     assert f"{fault} watertight" in _calls(dataset)
+
+
+@pytest.mark.parametrize("fault", ["abort", "error"])
+def test_failures_are_tried_again_when_asked(models: Path, dataset: Dataset, fault: str) -> None:
+    _add(models, "a", fault)
+    stub_prepare(models, dataset)
+    _calls(dataset)
+    stub_prepare(models, dataset, retry_failed=True)
+    assert _calls(dataset) == [f"{fault} watertight"]
 
 
 def test_a_failure_under_other_settings_is_tried_again(models: Path, dataset: Dataset) -> None:
@@ -232,11 +251,11 @@ def test_a_stopped_run_goes_on_where_it_was(models: Path, dataset: Dataset) -> N
     _, outcome = stub_prepare(models, dataset, stop=lambda: next(answers, True))
     assert outcome.stopped
     before = _calls(dataset)
-    assert 0 < len(before) < 18
+    assert 0 < len(before) < 24
     done = [r.steps.keys() for r in dataset.load_records().values()]
     finished = sum(map(len, done))
     stub_prepare(models, dataset)
-    assert len(_calls(dataset)) == 18 - finished
+    assert len(_calls(dataset)) == 24 - finished
 
 
 def test_a_killed_run_loses_nothing(models: Path, dataset: Dataset) -> None:
@@ -261,20 +280,79 @@ def test_a_killed_run_loses_nothing(models: Path, dataset: Dataset) -> None:
     _calls(dataset)
     _, outcome = stub_prepare(models, dataset)
     assert outcome.failed == {}
-    assert len(_calls(dataset)) == 24 - finished
+    assert len(_calls(dataset)) == 32 - finished
     records = dataset.load_records()
     assert len(records) == 8
     assert all(record.complete for record in records.values())
 
 
-def test_two_runs_on_one_folder_do_not_harm_each_other(models: Path, dataset: Dataset) -> None:
-    _add(models, *(f"slow-{n}" for n in range(5)))
+def test_two_equal_runs_at_once_do_nothing_twice(models: Path, dataset: Dataset) -> None:
+    _add(models, *(f"slow-{n}" for n in range(6)), "error")
     program = Path(__file__).with_name("stub_pipeline.py")
     command = [sys.executable, program, models, dataset.root]
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     assert [(run.communicate()[1], run.returncode) for run in runs] == [(b"", 0)] * 2
-    assert all(record.complete for record in dataset.load_records().values())
+    calls = (dataset.root / "calls.txt").read_text().splitlines()
+    assert len(calls) == len(set(calls)) == 6 * 4 + 1
+    assert sum(record.complete for record in dataset.load_records().values()) == 6
     assert not stub_prepare(models, dataset)[0].tasks
+
+
+def test_what_another_run_has_finished_since_planning_is_not_done_again(models, dataset) -> None:
+    _add(models, "a", "error")
+    records = list(new_records(find_meshes(models), {}))
+    for record in records:
+        dataset.add_record(record)
+    plan = plan_steps(dataset, records, STEPS, CONFIG)
+    stub_prepare(models, dataset)
+    _calls(dataset)
+    outcome = run_plan(dataset, plan, CONFIG, worker="stub_worker")
+    assert _calls(dataset) == []
+    assert (outcome.made, outcome.elsewhere, outcome.causes["error"]) == (0, 1, 1)
+
+
+def test_an_asset_of_another_run_is_taken_over_when_that_ends(models, dataset: Dataset) -> None:
+    _add(models, "a", "b")
+    (first, _) = (r.id for r in new_records(find_meshes(models), {}))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, dataset.root, first], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    done: list[str] = []
+
+    def stop() -> bool:
+        log = dataset.root / "calls.txt"
+        if log.exists() and "b-" in log.read_text() and holder.poll() is None:
+            done.append(log.read_text())
+            holder.kill()
+            holder.communicate()
+        return False
+
+    stub_prepare(models, dataset, stop=stop)
+    assert "a-" not in done[0]
+    assert all(record.complete for record in dataset.load_records().values())
+
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from ultrashape_cli.preparation.claims import open_claims
+with open_claims(Path(sys.argv[1])) as claims:
+    assert claims.take(sys.argv[2])
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_orphans_of_a_killed_run_are_removed(models: Path, dataset: Dataset) -> None:
+    _add(models, "a")
+    stub_prepare(models, dataset)
+    orphan = dataset.root / "meshes" / ".gone-123.4.tmp.ply"
+    orphan.touch()
+    _add(models, "b")
+    stub_prepare(models, dataset)
+    assert not orphan.exists()
 
 
 def test_planning_writes_nothing(models: Path, dataset: Dataset) -> None:

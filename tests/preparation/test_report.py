@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ultrashape_cli.data.layout import STEPS, Dataset, Record, StepRecord
+from ultrashape_cli.data.layout import TRAINING_STEPS, Dataset, Record, StepRecord
 from ultrashape_cli.files import write_json
 from ultrashape_cli.preparation import report
-from ultrashape_cli.preparation.report import write_report
+from ultrashape_cli.preparation.report import worst_first, write_report
 
 
 @pytest.fixture
@@ -23,12 +23,13 @@ def dataset(tmp_path: Path) -> Dataset:
 def _add(dataset: Dataset, name: str, *, done: int = 3, cause: str = "", path: str = "") -> None:
     """Adds an asset with its first steps done and, with a cause, the next one failed."""
     measured = {"rung": "remesh", "faces": 1234, "ratio": 0.51}
-    steps = {step: StepRecord("done", "k", seconds=1.5) for step in STEPS[:done]}
+    names = TRAINING_STEPS
+    steps = {step: StepRecord("done", "k", seconds=1.5) for step in names[:done]}
     if done:
         steps["watertight"].measurements = measured
     if cause:
         error = {"cause": cause, "message": f"{cause}: <b>&", "hint": None}
-        steps[STEPS[done]] = StepRecord("failed", "k", error=error)
+        steps[names[done]] = StepRecord("failed", "k", error=error)
     source = {"path": path or f"/models/{name}.obj", "sha256": name}
     dataset.write_record(Record(name, source, steps))
 
@@ -75,6 +76,7 @@ def test_the_counts_are_exact(dataset: Dataset) -> None:
     assert summary["complete"] == 3
     assert summary["steps"] == {
         "watertight": {"done": 5, "failed": 2, "seconds": 7.5},
+        "quality": {"done": 0, "failed": 0, "seconds": 0},
         "render": {"done": 4, "failed": 0, "seconds": 6.0},
         "sample": {"done": 3, "failed": 1, "seconds": 4.5},
     }
@@ -157,3 +159,72 @@ def test_the_report_replaces_the_former_one(dataset: Dataset) -> None:
         "report.html",
         "report.json",
     ]
+
+
+def _measured(dataset: Dataset, name: str, verdict: dict | None = None, **values: float) -> None:
+    steps = {step: StepRecord("done", "k") for step in TRAINING_STEPS}
+    steps["quality"] = StepRecord("done", "k", measurements=values)
+    source = {"path": f"/models/{name}.obj", "sha256": name}
+    dataset.write_record(Record(name, source, steps, verdict=verdict or {}))
+
+
+def _order(dataset: Dataset) -> list[str]:
+    return [entry.record.id for entry in worst_first(list(dataset.load_records().values()))]
+
+
+def test_the_worst_come_first(dataset: Dataset) -> None:
+    for number in range(5):
+        _measured(dataset, f"fine-{number}", detail=3.0 + number, components=1)
+    _measured(dataset, "noisy", detail=5.5, components=90)
+    _measured(dataset, "one-rule", {"filter": "f", "rejected": ["a"]}, detail=5.0)
+    _measured(dataset, "two-rules", {"filter": "f", "rejected": ["a", "b"]}, detail=5.0)
+    _measured(dataset, "copy", {"filter": "f", "rejected": [], "twin": "noisy",
+                                "twin_distance": 0.01}, detail=5.0)  # fmt: skip
+    _add(dataset, "broken", done=0, cause="error")
+    _measured(dataset, "gone", detail=5.0)
+    dataset.mark("gone", stale="deleted")
+    order = _order(dataset)
+    assert order[:5] == ["broken", "two-rules", "one-rule", "gone", "copy"]
+    assert set(order[5:7]) == {"noisy", "fine-0"}  # most parts; least detail
+    _, page, _ = _read(dataset)
+    assert "components 90: highest" in "".join(page.text)
+
+
+def test_where_all_are_equal_nobody_stands_out(dataset: Dataset) -> None:
+    for name in "abc":
+        _measured(dataset, name, detail=2.0, components=1)
+    entries = worst_first(list(dataset.load_records().values()))
+    assert [(entry.badness, entry.reason) for entry in entries] == [(0.0, "")] * 3
+
+
+def test_verdicts_are_counted(dataset: Dataset) -> None:
+    _measured(dataset, "a", {"filter": "f", "rejected": ["plain"]}, detail=1.0)
+    _measured(dataset, "b", {"filter": "f", "rejected": []}, detail=4.0)
+    _measured(dataset, "c", {"filter": "f", "rejected": [], "twin": "b", "twin_distance": 0.01})
+    dataset.mark("c", stale="edited")
+    summary, _, _ = _read(dataset)
+    assert (summary["complete"], summary["usable"], summary["near_duplicates"]) == (3, 1, 1)
+    assert summary["rejected"] == {"a": ["plain"]}
+    assert summary["rejected_by_rule"] == {"plain": 1}
+    assert summary["stale"] == {"edited": 1}
+    assert summary["filter"] == "f"
+
+
+def test_pictures_are_bounded(dataset: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(report, "MAX_WORST", 2)
+    monkeypatch.setattr(report, "MAX_SAMPLE", 1)
+    for name in "abcdef":
+        _measured(dataset, name, detail=2.0)
+        _view(dataset, name)
+    assert len(_read(dataset)[1].links) == 3
+
+
+def test_twins_are_shown_side_by_side(dataset: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(report, "MAX_WORST", 0)
+    _measured(dataset, "a", detail=2.0)
+    _measured(dataset, "b", {"filter": "f", "rejected": [], "twin": "a", "twin_distance": 0.02})
+    for name in "ab":
+        _view(dataset, name)
+    _, page, _ = _read(dataset)
+    assert "distance 0.020" in "".join(page.text)
+    assert len(page.links) == 3  # the pair, and the sample of assets without a finding

@@ -16,7 +16,7 @@ from ultrashape_cli.geometry.figurines import make_figurine
 from ultrashape_cli.geometry.mesh import Mesh, load_mesh, save_mesh
 from ultrashape_cli.geometry.normalize import Frame
 from ultrashape_cli.preparation.discover import new_records
-from ultrashape_cli.preparation.steps import STEP_TABLE, asset_seed, step_keys
+from ultrashape_cli.preparation.steps import STEP_TABLE, StepKeys, asset_seed
 from ultrashape_cli.preparation.worker import run_step
 
 CONFIG = replace(
@@ -60,8 +60,8 @@ def test_all_steps_are_done_and_measured(prepared) -> None:
     assert record.steps["watertight"].measurements["faces"] > 100
     assert record.steps["render"].measurements["views"] == 2
     assert record.steps["sample"].measurements["surface_points"] == 700
-    for step in record.steps.values():
-        assert step.outputs
+    for name, step in record.steps.items():
+        assert bool(step.outputs) == (name != "quality")
         assert all((dataset.root / name).stat().st_size == n for name, n in step.outputs.items())
 
 
@@ -136,25 +136,28 @@ def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
     assert "above the limit" in result.error["message"]
 
 
-def test_the_key_changes_with_source_settings_and_version() -> None:
+def test_the_key_changes_with_source_settings_and_version(monkeypatch) -> None:
     def key(name: str, config: Config, sha256: str = "s") -> str:
-        return step_keys(Record("a", {"sha256": sha256}), STEPS, config)[name]
+        return StepKeys(STEPS, config).of(Record("a", {"sha256": sha256}))[name]
 
     finer = replace(CONFIG, watertight=WatertightConfig(resolution=64))
     seeded = replace(CONFIG, seed=1)
     for name in STEPS:
         assert key(name, CONFIG) == key(name, CONFIG)
         assert len({key(name, CONFIG), key(name, finer), key(name, CONFIG, "t")}) == 3
-        assert (key(name, seeded) == key(name, CONFIG)) == (name == "watertight")
-    newer = replace(STEP_TABLE["render"], version=99)
-    assert newer.key(CONFIG, "up") != STEP_TABLE["render"].key(CONFIG, "up")
+        assert (key(name, seeded) == key(name, CONFIG)) == (name in ("watertight", "quality"))
+    old = key("render", CONFIG)
+    monkeypatch.setitem(STEP_TABLE, "render", replace(STEP_TABLE["render"], version=99))
+    assert key("render", CONFIG) != old
 
 
 def test_the_keys_of_later_steps_follow_the_mesh_that_exists() -> None:
     record = Record("a", {"sha256": "s"}, {"watertight": StepRecord("done", "mesh")})
     finer = replace(CONFIG, watertight=WatertightConfig(resolution=64))
-    assert step_keys(record, ("render",), CONFIG) == step_keys(record, ("render",), finer)
-    assert step_keys(record, STEPS, CONFIG)["render"] != step_keys(record, STEPS, finer)["render"]
+    alone = [StepKeys(("render",), config).of(record) for config in (CONFIG, finer)]
+    assert alone[0] == alone[1]
+    whole = [StepKeys(STEPS, config).of(record)["render"] for config in (CONFIG, finer)]
+    assert whole[0] != whole[1]
 
 
 def test_the_seed_of_an_asset_is_its_own() -> None:

@@ -4,27 +4,61 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from ultrashape_cli import options as opt
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.data.layout import Dataset, Record
+    from ultrashape_cli.ui import UI
 
 
 class Until(StrEnum):
     """Last step to run."""
 
     WATERTIGHT = "watertight"
+    QUALITY = "quality"
     RENDER = "render"
     SAMPLE = "sample"
     SPLIT = "split"
 
 
+class EngineKind(StrEnum):
+    """Where workers run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Shard(NamedTuple):
+    """Part `part` (from 1) of `parts` equal parts."""
+
+    part: int
+    parts: int
+
+
+def _parse_shard(text: str | Shard) -> Shard:
+    if isinstance(text, Shard):
+        return text
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise typer.BadParameter(f"`{text}` is not I/N with I from 1 to N, such as 2/8")
+    return Shard(int(part), int(parts))
+
+
 def prepare(
     models_dir: Annotated[
-        Path,
-        typer.Argument(help="Folder with meshes, read recursively.", exists=True, file_okay=False),
-    ],
+        Path | None,
+        typer.Argument(
+            help="Folder with meshes, read recursively. Not needed with --review.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -34,6 +68,69 @@ def prepare(
     until: Annotated[
         Until, typer.Option("--until", help="Last step to run.", rich_help_panel="Run")
     ] = Until.SPLIT,
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="NAME|FILE",
+            help="Rules that keep assets out of the splits: none, collectibles, or a TOML file. "
+            "Default: none.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    review: Annotated[
+        bool,
+        typer.Option(
+            "--review",
+            help="Only judge what is measured and write report.html, worst first.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    vae_check: Annotated[
+        str | None,
+        typer.Option(
+            "--vae-check",
+            metavar="CHECKPOINT",
+            help="Also encode and decode every asset with this VAE and record the F-score.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="ID",
+            help="Only this asset or file name; repeatable.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            "--shard",
+            parser=_parse_shard,
+            metavar="I/N",
+            help="Handle part I of N; run the other parts on other machines, same folder.",
+            rich_help_panel="Hardware",
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineKind | None,
+        typer.Option(
+            "--engine",
+            help="Run workers here or on a Ray cluster. Default: local.",
+            rich_help_panel="Hardware",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="Ray cluster. Default: this machine's.",
+            rich_help_panel="Hardware",
+        ),
+    ] = None,
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
@@ -41,6 +138,14 @@ def prepare(
     seed: opt.SeedOpt = None,
     limit: opt.LimitOpt = None,
     fail_fast: opt.FailFastOpt = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Try failed assets again, though neither they nor the limits have changed.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
     force: opt.ForceOpt = False,
     dry_run: opt.DryRunOpt = False,
     show_config: opt.ShowConfigOpt = False,
@@ -60,7 +165,9 @@ def prepare(
 
       ushape prepare ./models -o data --until watertight --set watertight.resolution=1024
 
-      ushape prepare ./models --dry-run
+      ushape prepare ./models --shard 2/8 --filter collectibles
+
+      ushape prepare --review -o data --filter my_rules.toml
     """
     from ultrashape_cli.commands.steps import (
         report_outcome,
@@ -69,24 +176,96 @@ def prepare(
         show_settings,
     )
     from ultrashape_cli.data.layout import Dataset
-    from ultrashape_cli.preparation.discover import find_meshes, new_records
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.preparation.filters import load_filter
     from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
     from ultrashape_cli.ui import UI
 
     ui = UI("prepare", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    resolved = resolve_settings(config, overrides, no_config, workers, seed)
+    resolved = resolve_settings(
+        config,
+        overrides,
+        no_config,
+        workers,
+        seed,
+        quality__filter=filter_,
+        quality__vae_check=vae_check,
+        engine__kind=engine.value if engine else None,
+        engine__address=address,
+    )
     if show_config:
-        show_settings(ui, resolved, ("watertight", "render", "sample", "split", "engine"))
+        sections = ("watertight", "quality", "render", "sample", "split", "engine")
+        show_settings(ui, resolved, sections)
         return
+    settings = resolved.config
+    load_filter(settings.quality.filter)  # a typo must not show up after a night of work
     dataset = Dataset(out)
-    known = dataset.load_records() if dataset.exists() else {}
-    records = list(new_records(find_meshes(models_dir)[:limit], known))
-    plan = plan_steps(dataset, records, steps_until(until.value), resolved.config, force=force)
-    if not dry_run:
-        for record in records:
-            if record.id not in known or known[record.id].source != record.source:
-                dataset.add_record(record)
-    outcome = run_steps(ui, dataset, plan, resolved.config, dry_run=dry_run, fail_fast=fail_fast)
+    if review:
+        _review(ui, dataset, settings)
+        return
+    if models_dir is None:
+        raise UsageError("no folder with meshes given", hint=f"ushape prepare MODELS_DIR -o {out}")
+    records = _assets(ui, dataset, models_dir, limit, only, shard, dry_run)
+    steps = steps_until(until.value, vae_check=bool(settings.quality.vae_check))
+    plan = plan_steps(dataset, records, steps, settings, force=force, retry_failed=retry_failed)
+    outcome = run_steps(ui, dataset, plan, settings, dry_run=dry_run, fail_fast=fail_fast)
     inputs = {"models": str(models_dir), "assets": len(records)}
-    split = until is Until.SPLIT and not dry_run
-    report_outcome(ui, dataset, plan, outcome, resolved.config, inputs, split=split, dry=dry_run)
+    report_outcome(
+        ui,
+        dataset,
+        plan,
+        outcome,
+        settings,
+        inputs,
+        judge="quality" in steps,
+        split=until is Until.SPLIT and not dry_run,
+        dry=dry_run,
+    )
+
+
+def _assets(
+    ui: UI,
+    dataset: Dataset,
+    models_dir: Path,
+    limit: int | None,
+    only: list[str] | None,
+    shard: Shard | None,
+    dry_run: bool,
+) -> list[Record]:
+    """Returns the assets to handle, and writes records of new ones unless `dry_run`."""
+    from ultrashape_cli.preparation.claims import in_shard
+    from ultrashape_cli.preparation.discover import find_meshes, new_records, select_assets
+    from ultrashape_cli.preparation.verdicts import find_stale
+
+    known = dataset.load_records() if dataset.exists() else {}
+    files = find_meshes(models_dir)
+    # Without a selection, --limit also limits what is read to find out ids.
+    records = list(new_records(files[: None if only or shard else limit], known))
+    if not limit:
+        stale = find_stale(known, {record.id: record for record in records}, models_dir)
+        for asset_id, reason in stale.items():
+            if not dry_run:
+                dataset.mark(asset_id, stale=reason)
+        gone = sum(bool(stale.get(r.id, r.stale)) for r in known.values())
+        if gone:
+            ui.warn(f"the sources of {gone} assets were deleted or edited: their files stay, the "
+                    "splits leave them out")  # fmt: skip
+    if only:
+        records = select_assets(records, only)
+    if shard:
+        records = [r for r in records if in_shard(r.id, *shard)]
+    records = records[:limit]
+    for record in records:
+        if not dry_run and (record.id not in known or known[record.id].source != record.source):
+            dataset.add_record(record)
+    return records
+
+
+def _review(ui: UI, dataset: Dataset, settings: Config) -> None:
+    from ultrashape_cli.commands.steps import conclude
+
+    dataset.require()
+    split = dataset.list_path("train").exists()
+    counts, outputs = conclude(ui, dataset, settings, judge=True, split=split)
+    ui.table(tuple(counts), [tuple(counts.values())])
+    ui.result(inputs={"data": str(dataset.root)}, outputs=outputs, counts=counts)

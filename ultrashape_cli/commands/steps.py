@@ -118,8 +118,7 @@ def split(
     settings = (resolved.config.split.val, resolved.config.seed)
     if dry_run:
         records = dataset.load_records().values()
-        complete = [r.id for r in records if r.complete]
-        lists = split_ids(complete, *settings)
+        lists = split_ids([r.id for r in records if r.usable], *settings)
     else:
         lists = write_splits(dataset, *settings)
     counts = {name: len(ids) for name, ids in lists.items()}
@@ -157,7 +156,7 @@ def _one_step(
 def run_steps(
     ui: UI, dataset: Dataset, plan: Plan, config: Config, *, dry_run: bool, fail_fast: bool
 ) -> Outcome:
-    """Runs a plan with progress and signal handling."""
+    """Runs a plan with progress and signal handling; repeating the command goes on after both."""
     from ultrashape_cli.interrupts import SignalFlag
     from ultrashape_cli.preparation.pipeline import Outcome, run_plan
 
@@ -191,17 +190,14 @@ def report_outcome(
     config: Config,
     inputs: dict[str, Any],
     *,
+    judge: bool = False,
     split: bool = False,
     dry: bool = False,
 ) -> None:
-    """Writes the splits and the report, prints the summary and exits 1 if an asset failed."""
-    from ultrashape_cli.data.splits import write_splits
-    from ultrashape_cli.errors import DatasetError
-    from ultrashape_cli.preparation.report import write_report
-
+    """Writes verdicts, splits and the report, prints the summary, exits 1 if an asset failed."""
     counts = {
         "planned" if dry else "made": len(plan.tasks) if dry else outcome.made,
-        "skipped": len(plan.finished),
+        "skipped": len(plan.finished) + outcome.elsewhere,
         "failed": len(outcome.failed),
     }
     outputs: dict[str, Any] = {}
@@ -209,13 +205,8 @@ def report_outcome(
         for task in plan.tasks[:20]:
             ui.info(f"would run {', '.join(task.steps)} on {task.record.id}")
     else:
-        if split:
-            try:
-                lists = write_splits(dataset, config.split.val, config.seed)
-                counts |= {name: len(ids) for name, ids in lists.items()}
-            except DatasetError as error:
-                ui.warn(error.message)
-        outputs = {"data": str(dataset.root), "report": str(write_report(dataset))}
+        more, outputs = conclude(ui, dataset, config, judge=judge, split=split)
+        counts |= more
     for note in sorted(outcome.notes):
         ui.warn(note)
     for asset_id, message in list(outcome.failed.items())[:10]:
@@ -227,7 +218,7 @@ def report_outcome(
     if split and counts.get("train"):
         ui.hint(f"ushape train --data {dataset.root}")
     elif failed:
-        ui.hint("repeat with --force to try failed assets again")
+        ui.hint("ushape prepare ... --retry-failed tries failed assets again")
     ui.result(
         status="failed" if failed else "ok",
         inputs=inputs,
@@ -237,6 +228,39 @@ def report_outcome(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def conclude(
+    ui: UI, dataset: Dataset, config: Config, *, judge: bool, split: bool
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Writes what the records say together; returns counts and outputs.
+
+    Args:
+        ui: For warnings.
+        dataset: Whose records are read once.
+        config: For the filter and the split.
+        judge: Apply the filter of the config.
+        split: Write the lists.
+    """
+    from ultrashape_cli.data.splits import write_splits
+    from ultrashape_cli.errors import DatasetError
+    from ultrashape_cli.preparation.report import write_report
+    from ultrashape_cli.preparation.verdicts import update_verdicts
+
+    records = dataset.load_records()
+    counts: dict[str, int] = {}
+    if judge:
+        update_verdicts(dataset, records, config.quality.filter)
+        if config.quality.filter != "none":
+            counts["rejected"] = sum(bool(r.rejected) for r in records.values())
+    if split:
+        try:
+            lists = write_splits(dataset, config.split.val, config.seed, records)
+            counts |= {name: len(ids) for name, ids in lists.items()}
+        except DatasetError as error:
+            ui.warn(error.message)
+    report = write_report(dataset, list(records.values()))
+    return counts, {"data": str(dataset.root), "report": str(report)}
 
 
 def show_settings(ui: UI, resolved: Resolved, sections: tuple[str, ...]) -> None:
@@ -261,12 +285,17 @@ def resolve_settings(
     no_config: bool,
     workers: int | None,
     seed: int | None,
+    **flags: Any,
 ) -> Resolved:
-    """Merges the settings of a preparation verb."""
+    """Merges the settings of a preparation verb; `flags` are `section__field` to value."""
     from ultrashape_cli.config.resolve import resolve
 
     return resolve(
-        flags={"engine.workers": workers, "seed": seed},
+        flags={
+            "engine.workers": workers,
+            "seed": seed,
+            **{name.replace("__", "."): value for name, value in flags.items()},
+        },
         overrides=overrides or (),
         file=None if no_config else config,
         environ={} if no_config else None,

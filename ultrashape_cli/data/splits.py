@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.data.layout import Dataset, Record
 from ultrashape_cli.errors import DatasetError
 from ultrashape_cli.files import write_json
 
@@ -28,23 +28,31 @@ def split_ids(ids: list[str], val: float, seed: int) -> dict[str, list[str]]:
     }
 
 
-def write_splits(dataset: Dataset, val: float, seed: int) -> dict[str, list[str]]:
-    """Writes data_list/*.json and render.json from the assets whose steps are all done.
+def write_splits(
+    dataset: Dataset, val: float, seed: int, records: dict[str, Record] | None = None
+) -> dict[str, list[str]]:
+    """Writes data_list/*.json and render.json from the assets that are usable.
 
     Raises:
-        DatasetError: No asset is complete.
+        DatasetError: No asset is: complete, not rejected by the filter, its source still there.
     """
-    records = dataset.load_records()
-    complete = [r.id for r in records.values() if r.complete]
-    if not complete:
+    records = dataset.load_records() if records is None else records
+    usable = [r.id for r in records.values() if r.usable]
+    if not usable and any(r.complete for r in records.values()):
+        raise DatasetError(
+            f"every complete asset of `{dataset.root}` is rejected by the filter or has lost its "
+            "source",
+            hint=f"ushape prepare --review -o {dataset.root} --filter none",
+        )
+    if not usable:
         raise DatasetError(
             f"no asset of `{dataset.root}` has both renders and samples",
             hint=f"ushape render {dataset.root} && ushape sample {dataset.root}",
         )
-    lists = split_ids(complete, val, seed)
+    lists = split_ids(usable, val, seed)
     for name, ids in lists.items():
         write_json(dataset.list_path(name), ids)
-    write_json(dataset.render_map, {asset_id: f"renders/{asset_id}" for asset_id in complete})
+    write_json(dataset.render_map, {asset_id: f"renders/{asset_id}" for asset_id in usable})
     return lists
 
 

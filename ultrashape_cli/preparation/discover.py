@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -74,8 +75,27 @@ def new_records(files: list[Path], known: dict[str, Record]) -> Iterator[Record]
         by_hash[sha256] = Record(asset_id, source)
     for record in by_hash.values():
         if record.id in known:
-            record.steps = known[record.id].steps
+            record.steps, record.verdict = known[record.id].steps, known[record.id].verdict
         yield record
+
+
+def select_assets(records: list[Record], names: list[str]) -> list[Record]:
+    """Returns the records with these ids or file names.
+
+    Raises:
+        UsageError: A name fits none.
+    """
+    keys = {r.id: {r.id, *(Path(p).name for p in (r.source["path"], *r.duplicates))}
+            for r in records}  # fmt: skip
+    known = {name for fitting in keys.values() for name in fitting}
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+            raise UsageError(
+                f"no asset has the id or file name `{name}`",
+                hint=f"did you mean `{close[0]}`?" if close else None,
+            )
+    return [record for record in records if keys[record.id] & set(names)]
 
 
 def slug(stem: str) -> str:

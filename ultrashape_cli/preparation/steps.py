@@ -1,4 +1,4 @@
-"""The three per-asset steps: what each reads, writes, measures and depends on."""
+"""The per-asset steps: what each reads, writes, measures and depends on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ultrashape_cli.config.schema import Config
-from ultrashape_cli.data.layout import Dataset, Record, step_key
+from ultrashape_cli.data.layout import Dataset, Record, settings_text, step_key
 from ultrashape_cli.data.samples import (
     encode_normals,
     quantise_positions,
@@ -19,6 +19,9 @@ from ultrashape_cli.data.samples import (
     write_samples,
 )
 from ultrashape_cli.files import write_json
+
+VAE_STEP = "vae"
+"""The optional step behind `--vae-check`, after all others."""
 
 StepResult = tuple[dict[str, Any], list[Path]]
 """Measurements, and the files written."""
@@ -34,24 +37,31 @@ class Step:
     params: Callable[[Config], dict[str, Any]]
     run: Callable[[Dataset, Record, Config], StepResult]
 
-    def key(self, config: Config, upstream: str) -> str:
-        """Returns the hash of all the result depends on; `upstream` names what the step reads."""
-        return step_key(self.name, self.version, self.params(config), upstream)
 
+class StepKeys:
+    """The keys of steps under one config, whose settings are read once for all assets."""
 
-def step_keys(record: Record, steps: Sequence[str], config: Config) -> dict[str, str]:
-    """Returns the key each of `steps` would have if they ran now.
+    def __init__(self, steps: Sequence[str], config: Config) -> None:
+        self.steps = tuple(steps)
+        table = {name: STEP_TABLE[name] for name in steps}
+        self._settings = {
+            name: settings_text(name, step.version, step.params(config))
+            for name, step in table.items()
+        }
 
-    Renders and samples depend on the watertight mesh that exists, whatever settings made it,
-    unless `steps` make a new one.
-    """
-    keys: dict[str, str] = {}
-    mesh = record.steps["watertight"].key if "watertight" in record.steps else ""
-    for name in steps:
-        upstream = record.source["sha256"] if name == "watertight" else mesh
-        keys[name] = STEP_TABLE[name].key(config, upstream)
-        mesh = keys[name] if name == "watertight" else mesh
-    return keys
+    def of(self, record: Record) -> dict[str, str]:
+        """Returns the key each step would have if it ran now.
+
+        All but the first depend on the watertight mesh that exists, whatever settings made it,
+        unless the steps make a new one.
+        """
+        keys: dict[str, str] = {}
+        mesh = record.steps["watertight"].key if "watertight" in record.steps else ""
+        for name in self.steps:
+            upstream = record.source["sha256"] if name == "watertight" else mesh
+            keys[name] = step_key(self._settings[name], upstream)
+            mesh = keys[name] if name == "watertight" else mesh
+        return keys
 
 
 def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
@@ -88,6 +98,40 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
         **result.measurements,
     }
     return measurements, [path]
+
+
+def _quality(dataset: Dataset, record: Record, config: Config) -> StepResult:
+    from ultrashape_cli.geometry.mesh import load_mesh
+    from ultrashape_cli.preparation.quality import measure_source, measure_surface
+
+    limit = int(config.watertight.max_file_gib * 2**30)
+    source = load_mesh(Path(record.source["path"]), max_bytes=limit)
+    mesh = load_mesh(dataset.mesh(record.id))
+    seed = asset_seed(record.id, 0)
+    return {**measure_source(source), **measure_surface(mesh, seed)}, []
+
+
+def _vae(dataset: Dataset, record: Record, config: Config) -> StepResult:
+    from ultrashape_cli.geometry.mesh import load_mesh
+    from ultrashape_cli.preparation.vae_check import load_vae, round_trip
+
+    mesh = load_mesh(dataset.mesh(record.id))
+    vae = load_vae(config.quality.vae_check, config.device)
+    seed = asset_seed(record.id, config.seed)
+    settings = config.quality
+    return round_trip(vae, mesh, settings.vae_tokens, settings.vae_resolution, seed), []
+
+
+def _vae_params(config: Config) -> dict[str, Any]:
+    from ultrashape_cli.preparation.vae_check import weights_fingerprint
+
+    settings = config.quality
+    return {
+        "weights": weights_fingerprint(settings.vae_check),
+        "tokens": settings.vae_tokens,
+        "resolution": settings.vae_resolution,
+        "seed": config.seed,
+    }
 
 
 def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
@@ -208,7 +252,9 @@ STEP_TABLE: dict[str, Step] = {
     step.name: step
     for step in (
         WATERTIGHT,
+        Step("quality", 1, lambda c: {}, _quality),
         Step("render", 1, lambda c: {**asdict(c.render), "seed": c.seed}, _render),
         Step("sample", 1, lambda c: {**asdict(c.sample), "seed": c.seed}, _sample),
+        Step(VAE_STEP, 1, _vae_params, _vae),
     )
 }

@@ -6,9 +6,11 @@ code does to this process (crash, hang, runaway) costs one record and nothing el
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import math
+import os
 import resource
 import signal
 import sys
@@ -43,8 +45,10 @@ def run_step(dataset: Dataset, record: Record, name: str, config: Config) -> Ste
         cause = "disk" if isinstance(error, DiskError) else "error"
         result.error = {"cause": cause, "message": _one_line(error.message), "hint": error.hint}
     except MemoryError:
-        message = f"the {name} step needs more memory than a worker has"
-        result.error = {"cause": "memory", "message": message, "hint": "--set engine.memory_gib=16"}
+        limit = config.engine.memory_gib
+        message = f"the {name} step needs more memory than the {limit:g} GiB of a worker"
+        hint = f"--set engine.memory_gib={limit * 2:g}"
+        result.error = {"cause": "memory", "message": message, "hint": hint, "limit": limit}
     except Exception as error:
         traceback.print_exc()
         message = _one_line(f"{type(error).__name__}: {error}")
@@ -67,8 +71,8 @@ def serve(pipe: Connection) -> None:
         dataset = Dataset(Path(task["root"]))
         config = restore(task["settings"])
         record = Record.from_json(task["record"])
-        # Whoever wrote an older one has been stopped by the time limit, or was killed.
-        dataset.drop_partial(record.id, older_than_s=config.engine.timeout_s)
+        # The claim on the asset is ours: whoever left half-written views here has ended.
+        dataset.drop_partial(record.id, os.getpid())
         for name in task["steps"]:
             _send(pipe, {"step": name})
             result = run_step(dataset, record, name, config)
@@ -108,10 +112,17 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def _die_first() -> None:
+    """Asks Linux, where the machine runs out of memory, to end this process and not its parent."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def main() -> None:
     """Limits the process, then serves the inherited pipe."""
     fd, memory = int(sys.argv[1]), int(sys.argv[2])
     _die_with_parent()
+    _die_first()
     # RLIMIT_DATA counts private writable memory, not the address space that JIT and BVH reserve.
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
