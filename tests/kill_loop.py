@@ -55,11 +55,13 @@ def training(data: Path, out: Path, options: argparse.Namespace) -> list[str]:
     ]
 
 
-def disturbed(command: list[str], out: Path, kills: int, draw: random.Random) -> None:
+def disturbed(
+    command: list[str], out: Path, kills: int, longest: float, draw: random.Random
+) -> None:
     """Starts the run again and again; each time but the last it is killed."""
     for number in range(kills):
         process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-        wait = draw.uniform(0.5, 14.0)
+        wait = draw.uniform(0.0, longest)
         try:
             process.wait(wait)
         except subprocess.TimeoutExpired:
@@ -76,8 +78,9 @@ def disturbed(command: list[str], out: Path, kills: int, draw: random.Random) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--longest", type=float, default=25.0, help="seconds before a kill")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--save-every", type=int, default=5)
+    parser.add_argument("--save-every", type=int, default=2)
     parser.add_argument("--strategy", default="full")
     parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--seed", type=int, default=0)
@@ -88,7 +91,8 @@ def main() -> None:
         run(training(data, root / "straight", options))
         started = time.perf_counter()
         command = training(data, root / "killed", options)
-        disturbed(command, root / "killed", options.kills, random.Random(options.seed))
+        draw = random.Random(options.seed)
+        disturbed(command, root / "killed", options.kills, options.longest, draw)
         ends = [complete_checkpoints(root / name / "checkpoints")[-1] for name in
                 ("straight", "killed")]  # fmt: skip
         files = sorted(path.name for path in ends[0].glob("*.safetensors"))

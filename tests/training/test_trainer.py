@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +237,92 @@ def _single(monkeypatch) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
         PartialState._reset_state()
         return Accelerator(cpu=True)
+
+
+def test_bad_samples_are_left_out_and_counted_when_asked(make_run, ball_data: Path) -> None:
+    run, _ = make_run(steps=4, microbatch=1, accumulation=2, skip_bad=True)
+    sample = ball_data / "samples" / "ball-0.npz"
+    whole = sample.read_bytes()
+    sample.write_bytes(whole[:500])
+    try:
+        assert _train(run) == 0
+    finally:
+        sample.write_bytes(whole)
+    last = json.loads(run.metrics.read_text().splitlines()[-1])
+    # Eight samples of four assets in two epochs: one asset is left out twice.
+    assert (last["samples"], last["bad_samples"]) == (8, 2)
+    assert "left out: asset `ball-0`" in run.log().read_text()
+
+
+def test_cached_latents_give_the_loss_of_encoding_again(make_run, monkeypatch) -> None:
+    from ultrashape_cli.models.vae import ShapeVAE
+
+    cold, _ = make_run("cold", steps=4, latent_variants=1)
+    _train(cold)
+    warm, _ = make_run("warm", steps=4, latent_variants=1)
+    shutil.copytree(cold.root / "latents", warm.root / "latents")
+
+    def refuse(*arguments, **options):
+        raise AssertionError("the cache was not read")
+
+    monkeypatch.setattr(ShapeVAE, "encode", refuse)
+    _train(warm)
+    assert _losses(cold) == _losses(warm)
+
+
+def test_running_out_of_memory_names_plan_and_way_out(make_run, monkeypatch) -> None:
+    run, _ = make_run(steps=2)
+
+    def exhaust(self, batches):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr("ultrashape_cli.training.trainer.Trainer.train_step", exhaust)
+    with pytest.raises(TrainingError, match=r"planned .* GiB \(weights .*Tried to alloc") as error:
+        _train(run)
+    assert "train.activation_checkpointing=all" in str(error.value.hint)
+    assert run.read_status()["state"] == "failed"
+
+
+def test_the_rate_follows_the_global_batch_by_its_root(make_run) -> None:
+    run, config = make_run(steps=100, microbatch=4, accumulation=4, lr_reference_batch=4)
+    trainer = _trainer(config, run)
+    trainer.step = 50
+    plain = dataclasses.replace(trainer.config, lr_reference_batch=0)
+    scaled = trainer.learning_rate()
+    trainer.config = plain
+    assert scaled == pytest.approx(2 * trainer.learning_rate())
+
+
+def test_a_spike_is_skipped_when_asked(make_run) -> None:
+    from ultrashape_cli.training.guards import StepGuard
+
+    guard = StepGuard(max_bad_steps=10, spike_factor=3.0)
+    assert all(guard.allows(1.0, 1.0) for _ in range(30))
+    assert not guard.allows(1.0, 3.5)
+    assert guard.allows(1.0, 2.5)
+    assert guard.skipped == 1
+
+
+def test_tokens_follow_the_curriculum(make_run) -> None:
+    run, config = make_run(steps=3, curriculum="0:8@28,2:16@42")
+    trainer = _trainer(config, run)
+    seen = []
+    original = trainer.objective.__class__.__call__
+
+    class Recorder(trainer.objective.__class__):
+        def __call__(self, net, batch, t=None):
+            seen.append((self.num_latents, batch["image"].shape[-1]))
+            return original(self, net, batch, t)
+
+    trainer.objective.__class__ = Recorder
+    trainer.train(lambda: False)
+    assert seen == [(8, 28), (8, 28), (16, 42)]
+
+
+def test_samples_of_unequal_token_counts_share_a_microbatch(make_run) -> None:
+    # The smallest ball fills fewer than 400 voxels of its points, the largest more.
+    together, _ = make_run("together", steps=1, microbatch=4, num_latents=250)
+    apart, _ = make_run("apart", steps=1, microbatch=1, accumulation=4, num_latents=250)
+    _train(together)
+    _train(apart)
+    assert _losses(apart) == pytest.approx(_losses(together), rel=1e-5)

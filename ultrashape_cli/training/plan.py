@@ -96,7 +96,8 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
     ema = 4 * footprint.trained if settings.ema_decay else 0
     checkpoint = weights + moments + ema
     host = footprint.host + ema + workers * HOST_PER_WORKER
-    if settings.async_checkpoints:
+    if settings.async_checkpoints and not strategy.offloaded:
+        # What offload keeps on the host is copied only where there is room.
         host += checkpoint
     return RunPlan(
         strategy=strategy,
