@@ -8,7 +8,9 @@ import numpy as np
 from ultrashape_cli.geometry.mesh import Mesh, load_mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
-from ultrashape_cli.rendering.renderer import render_views, save_png
+from ultrashape_cli.rendering.output import save_png
+from ultrashape_cli.rendering.renderer import render_views
+from ultrashape_cli.rendering.scene import Scene
 
 
 def main() -> None:
@@ -22,7 +24,7 @@ def main() -> None:
     frame = fit_frame(sources[-1].vertices)
     placed = [Mesh(frame.to_normalised(mesh.vertices), mesh.faces) for mesh in sources]
     cameras = view_set(1, radius=bounding_radius(placed[-1]), size=arguments.size)
-    images = [next(iter(render_views(mesh, cameras))) for mesh in placed]
+    images = [next(iter(render_views(Scene(mesh), cameras))) for mesh in placed]
     save_png(np.concatenate(images, axis=1), arguments.out)
 
 

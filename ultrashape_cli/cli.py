@@ -15,7 +15,8 @@ from ultrashape_cli import __version__
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine import refine
-from ultrashape_cli.commands.steps import render, sample, split
+from ultrashape_cli.commands.split import split
+from ultrashape_cli.commands.steps import render, sample
 from ultrashape_cli.commands.train import train
 from ultrashape_cli.commands.weights import weights
 from ultrashape_cli.errors import DiskError, UShapeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -27,6 +28,12 @@ def read_json(path: str | Path) -> Any:
             return json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+
+
+def file_hash(path: Path) -> str:
+    """Returns the SHA-256 of a file's content as text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

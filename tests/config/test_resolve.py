@@ -8,10 +8,11 @@ from typing import Literal, get_args, get_origin
 import pytest
 import tomli_w
 
+from ultrashape_cli.config.bounds import POSITIVE, RANGES
 from ultrashape_cli.config.models import MODEL_SETTINGS
 from ultrashape_cli.config.profiles import PROFILES
 from ultrashape_cli.config.resolve import Resolved, _leaf_types, resolve, restore
-from ultrashape_cli.config.schema import POSITIVE, RANGES, Config, flatten
+from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.errors import ConfigError
 
 KEY = "train.learning_rate"
@@ -82,7 +83,10 @@ def test_every_key_has_an_origin_and_a_row() -> None:
 
 def test_rows_of_a_section_hold_it_and_the_shared_keys() -> None:
     keys = {key for key, _, _ in _resolve().rows(("split",))}
-    assert keys == {"profile", "device", "seed", "split.val"}
+    assert keys == {
+        *("profile", "device", "seed", "split.train", "split.val", "split.test"),
+        *("split.group_by", "split.stratify"),
+    }
 
 
 def test_all_problems_are_in_one_message(tmp_path: Path) -> None:
@@ -158,6 +162,7 @@ def test_a_toml_value_of_the_wrong_shape_is_refused(tmp_path: Path, text: str) -
         ("watertight.keep_cavities", "0", False),
         ("train.trackers", "wandb, x", ("wandb", "x")),
         ("train.trackers", "", ()),
+        ("render.elevations", "10, -5.5", (10.0, -5.5)),
         ("train.data", "a=b", "a=b"),
     ],
 )
@@ -195,7 +200,8 @@ def _other(key: str, value: object) -> object:
     kind = _leaf_types(Config)[key]
     if get_origin(kind) is Literal:
         return next(choice for choice in get_args(kind) if choice != value)
-    names = {"profile": "cpu", "train.model": "tiny"}
+    names = {"profile": "cpu", "train.model": "tiny", "render.elevations": (10.0, -5.5),
+             "render.maps": ("depth", "mask")}  # fmt: skip
     if key in names:
         return names[key]
     low, high = RANGES.get(key, (float("-inf"), float("inf")))
@@ -231,7 +237,10 @@ def test_limits_name_existing_numeric_keys_that_their_defaults_keep() -> None:
     defaults = flatten(Config())
     assert defaults.keys() >= POSITIVE | RANGES.keys()
     assert all(defaults[key] > 0 for key in POSITIVE)
-    assert all(low <= defaults[key] <= high for key, (low, high) in RANGES.items())
+    for key, (low, high) in RANGES.items():
+        value = defaults[key]
+        items = value if isinstance(value, tuple) else (value,)
+        assert all(low <= item <= high for item in items)
 
 
 @pytest.mark.parametrize("model", MODEL_SETTINGS)

@@ -129,8 +129,8 @@ def test_an_item_holds_what_its_stage_needs(folder: Dataset) -> None:
     assert all(v.dtype == torch.float32 for v in item.values() if isinstance(v, torch.Tensor))
     assert _items(folder, image_size=None, query_points=0)[(0, 0)].keys() == {
         "uid",
-        "variant",
         "counter",
+        "variant",
         "surface",
     }
 
@@ -212,3 +212,43 @@ def test_only_tensors_move_to_the_device() -> None:
     batch = to_device({"x": torch.ones(2), "uid": ["a"]}, torch.device("meta"))
     assert batch["x"].device.type == "meta"
     assert batch["uid"] == ["a"]
+
+
+def test_augmentation_changes_the_image_and_nothing_else(folder: Dataset) -> None:
+    plain = _items(folder, fixed_view=True)[(0, 1)]
+    for options in ({"colour_jitter": 0.2}, {"crop_jitter": 0.5}):
+        changed = _items(folder, fixed_view=True, **options)[(0, 1)]
+        assert not torch.equal(changed["image"], plain["image"])
+        assert torch.equal(changed["surface"], plain["surface"])
+        again = _items(folder, fixed_view=True, **options)[(0, 1)]
+        assert _equal(changed, again)
+
+
+def test_colour_jitter_keeps_the_background_white(folder: Dataset) -> None:
+    items = _items(folder, fixed_view=True, colour_jitter=0.3)
+    for counter in range(5):
+        item = items[(counter, 1)]
+        clear = (item["mask"] == -1).expand(3, -1, -1)
+        assert (item["image"][clear] == 1).all()
+
+
+def test_crop_jitter_only_shrinks_the_object(folder: Dataset) -> None:
+    def shown(**options) -> float:
+        items = _items(folder, fixed_view=True, image_size=_sixteen_pixels, **options)
+        return float((items[(3, 0)]["mask"] > 0).float().mean())
+
+    assert shown(crop_jitter=0.9) < shown()
+
+
+def test_coarse_points_are_drawn_where_asked(folder: Dataset) -> None:
+    with pytest.raises(AssetError, match="no coarse points"):
+        _items(folder, coarse_points=5)[(0, 0)]
+    arrays = {
+        "surface_points": quantise_positions(np.zeros((64, 3))),
+        "surface_normals": np.zeros((64, 2), np.int8),
+        "coarse_points": quantise_positions(np.full((20, 3), 0.5)),
+    }
+    write_samples(folder.samples("a"), {"contents": "dit", "num_uniform": 32}, arrays)
+    coarse = _items(folder, coarse_points=5, query_points=0)[(0, 0)]["coarse"]
+    assert coarse.shape == (5, 3)
+    assert coarse.numpy() == pytest.approx(0.5, abs=1.6e-5)

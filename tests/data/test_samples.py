@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ultrashape_cli.data.samples import (
+    NEAR_REACH,
     QUERY_SETS,
+    REFERENCE_UNIFORM,
     SampleFile,
     decode_normals,
     encode_normals,
@@ -90,7 +92,7 @@ def test_a_zero_normal_decodes_to_a_unit_vector() -> None:
 def test_what_was_written_is_read(path: Path) -> None:
     samples = open_samples(path)
     assert samples.has_distances
-    assert samples.meta == {"version": 1, **META}
+    assert samples.meta == {"version": 2, **META}
     queries = samples.draw_queries("near", 50, np.random.default_rng(0))
     assert queries.dtype == np.float32
     assert sorted(queries[:, 3]) == list(range(50))
@@ -159,7 +161,7 @@ DAMAGES = {
     "flipped": _flip,
     "no meta": lambda path: np.savez(path, a=np.zeros(2)),
     "no json": lambda path: _rewrite(path, meta=np.zeros(3).tolist()),
-    "other version": lambda path: _rewrite(path, {"version": 2, **META}),
+    "other version": lambda path: _rewrite(path, {"version": 3, **META}),
     "no version": lambda path: _rewrite(path, META),
     "no counts": lambda path: _rewrite(path, {"version": 1, "contents": "dit"}),
     "pickle": lambda path: np.savez(path, meta=np.array([{}], object)),
@@ -176,7 +178,7 @@ def test_a_damaged_file_is_an_asset_error(path: Path, damage: str) -> None:
 
 def test_the_version_of_the_future_is_named(path: Path) -> None:
     DAMAGES["other version"](path)
-    with pytest.raises(AssetError, match="has version 2, this ushape reads 1"):
+    with pytest.raises(AssetError, match="has version 3, this ushape reads 2"):
         open_samples(path)
 
 
@@ -197,4 +199,68 @@ def test_a_file_without_distances_says_how_to_get_them(path: Path) -> None:
     _rewrite(path, {"version": 1, "contents": "dit", "num_uniform": 60})
     with pytest.raises(AssetError, match="no distances") as caught:
         open_samples(path).draw_queries("near", 10, np.random.default_rng(0))
-    assert "sample.contents=full" in caught.value.hint
+    assert "--contents full" in caught.value.hint
+
+
+def test_near_points_outside_the_cube_are_kept(tmp_path: Path) -> None:
+    points = np.array([[1.3, -1.2, 0.0], [-1.49, 1.49, 0.7]])
+    arrays = _arrays(np.random.default_rng(0))
+    arrays["near_points"] = quantise_positions(points, NEAR_REACH)
+    arrays["near_sdf"] = np.zeros(2, np.float16)
+    write_samples(tmp_path / "a.npz", {**META, "near_reach": NEAR_REACH}, arrays)
+    found = open_samples(tmp_path / "a.npz").draw_queries("near", 2, np.random.default_rng(0))
+    order = np.argsort(points[:, 0])
+    assert np.sort(found[:, 0]) == pytest.approx(points[order, 0], abs=2.4e-5)
+
+
+def test_files_of_version_1_are_read(path: Path) -> None:
+    _rewrite(path, {"version": 1, **META})
+    samples = open_samples(path)
+    with np.load(path) as file:
+        expected = restore_positions(file["near_points"])
+    found = samples.draw_queries("near", 50, np.random.default_rng(0))
+    assert np.sort(found[:, 0]) == pytest.approx(np.sort(expected[:, 0]))
+
+
+def test_a_packed_file_is_read_too(path: Path) -> None:
+    with np.load(path) as file:
+        members = dict(file)
+    plain = open_samples(path).draw_surface(40, np.random.default_rng(0))
+    np.savez_compressed(path, **members)
+    assert (open_samples(path).draw_surface(40, np.random.default_rng(0)) == plain).all()
+
+
+def _reference(path: Path, full: bool) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    count = 2 * REFERENCE_UNIFORM
+    arrays = {
+        "clean_surface_points": rng.uniform(0, 1, (count, 3)).astype(np.float32),
+        "clean_surface_normals": rng.normal(size=(count, 3)).astype(np.float32),
+    }
+    if full:
+        for name in ("uniform_near", "curvature_near", "space"):
+            arrays[f"{name}_points"] = rng.uniform(0, 1, (50, 3)).astype(np.float32)
+            arrays[f"{name}_sdf"] = np.full(50, 0.125, np.float32)
+    np.savez(path, **arrays)
+    return arrays
+
+
+def test_a_reference_file_is_read_in_our_frame(tmp_path: Path) -> None:
+    arrays = _reference(tmp_path / "a.npz", full=True)
+    samples = open_samples(tmp_path / "a.npz")
+    assert samples.reference
+    assert samples.has_distances
+    rows = samples.draw_surface(1000, np.random.default_rng(0))
+    stored = {tuple(p): i for i, p in enumerate(arrays["clean_surface_points"] * 2 - 1)}
+    indices = np.array([stored[tuple(p)] for p in rows[:, :3]])
+    assert (indices[:500] < REFERENCE_UNIFORM).all()
+    assert (indices[500:] >= REFERENCE_UNIFORM).all()
+    assert np.linalg.norm(rows[:, 3:6], axis=1) == pytest.approx(1, abs=1e-6)
+    queries = samples.draw_queries("near_curvature", 50, np.random.default_rng(0))
+    assert (queries[:, 3] == 0.25).all()
+    assert queries[:, :3].min() < -0.5
+
+
+def test_a_reference_file_without_distances_is_a_dit_file(tmp_path: Path) -> None:
+    _reference(tmp_path / "a.npz", full=False)
+    assert not open_samples(tmp_path / "a.npz").has_distances

@@ -42,6 +42,24 @@ def test_distances_match_the_plain_twin(torus: Mesh) -> None:
     assert distance[:50] == pytest.approx(own, abs=1e-12)
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1e-6, 0.0), (1e6, 0.0), (1.0, 1000.0)])
+def test_distances_of_tiny_huge_and_distant_meshes(torus: Mesh, scale: float, shift: float) -> None:
+    placed = moved(torus, scale, (shift, -shift, shift))
+    points = random_points(400)
+    expected, _ = DistanceField(torus).unsigned(points)
+    found, _ = DistanceField(placed).unsigned(points * scale + np.array([shift, -shift, shift]))
+    # Positions near 1000 are themselves rounded by 1e-13.
+    assert found / scale == pytest.approx(expected, abs=1e-11)
+
+
+def test_far_points_find_the_exact_face_of_a_fine_mesh(sphere: Mesh) -> None:
+    # Far away, many nodes are almost as near as the nearest: bounds that cut too much show here.
+    points = random_points(60, reach=8.0)
+    assert DistanceField(sphere).unsigned(points)[0] == pytest.approx(
+        exact_distances(points, sphere), abs=1e-12
+    )
+
+
 def test_needles_and_points_have_distances_too() -> None:
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [1, 1e-14, 0]])
     for faces in ([[0, 1, 2]], [[0, 0, 2]], [[0, 2, 3]], [[2, 3, 0]]):

@@ -16,7 +16,7 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
 from ultrashape_cli.files import write_json
-from ultrashape_cli.rendering.renderer import save_png
+from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.setup import open_run
 from ultrashape_cli.training.trainer import Progress

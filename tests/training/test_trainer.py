@@ -326,3 +326,19 @@ def test_samples_of_unequal_token_counts_share_a_microbatch(make_run) -> None:
     _train(together)
     _train(apart)
     assert _losses(apart) == pytest.approx(_losses(together), rel=1e-5)
+
+
+def test_voxels_of_the_coarse_mesh_are_used_when_asked(make_run) -> None:
+    run, config = make_run(steps=1, voxel_coarse=1.0)
+    with pytest.raises(AssetError, match=r"has no coarse points"):
+        _train(run)
+    plain, config = make_run("plain", steps=1)
+    trainer = _trainer(config, plain)
+    batch = next(trainer.batches(0))
+    trainer.objective.settings = dataclasses.replace(config.train, voxel_coarse=1.0)
+    # Seven points: as many tokens, whatever the clean surface has.
+    batch["coarse"] = torch.linspace(-0.9, 0.9, 7)[:, None].expand(2, 7, 3)
+    draw = torch.Generator().manual_seed(0)
+    moments = trainer.objective._moments(batch, 0, draw, noisy=True)
+    assert len(moments.voxels) == 7
+    assert len(trainer.objective._moments(batch, 0, draw, noisy=False).voxels) == 16

@@ -1,13 +1,14 @@
-"""`ushape render`, `ushape sample`, `ushape split`: one preparation step on a prepared dataset."""
+"""`ushape render` and `ushape sample`: one preparation step on a prepared dataset."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ultrashape_cli import options as opt
+from ultrashape_cli.config.choices import Contents, Lights, Renderer, SampleFormat
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
@@ -16,12 +17,84 @@ if TYPE_CHECKING:
     from ultrashape_cli.preparation.pipeline import Outcome, Plan
     from ultrashape_cli.ui import UI
 
+Quality = Literal["full", "preview"]
+_OUTPUT, _VIEWS = "Output", "Views"
+
 
 def render(
     data: opt.DatasetArg = Path("data"),
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
+    views: Annotated[
+        int | None,
+        typer.Option("--views", min=1, help="Views per asset. Default: 8.", rich_help_panel=_VIEWS),
+    ] = None,
+    elevations: Annotated[
+        str | None,
+        typer.Option(
+            "--elevations",
+            metavar="DEGREES,...",
+            help="Rings of views at these elevations. Default: all sides, then from above and "
+            "below, then all around.",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(
+            "--fov", metavar="DEGREES", help="Opening angle. Default: 40.", rich_help_panel=_VIEWS
+        ),
+    ] = None,
+    ortho: Annotated[
+        bool | None,
+        typer.Option(
+            "--ortho/--no-ortho", help="Parallel rays. Default: no.", rich_help_panel=_VIEWS
+        ),
+    ] = None,
+    lights: Annotated[
+        Lights | None,
+        typer.Option(
+            "--lights",
+            help="Default: studio. `random` also varies opening angle and roll, by the seed.",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            "--maps",
+            metavar="NAME,...",
+            help="Extra files: depth, normal, mask.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    contact_sheet: Annotated[
+        bool | None,
+        typer.Option(
+            "--contact-sheet/--no-contact-sheet",
+            help="Also one picture of all views.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    quality: Annotated[
+        Quality | None,
+        typer.Option(
+            "--quality",
+            help="`preview`: 1 sample, hard shadow, no ambient occlusion; "
+            "about three times as fast. Default: full.",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = None,
+    renderer: Annotated[
+        Renderer | None,
+        typer.Option(
+            "--renderer",
+            help="Default: rays. `blender` runs Cycles, in Blender "
+            "4.2 or later or the package bpy.",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = None,
     workers: opt.WorkersOpt = None,
     seed: opt.SeedOpt = None,
     limit: opt.LimitOpt = None,
@@ -36,16 +109,41 @@ def render(
 ) -> None:
     """Render reference views of every asset
 
-    Reads DATA/meshes. Writes DATA/renders/ID/view_000.png ... and cameras.json.
+    Reads DATA/meshes, and the colours of the source files. Writes DATA/renders/ID/view_000.png
+    ... and cameras.json.
 
     Examples:
 
       ushape render data
 
-      ushape render data --set render.views=16 --set render.size=512
+      ushape render data --views 16 --lights random --maps depth,normal
+
+      ushape render data --quality preview --contact-sheet --set render.size=512
     """
-    ui = _ui("render", json_output, quiet, verbose, progress)
-    resolved = resolve_settings(config, overrides, no_config, workers, seed)
+    ui = make_ui("render", json_output, quiet, verbose, progress)
+    preview: dict[str, Any] = {}
+    if quality == "preview":
+        preview = {"render__supersample": 1, "render__ambient_rays": 0, "render__shadow_rays": 1}
+    resolved = resolve_settings(
+        config,
+        overrides,
+        no_config,
+        workers,
+        seed,
+        render__views=views,
+        render__elevations=elevations,
+        render__fov_degrees=fov,
+        render__orthographic=ortho,
+        render__lights=lights,
+        render__maps=maps,
+        render__contact_sheet=contact_sheet,
+        render__renderer=renderer,
+        **preview,
+    )
+    if resolved.config.render.renderer == "blender" and not show_config:
+        from ultrashape_cli.rendering.blender import require_blender
+
+        require_blender(resolved.config.render.blender)
     _one_step(ui, data, "render", resolved, limit, fail_fast, force, dry_run, show_config)
 
 
@@ -54,6 +152,24 @@ def sample(
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
+    contents: Annotated[
+        Contents | None,
+        typer.Option(
+            "--contents",
+            help="`dit`: surface points. `full`: also query points with "
+            "distances, for the VAE. Default: dit.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
+    file_format: Annotated[
+        SampleFormat | None,
+        typer.Option(
+            "--format",
+            help="`compact`: quantised. `reference`: the float32 arrays of "
+            "the reference. Default: compact.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = None,
     workers: opt.WorkersOpt = None,
     seed: opt.SeedOpt = None,
     limit: opt.LimitOpt = None,
@@ -69,62 +185,20 @@ def sample(
     """Sample surface points and normals, and distances when asked
 
     Reads DATA/meshes. Writes DATA/samples/ID.npz. The VAE stage of training needs
-    sample.contents=full.
+    --contents full.
 
     Examples:
 
       ushape sample data
 
-      ushape sample data --set sample.contents=full
+      ushape sample data --contents full
+
+      ushape sample data --contents full --format reference
     """
-    ui = _ui("sample", json_output, quiet, verbose, progress)
-    resolved = resolve_settings(config, overrides, no_config, workers, seed)
+    ui = make_ui("sample", json_output, quiet, verbose, progress)
+    flags = {"sample__contents": contents, "sample__format": file_format}
+    resolved = resolve_settings(config, overrides, no_config, workers, seed, **flags)
     _one_step(ui, data, "sample", resolved, limit, fail_fast, force, dry_run, show_config)
-
-
-def split(
-    data: opt.DatasetArg = Path("data"),
-    config: opt.ConfigOpt = None,
-    overrides: opt.SetOpt = None,
-    no_config: opt.NoConfigOpt = False,
-    seed: opt.SeedOpt = None,
-    dry_run: opt.DryRunOpt = False,
-    show_config: opt.ShowConfigOpt = False,
-    json_output: opt.JsonOpt = False,
-    quiet: opt.QuietOpt = False,
-    verbose: opt.VerboseOpt = False,
-) -> None:
-    """Write the train and validation lists
-
-    Reads DATA/records. Writes DATA/data_list/train.json, val.json and DATA/render.json. An asset
-    keeps its place when others are added.
-
-    Examples:
-
-      ushape split data
-
-      ushape split data --set split.val=0.05 --seed 3
-    """
-    from ultrashape_cli.data.layout import Dataset
-    from ultrashape_cli.data.splits import split_ids, write_splits
-
-    ui = _ui("split", json_output, quiet, verbose, False)
-    resolved = resolve_settings(config, overrides, no_config, None, seed)
-    if show_config:
-        show_settings(ui, resolved, ("split",))
-        return
-    dataset = Dataset(data)
-    dataset.require()
-    settings = (resolved.config.split.val, resolved.config.seed)
-    if dry_run:
-        records = dataset.load_records().values()
-        lists = split_ids([r.id for r in records if r.usable], *settings)
-    else:
-        lists = write_splits(dataset, *settings)
-    counts = {name: len(ids) for name, ids in lists.items()}
-    ui.table(("split", "assets"), counts.items())
-    paths = {name: str(dataset.list_path(name)) for name in lists}
-    ui.result(inputs={"data": str(data)}, outputs={} if dry_run else paths, counts=counts)
 
 
 def _one_step(
@@ -242,6 +316,7 @@ def conclude(
         judge: Apply the filter of the config.
         split: Write the lists.
     """
+    from ultrashape_cli.commands.split import split_rule
     from ultrashape_cli.data.splits import write_splits
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.preparation.report import write_report
@@ -255,7 +330,8 @@ def conclude(
             counts["rejected"] = sum(bool(r.rejected) for r in records.values())
     if split:
         try:
-            lists = write_splits(dataset, config.split.val, config.seed, records)
+            rule = split_rule(config)
+            lists = write_splits(dataset, rule.val, rule.seed, records, rule)
             counts |= {name: len(ids) for name, ids in lists.items()}
         except DatasetError as error:
             ui.warn(error.message)
@@ -273,7 +349,8 @@ def show_settings(ui: UI, resolved: Resolved, sections: tuple[str, ...]) -> None
         ui.data_table(("key", "value", "origin"), rows)
 
 
-def _ui(command: str, json_output: bool, quiet: bool, verbose: bool, progress: bool) -> UI:
+def make_ui(command: str, json_output: bool, quiet: bool, verbose: bool, progress: bool) -> UI:
+    """Returns the output object of a verb."""
     from ultrashape_cli.ui import UI
 
     return UI(command, json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ultrashape_cli.errors import ConfigError
 
 if TYPE_CHECKING:  # every --help reads this module
-    from ultrashape_cli.config.schema import Checkpointing, DtypePolicy, Strategy
+    from ultrashape_cli.config.choices import Checkpointing, DtypePolicy, Strategy
 
 
 STRATEGY_SETTINGS: dict[str, dict[str, Any]] = {"lora": {"train.learning_rate": 1e-4}}

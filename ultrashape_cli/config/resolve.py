@@ -12,9 +12,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ultrashape_cli.config.bounds import POSITIVE, RANGES
 from ultrashape_cli.config.models import model_settings
 from ultrashape_cli.config.profiles import STRATEGY_SETTINGS, HardwareProfile, get_profile
-from ultrashape_cli.config.schema import POSITIVE, RANGES, Config, flatten
+from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.errors import ConfigError
 
 ENV_PREFIX = "USHAPE_"
@@ -179,7 +180,8 @@ def _parse(value: Any, kind: Any) -> Any:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
             raise ValueError(f"`{value}` is not a list")
-        return tuple(str(item).strip() for item in items if str(item).strip())
+        texts = [str(item).strip() for item in items]
+        return tuple(_parse(text, get_args(kind)[0]) for text in texts if text)
     if kind is bool:
         if isinstance(value, bool):
             return value
@@ -222,6 +224,7 @@ def _out_of_range(key: str, value: Any) -> str | None:
         return f"`{key}` must be above 0, got `{value}`"
     if key in RANGES:
         low, high = RANGES[key]
-        if not low <= value <= high:
+        items = value if isinstance(value, tuple) else (value,)
+        if not all(low <= item <= high for item in items):
             return f"`{key}` must be from {low:g} to {high:g}, got `{value}`"
     return None

@@ -9,14 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-Contents = Literal["dit", "full"]
-EngineKind = Literal["local", "ray"]
-UpAxis = Literal["y", "z", "auto"]
-Stage = Literal["dit", "vae"]
-Strategy = Literal["full", "full-8bit", "full-offload", "experts-frozen", "lora", "sharded"]
-Checkpointing = Literal["auto", "all", "none"]
-DtypePolicy = Literal["fp32", "bf16"]
-Attention = Literal["auto", "sdpa", "cudnn", "flash"]
+from ultrashape_cli.config.choices import (
+    Attention,
+    Checkpointing,
+    Contents,
+    DtypePolicy,
+    EngineKind,
+    GroupBy,
+    Lights,
+    MapName,
+    Renderer,
+    SampleFormat,
+    Stage,
+    Strategy,
+    UpAxis,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,12 +54,32 @@ class RenderConfig:
     """Views per asset: front, right, back, left first."""
     size: int = 1024
     """Pixels along one side of a view."""
+    elevations: tuple[float, ...] = ()
+    """Rings of views at these degrees above the horizon, instead of the usual set."""
+    fov_degrees: float = 40.0
+    """Opening angle of a view."""
+    orthographic: bool = False
+    """Parallel rays instead of a pinhole camera."""
+    lights: Lights = "studio"
+    """`studio`, `soft`, or `random`: lights, opening angle and roll drawn for each view."""
+    maps: tuple[MapName, ...] = ()
+    """Extra files of each view: `depth`, `normal`, `mask`."""
+    contact_sheet: bool = False
+    """Also write one picture of all views."""
+    textures: bool = True
+    """Show the colours of the source file where it has some; otherwise all is clay."""
     supersample: int = 2
-    """Rays per pixel along one axis."""
-    ambient_rays: int = 8
-    """Ambient-occlusion rays per sample; 0 turns it off."""
-    shadow_rays: int = 4
-    """Shadow rays per light and sample."""
+    """Samples per pixel along one axis."""
+    ambient_rays: int = 5
+    """Ambient-occlusion rays per pixel; 0 turns it off."""
+    shadow_rays: int = 3
+    """Shadow rays per pixel; 1 gives hard shadows."""
+    renderer: Renderer = "rays"
+    """`rays`, or `blender`: Cycles in a process of its own."""
+    blender: str = ""
+    """Blender program, or a Python that has bpy; empty looks for `blender`, then for bpy here."""
+    blender_samples: int = 48
+    """Cycles samples per pixel, before its denoiser."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,20 +92,34 @@ class SampleConfig:
     """Curvature-weighted surface points per asset."""
     contents: Contents = "dit"
     """`dit`: surface points only. `full`: also query points with distances, for the VAE stage."""
+    format: SampleFormat = "compact"
+    """`compact`: quantised, a seventh of the size. `reference`: the reference's float32 arrays."""
     near_points: int = 600_000
     """Query points near uniform surface points (`full`)."""
     near_curvature_points: int = 300_000
     """Query points near curvature-weighted surface points (`full`)."""
     space_points: int = 400_000
     """Query points uniform in the cube (`full`)."""
+    sharp_points: int = 0
+    """Points on sharp edges, as `refine` takes them from its input; 0 for none."""
+    coarse_points: int = 0
+    """Points on a coarse version of the mesh, for training on coarse voxels; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitConfig:
-    """The split step: train and validation lists, by asset id."""
+    """The split step: train, validation and test lists, by asset id."""
 
+    train: float = 0.0
+    """Share of the assets that trains; 0 is all that the other lists leave."""
     val: float = 0.1
     """Share of the assets that goes to validation."""
+    test: float = 0.0
+    """Share of the assets that is held out for the end; 0 writes no such list."""
+    group_by: GroupBy = "none"
+    """What stays together: a `folder`, a `prefix` of file names, near-`duplicates`."""
+    stratify: str = ""
+    """Measure that every list gets alike, such as `detail` or `faces`; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,6 +236,9 @@ class TrainConfig:
     """Share of voxels added beside occupied ones: coarse meshes are thicker."""
     voxel_jitter: float = 0.0
     """Share of the occupied voxels moved to a neighbour: coarse meshes are displaced."""
+    voxel_coarse: float = 0.0
+    """Share of samples whose voxels are those of the asset's coarsened mesh; needs
+    `sample.coarse_points`."""
     ema_decay: float = 0.0
     """Decay per step of an fp32 average of the weights in host memory; 0 keeps none."""
     max_bad_steps: int = 10
@@ -207,6 +251,10 @@ class TrainConfig:
     """Leave out samples that cannot be read, and count them, instead of stopping."""
     surface_points: int = 163_840
     """Surface points the VAE encoder reads per sample."""
+    colour_jitter: float = 0.0
+    """Largest relative change of contrast and colour gains of a view; 0 for none."""
+    crop_jitter: float = 0.0
+    """Largest relative growth of the white border's square; 0 for none."""
     query_points: int = 100_000
     """Query points per set (near uniform, near sharp, space) of the VAE stage."""
     validate_every_steps: int = 1000
@@ -286,64 +334,6 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
-
-
-POSITIVE = frozenset(
-    {
-        *("watertight.resolution", "watertight.max_file_gib", "render.views", "render.size"),
-        *("watertight.max_error", "watertight.max_memory_gib"),
-        *("render.supersample", "render.shadow_rays", "sample.surface_points"),
-        *("sample.curvature_points", "sample.near_points", "sample.near_curvature_points"),
-        *("sample.space_points", "engine.timeout_s", "engine.memory_gib", "engine.recycle_after"),
-        *("quality.vae_tokens",),
-        *("train.steps", "train.microbatch", "train.accumulation", "train.learning_rate"),
-        *("train.clip_norm", "train.num_latents", "train.surface_points", "train.query_points"),
-        *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
-        *("refine.steps", "refine.tokens", "refine.grid_resolution", "refine.chunk_size"),
-        *("refine.surface_points", "launch.num_processes", "launch.num_machines"),
-        *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
-    }
-)
-"""Keys whose value must be above zero."""
-
-RANGES: dict[str, tuple[float, float]] = {
-    "watertight.resolution": (32, 2048),
-    "watertight.max_faces": (0, 100_000_000),
-    "watertight.max_error": (0.0, 0.1),
-    "render.views": (1, 1000),
-    "render.size": (16, 8192),
-    "render.supersample": (1, 8),
-    "render.ambient_rays": (0, 256),
-    "render.shadow_rays": (1, 256),
-    "split.val": (0.0, 0.9),
-    "engine.workers": (0, 1024),
-    "engine.memory_gib": (0.25, 65536),
-    "engine.retries": (0, 10),
-    "quality.vae_resolution": (16, 1024),
-    "train.condition_dropout": (0.0, 1.0),
-    "train.num_workers": (0, 256),
-    "train.warmup_steps": (0, float("inf")),
-    "train.weight_decay": (0.0, 1.0),
-    "train.validate_every_steps": (0, float("inf")),
-    "train.keep_every_steps": (0, float("inf")),
-    "train.lr_reference_batch": (0, float("inf")),
-    "train.image_size": (0, 4096),
-    "train.overfit": (0, 1_000_000),
-    "train.latent_variants": (0, 1000),
-    "train.voxel_drop": (0.0, 0.9),
-    "train.voxel_add": (0.0, 4.0),
-    "train.voxel_jitter": (0.0, 1.0),
-    "train.ema_decay": (0.0, 0.999999),
-    "train.spike_factor": (0.0, float("inf")),
-    "refine.steps": (2, 1000),
-    "refine.guidance_scale": (0.0, 100.0),
-    "refine.grid_resolution": (8, 2048),
-    "refine.max_memory_gib": (0.0, 1024.0),
-    "launch.machine_rank": (0, 4096),
-    "launch.main_process_port": (0, 65535),
-    "seed": (0, 2**63 - 1),
-}
-"""Inclusive bounds of keys that have some."""
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

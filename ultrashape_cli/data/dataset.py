@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from ultrashape_cli.data.images import load_rgba, preprocess_training
+from ultrashape_cli.data.images import (
+    TRAINING_PADDING,
+    jitter_colours,
+    load_rgba,
+    preprocess_training,
+)
 from ultrashape_cli.data.layout import Dataset as AssetFolder
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples
 from ultrashape_cli.errors import AssetError, DatasetError
@@ -41,6 +46,9 @@ class ShapeDataset(Dataset[Item]):
         variants: Different surface draws per asset; 0 draws anew every time and has variant -1.
         fixed_view: Always take the first view.
         skip_bad: Leave broken assets out of a microbatch and name them, instead of raising.
+        coarse_points: Points of the asset's coarse version, `coarse` [P, 3]; 0 for none.
+        colour_jitter: Largest relative change of contrast and colour gains.
+        crop_jitter: Largest relative growth of the white border's square.
     """
 
     def __init__(
@@ -55,6 +63,9 @@ class ShapeDataset(Dataset[Item]):
         variants: int = 0,
         fixed_view: bool = False,
         skip_bad: bool = False,
+        coarse_points: int = 0,
+        colour_jitter: float = 0.0,
+        crop_jitter: float = 0.0,
     ) -> None:
         self.root = root
         self.ids = ids
@@ -65,6 +76,9 @@ class ShapeDataset(Dataset[Item]):
         self.variants = variants
         self.fixed_view = fixed_view
         self.skip_bad = skip_bad
+        self.coarse_points = coarse_points
+        self.colour_jitter = colour_jitter
+        self.crop_jitter = crop_jitter
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,18 +113,30 @@ class ShapeDataset(Dataset[Item]):
         surface = torch.from_numpy(samples.draw_surface(self.surface_points, points_rng))
         item: Item = {"uid": asset_id, "counter": counter, "variant": variant, "surface": surface}
         if self.image_size is not None:
-            views = sorted(self.root.views(asset_id).glob("view_*.png"))
-            if not views:
-                raise AssetError("no views", hint=f"ushape render {self.root.root}")
-            view = views[0 if self.fixed_view else int(rng.integers(len(views)))]
-            item["image"], item["mask"] = preprocess_training(
-                load_rgba(view), self.image_size(counter)
-            )
+            size = self.image_size(counter)
+            item["image"], item["mask"] = self._image(asset_id, size, rng)
         if self.query_points:
             for name in QUERY_SETS:
                 queries = samples.draw_queries(name, self.query_points, rng)
                 item[name] = torch.from_numpy(queries)
+        if self.coarse_points:
+            item["coarse"] = torch.from_numpy(samples.draw_coarse(self.coarse_points, rng))
         return item
+
+    def _image(
+        self, asset_id: str, size: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:  # [3, S, S], [1, S, S]
+        views = self.root.view_files(asset_id)
+        if not views:
+            raise AssetError("no views", hint=f"ushape render {self.root.root}")
+        rgba = load_rgba(views[0 if self.fixed_view else int(rng.integers(len(views)))])
+        padding = TRAINING_PADDING
+        # Views are never turned or mirrored: the image would no longer show the shape beside it.
+        if self.colour_jitter:
+            rgba = jitter_colours(rgba, self.colour_jitter, rng)
+        if self.crop_jitter:
+            padding *= 1 + rng.uniform(0, self.crop_jitter)
+        return preprocess_training(rgba, size, padding)
 
 
 class SampleOrder(Sampler[list[tuple[int, int]]]):

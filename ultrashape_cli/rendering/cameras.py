@@ -2,12 +2,15 @@
 
 World: the normalised frame, y up, the front of the asset towards +z. Camera: x right, y down, z
 forward. Pixel (0, 0) is the upper left one; its centre has the image coordinates (0.5, 0.5).
+A point p of the world has the camera coordinates q = R p + t, where (R | t) are the upper rows of
+`world_to_camera`, and the image coordinates (fx q_x / q_z + cx, fy q_y / q_z + cy); without the
+divisions by q_z if the camera is orthographic.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +25,20 @@ _NAMED_DIRECTIONS = (
 )  # fmt: skip
 # Generators of the R2 low-discrepancy sequence: 1/p and 1/p^2 for the real root of p^3 = p + 1.
 _R2 = (0.7548776662466927, 0.5698402909980532)
+# Seeded views: the opening angle varies by a factor of exp(+-0.5), the roll within these bounds.
+_ZOOM, _ROLL_DEGREES = 0.5, 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera.
+    """A pinhole or orthographic camera.
 
     Attributes:
         world_to_camera: `[4, 4]` float64 rigid transform.
-        fx, fy: Focal lengths in pixels.
+        fx, fy: Focal lengths in pixels; of an orthographic camera, pixels per unit of length.
         cx, cy: Principal point in image coordinates.
         width, height: Image size in pixels.
+        orthographic: Whether all rays are parallel.
     """
 
     world_to_camera: NDArray[np.float64]
@@ -42,6 +48,7 @@ class Camera:
     cy: float
     width: int
     height: int
+    orthographic: bool = False
 
     @property
     def position(self) -> NDArray[np.float64]:
@@ -52,19 +59,27 @@ class Camera:
         """Return image coordinates `[N, 2]` and depths `[N]` along z of world points `[N, 3]`."""
         seen = np.asarray(points, np.float64) @ self.world_to_camera[:3, :3].T
         seen = seen + self.world_to_camera[:3, 3]
-        pixels = seen[..., :2] / seen[..., 2:] * (self.fx, self.fy) + (self.cx, self.cy)
-        return pixels, seen[..., 2]
+        plane = seen[..., :2] if self.orthographic else seen[..., :2] / seen[..., 2:]
+        return plane * (self.fx, self.fy) + (self.cx, self.cy), seen[..., 2]
 
-    def rays(self, pixels: ArrayLike) -> NDArray[np.float64]:
-        """Return world directions `[N, 3]`, depth 1 long, through image coordinates `[N, 2]`."""
+    def rays(self, pixels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return world origins and directions, `[N, 3]` each, through image coordinates `[N, 2]`.
+
+        Directions are 1 long along z, so that the depth of a point is its distance in lengths.
+        """
         plane = (np.asarray(pixels, np.float64) - (self.cx, self.cy)) / (self.fx, self.fy)
-        directions = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
-        return directions @ self.world_to_camera[:3, :3]
+        rotation = self.world_to_camera[:3, :3]
+        if self.orthographic:
+            origins = self.position + plane @ rotation[:2]
+            return origins, np.broadcast_to(rotation[2], origins.shape)
+        directions = np.concatenate([plane, np.ones((len(plane), 1))], axis=1) @ rotation
+        return np.broadcast_to(self.position, directions.shape), directions
 
     def to_dict(self) -> dict[str, Any]:
         """Return the camera as plain values; the convention is named with it."""
         return {
             "convention": "opencv: x right, y down, z forward; pixel centres at +0.5",
+            "model": "orthographic" if self.orthographic else "pinhole",
             "world_to_camera": self.world_to_camera.tolist(),
             "fx": self.fx,
             "fy": self.fy,
@@ -79,7 +94,8 @@ class Camera:
         """Return the camera that `to_dict` wrote."""
         names = ("fx", "fy", "cx", "cy", "width", "height")
         matrix = np.asarray(values["world_to_camera"], np.float64).reshape(4, 4)
-        return cls(matrix, *(values[name] for name in names))
+        orthographic = values.get("model") == "orthographic"
+        return cls(matrix, **{name: values[name] for name in names}, orthographic=orthographic)
 
 
 def look_at(
@@ -107,7 +123,9 @@ def look_at(
 
 def bounding_radius(mesh: Mesh) -> float:
     """Return the radius about the origin of the sphere that holds the mesh."""
-    return float(np.sqrt(np.square(mesh.vertices[np.unique(mesh.faces)]).sum(axis=1).max()))
+    used = np.zeros(len(mesh.vertices), bool)
+    used[mesh.faces] = True
+    return float(np.sqrt(np.square(mesh.vertices[used]).sum(axis=1).max()))
 
 
 def view_set(
@@ -117,6 +135,9 @@ def view_set(
     size: int = 1024,
     fov_degrees: float = 40.0,
     fill: float = 0.88,
+    orthographic: bool = False,
+    elevations: Sequence[float] = (),
+    seed: int | None = None,
 ) -> list[Camera]:
     """Return cameras around the origin: front, right, back, left, then above, below, all around.
 
@@ -126,29 +147,56 @@ def view_set(
         num_views: Number of cameras.
         radius: Radius of the sphere to frame (`bounding_radius`).
         size: Width and height of the images in pixels.
-        fov_degrees: Opening angle of the image.
+        fov_degrees: Opening angle of the image; without effect on orthographic cameras.
         fill: Diameter of the sphere's outline, as part of the image.
+        orthographic: Parallel rays instead of a pinhole.
+        elevations: Rings of views at these degrees instead, see `view_directions`.
+        seed: Vary the opening angle and the roll of each camera at random; None keeps them.
     """
-    half = math.tan(math.radians(fov_degrees) / 2)
-    distance = radius / math.sin(math.atan(fill * half))
-    focal = size / 2 / half
     cameras = []
-    for azimuth, elevation in view_directions(num_views):
+    for index, (azimuth, elevation) in enumerate(view_directions(num_views, elevations)):
+        fov, roll = fov_degrees, 0.0
+        if seed is not None:
+            rng = np.random.default_rng([seed, index])
+            fov = float(np.clip(fov * math.exp(rng.uniform(-_ZOOM, _ZOOM)), 1, 120))
+            roll = float(rng.uniform(-_ROLL_DEGREES, _ROLL_DEGREES))
+        half = math.tan(math.radians(fov) / 2)
+        if orthographic:
+            focal, distance = fill * size / (2 * radius), 4 * radius
+        else:
+            focal, distance = size / 2 / half, radius / math.sin(math.atan(fill * half))
         a, e = math.radians(azimuth), math.radians(elevation)
         towards = (math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e))
-        cameras.append(
-            Camera(
-                world_to_camera=look_at(distance * np.array(towards)),
-                fx=focal, fy=focal, cx=size / 2, cy=size / 2, width=size, height=size,
-            )
-        )  # fmt: skip
+        transform = _rolled(look_at(distance * np.array(towards)), roll)
+        centre = size / 2
+        cameras.append(Camera(transform, focal, focal, centre, centre, size, size, orthographic))
     return cameras
 
 
-def view_directions(num_views: int) -> list[tuple[float, float]]:
-    """Return azimuth (0 front, 90 right) and elevation of each view, in degrees."""
+def _rolled(world_to_camera: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """Return the transform with the image turned about its centre."""
+    turn = np.eye(4)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn[:2, :2] = (cosine, -sine), (sine, cosine)
+    return turn @ world_to_camera
+
+
+def view_directions(num_views: int, elevations: Sequence[float] = ()) -> list[tuple[float, float]]:
+    """Return azimuth (0 front, 90 right) and elevation of each view, in degrees.
+
+    With elevations the views are spread evenly over one ring for each, in the order given; the
+    first rings take what does not divide.
+    """
     if num_views < 1:
         raise ValueError(f"num_views must be at least 1, not {num_views}")
+    if elevations:
+        rings = len(elevations)
+        counts = [(num_views + rings - 1 - k) // rings for k in range(rings)]
+        return [
+            (360 * j / count, float(elevation))
+            for elevation, count in zip(elevations, counts, strict=True)
+            for j in range(count)
+        ]
     directions = [(float(a), float(e)) for a, e in _NAMED_DIRECTIONS[:num_views]]
     for k in range(1, num_views - len(directions) + 1):
         u, v = (0.5 + k * _R2[0]) % 1, (0.5 + k * _R2[1]) % 1

@@ -1,6 +1,6 @@
-"""Normals with creases, sample directions and the light of the clay renders.
+"""Surface points, sample directions and the brightness of a surface under a rig of lights.
 
-All arrays are float32: P points or pixels, S subsamples, F faces.
+All arrays are float32: P points or pixels, S samples, F faces.
 """
 
 import math
@@ -9,72 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.geometry.mesh import Mesh
 
-# Faces that meet at more than this angle keep a visible edge.
-CREASE_DEGREES = 40.0
 CLAY_ALBEDO = 0.48
-
-# Directions towards the lights in camera axes (x right, y down, z forward), and strengths. With
-# the albedo the brightest diffuse point stays below 0.95, so that nothing but glints could clip.
-KEY_DIRECTION = (-0.55, -0.75, -0.7)
-_FILL_DIRECTION = (0.85, -0.1, -0.6)
-_RIM_DIRECTION = (0.35, -0.7, 0.75)
-_KEY, _FILL, _RIM, _AMBIENT = 1.05, 0.14, 0.35, 0.26
-# Half-angle of the key light seen from the object: the width of shadow borders.
-KEY_RADIUS = 0.12
 _GLOSS, _GLOSS_POWER = 0.06, 24.0
-
-
-def corner_normals(mesh: Mesh, crease_degrees: float = CREASE_DEGREES) -> NDArray[np.float32]:
-    """Return a normal for each face corner `[F, 3, 3]`: smooth inside, split along creases.
-
-    A corner averages, by area, the faces around its vertex that turn less than the crease angle
-    away from its own face. Vertices at one position count as one.
-    """
-    vectors = mesh.area_vectors
-    normals = mesh.face_normals
-    faces = _merged_faces(mesh)
-    order = np.argsort(faces.ravel(), kind="stable")
-    starts = np.searchsorted(faces.ravel()[order], np.arange(int(faces.max(initial=0)) + 2))
-    limit = math.cos(math.radians(crease_degrees))
-    return _average_corners(faces, order // 3, starts, vectors, normals, limit)
-
-
-def _merged_faces(mesh: Mesh) -> NDArray[np.int64]:
-    """Return faces that use one number for all vertices at one position."""
-    keys = np.ascontiguousarray(mesh.vertices + 0.0).view([("", np.float64)] * 3).ravel()
-    _, inverse = np.unique(keys, return_inverse=True)
-    return inverse.ravel()[mesh.faces]
-
-
-@kernel
-def _average_corners(faces, around, starts, vectors, normals, limit):
-    result = np.empty((len(faces), 3, 3), np.float32)
-    for f in range(len(faces)):
-        for corner in range(3):
-            x, y, z = 0.0, 0.0, 0.0
-            v = faces[f, corner]
-            for k in range(starts[v], starts[v + 1]):
-                g = around[k]
-                cosine = (
-                    normals[f, 0] * normals[g, 0]
-                    + normals[f, 1] * normals[g, 1]
-                    + normals[f, 2] * normals[g, 2]
-                )
-                if cosine >= limit:
-                    x += vectors[g, 0]
-                    y += vectors[g, 1]
-                    z += vectors[g, 2]
-            length = math.sqrt(x * x + y * y + z * z)
-            if length > 0:
-                result[f, corner, 0] = x / length
-                result[f, corner, 1] = y / length
-                result[f, corner, 2] = z / length
-            else:
-                for a in range(3):
-                    result[f, corner, a] = normals[f, a]
-    return result
 
 
 def hammersley(count: int) -> NDArray[np.float32]:
@@ -103,12 +40,13 @@ def pixel_shifts(size: int, seed: int) -> NDArray[np.float32]:
 
 
 @kernel
-def surface_points(faces, vertices, corners, hit_face, uv, view):
+def surface_points(faces, vertices, corners, hit_face, uv, eye, axis):
     """Return the point, smooth normal, face normal and ray origin of each hit, `[P, 3]` each.
 
-    Normals face the viewer (`view [P, 3]` runs from the eye). The ray origin is the point moved
-    out to the curved surface that the normals describe (Hanika, "Hacking the Shadow Terminator",
-    2021), so that flat triangles throw no shadow on their smooth-shaded neighbours.
+    Normals face the viewer: at `eye [3]`, or if that is not finite, along the parallel rays `axis`.
+    The ray origin is the point moved out to the curved surface that the normals describe (Hanika,
+    "Hacking the Shadow Terminator", 2021), so that flat triangles throw no shadow on their
+    smooth-shaded neighbours.
     """
     count = len(hit_face)
     points = np.empty((count, 3), np.float32)
@@ -116,6 +54,7 @@ def surface_points(faces, vertices, corners, hit_face, uv, view):
     flat = np.empty((count, 3), np.float32)
     origins = np.empty((count, 3), np.float32)
     weight = np.empty(3)
+    parallel = not math.isfinite(eye[0])
     for i in range(count):
         f = hit_face[i]
         weight[0], weight[1], weight[2] = 1 - uv[i, 0] - uv[i, 1], uv[i, 0], uv[i, 1]
@@ -126,10 +65,14 @@ def surface_points(faces, vertices, corners, hit_face, uv, view):
         length = math.sqrt(gx * gx + gy * gy + gz * gz)
         if length > 0:
             gx, gy, gz = gx / length, gy / length, gz / length
-        turn = -1.0 if gx * view[i, 0] + gy * view[i, 1] + gz * view[i, 2] > 0 else 1.0
         px = weight[0] * a[0] + weight[1] * b[0] + weight[2] * c[0]
         py = weight[0] * a[1] + weight[1] * b[1] + weight[2] * c[1]
         pz = weight[0] * a[2] + weight[1] * b[2] + weight[2] * c[2]
+        if parallel:
+            towards = gx * axis[0] + gy * axis[1] + gz * axis[2]
+        else:
+            towards = gx * (px - eye[0]) + gy * (py - eye[1]) + gz * (pz - eye[2])
+        turn = -1.0 if towards > 0 else 1.0
         nx, ny, nz, ox, oy, oz = 0.0, 0.0, 0.0, px, py, pz
         for k in range(3):
             n = corners[f, k]
@@ -155,9 +98,10 @@ def surface_points(faces, vertices, corners, hit_face, uv, view):
 
 
 @kernel
-def hemisphere_directions(normals, shifts, pattern):
+def hemisphere_directions(normals, flat, shifts, pattern):
     """Return cosine-weighted directions `[P, K, 3]` about normals, each pixel with its shift.
 
+    A direction below the flat face is mirrored up: on coarse meshes it would hit the face itself.
     The frame follows Duff et al., "Building an Orthonormal Basis, Revisited", 2017.
     """
     directions = np.empty((len(normals), len(pattern), 3), np.float32)
@@ -171,9 +115,13 @@ def hemisphere_directions(normals, shifts, pattern):
             angle = 2 * math.pi * ((pattern[k, 1] + shifts[i, 1]) % 1.0)
             r, h = math.sqrt(u), math.sqrt(1 - u)
             x, y = r * math.cos(angle), r * math.sin(angle)
-            directions[i, k, 0] = x * (1 + sign * nx * nx * p) + y * q + h * nx
-            directions[i, k, 1] = x * sign * q + y * (sign + ny * ny * p) + h * ny
-            directions[i, k, 2] = -x * sign * nx - y * ny + h * nz
+            dx = x * (1 + sign * nx * nx * p) + y * q + h * nx
+            dy = x * sign * q + y * (sign + ny * ny * p) + h * ny
+            dz = -x * sign * nx - y * ny + h * nz
+            below = min(dx * flat[i, 0] + dy * flat[i, 1] + dz * flat[i, 2], 0.0)
+            directions[i, k, 0] = dx - 2 * below * flat[i, 0]
+            directions[i, k, 1] = dy - 2 * below * flat[i, 1]
+            directions[i, k, 2] = dz - 2 * below * flat[i, 2]
     return directions
 
 
@@ -192,11 +140,11 @@ def light_directions(light, right, up, radius, shifts, pattern):
 
 
 @kernel
-def filter_factors(factors, normals, depth, near, size):
+def filter_factors(factors, normals, points, seen, near, size):
     """Return factors `[H, W, K]` averaged over the size x size pixels around, within one surface.
 
-    Depth 0 marks background. A neighbour counts if its depth differs by less than `near` and its
-    normal turns less than 25 degrees or so.
+    A neighbour that is `seen` counts if its point lies less than `near` off the tangent plane and
+    its normal turns less than 25 degrees or so.
     """
     height, width, num = factors.shape
     result = np.zeros_like(factors)
@@ -204,20 +152,21 @@ def filter_factors(factors, normals, depth, near, size):
     back = size // 2
     for y in range(height):
         for x in range(width):
-            if depth[y, x] == 0:
+            if not seen[y, x]:
                 continue
             total[:] = 0
             weight = 0.0
+            nx, ny, nz = normals[y, x, 0], normals[y, x, 1], normals[y, x, 2]
+            px, py, pz = points[y, x, 0], points[y, x, 1], points[y, x, 2]
             for j in range(max(y - back, 0), min(y - back + size, height)):
                 for i in range(max(x - back, 0), min(x - back + size, width)):
-                    if depth[j, i] == 0 or abs(depth[j, i] - depth[y, x]) > near:
+                    if not seen[j, i]:
                         continue
-                    cosine = (
-                        normals[j, i, 0] * normals[y, x, 0]
-                        + normals[j, i, 1] * normals[y, x, 1]
-                        + normals[j, i, 2] * normals[y, x, 2]
-                    )
-                    if cosine < 0.9:
+                    n, p = normals[j, i], points[j, i]
+                    if n[0] * nx + n[1] * ny + n[2] * nz < 0.9:
+                        continue
+                    off = (p[0] - px) * nx + (p[1] - py) * ny + (p[2] - pz) * nz
+                    if abs(off) > near:
                         continue
                     weight += 1
                     for k in range(num):
@@ -227,48 +176,73 @@ def filter_factors(factors, normals, depth, near, size):
     return result
 
 
-def light_axes(camera_to_world: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return unit world directions `[3, 3]` to the key, fill and rim lights of a camera."""
-    local = np.array([KEY_DIRECTION, _FILL_DIRECTION, _RIM_DIRECTION])
-    local /= np.linalg.norm(local, axis=1, keepdims=True)
-    return (local @ camera_to_world.T).astype(np.float32)
+@kernel
+def matching_factors(factors, normals, points, seen, pixel, sample_normals, sample_points, near):
+    """Return the factors `[S, K]` of samples: of their pixel, or of a neighbour that fits better.
+
+    At the edge of a surface the point traced for a pixel may lie on another surface than some of
+    its samples, which would carry light into a shadow.
+    """
+    height, width, num = factors.shape
+    result = np.empty((len(pixel), num), np.float32)
+    for s in range(len(pixel)):
+        y, x = pixel[s] // width, pixel[s] % width
+        p, n = sample_points[s], sample_normals[s]
+        best = _mismatch(p, n, points[y, x], normals[y, x], near)
+        row, column = y, x
+        if best > 0.2:
+            for j in range(max(y - 1, 0), min(y + 2, height)):
+                for i in range(max(x - 1, 0), min(x + 2, width)):
+                    if seen[j, i]:
+                        other = _mismatch(p, n, points[j, i], normals[j, i], near)
+                        if other < best:
+                            best, row, column = other, j, i
+        for k in range(num):
+            result[s, k] = factors[row, column, k]
+    return result
 
 
 @kernel
-def shade(normals, view, lights, ambient, shadow, albedo):
-    """Return linear brightness `[S]` of clay under the three lights.
+def _mismatch(p, n, q, m, near):
+    """Return how little a point p with normal n fits the tangent plane at q with normal m."""
+    off = (p[0] - q[0]) * m[0] + (p[1] - q[1]) * m[1] + (p[2] - q[2]) * m[2]
+    return abs(off) / near + 1 - (n[0] * m[0] + n[1] * m[1] + n[2] * m[2])
+
+
+@kernel
+def shade(normals, view, lights, colours, sky, factors, albedo):
+    """Return linear RGB `[S, 3]` of a surface with a slight gloss.
 
     Args:
         normals: `[S, 3]` unit, towards the viewer.
-        view: `[S, 3]` directions from the eye, any length.
+        view: `[S, 3]` or `[1, 3]` directions from the eye, any length.
         lights: `[3, 3]` unit directions to key, fill and rim.
-        ambient: `[S]` visible part of the sky.
-        shadow: `[S]` visible part of the key light.
-        albedo: Diffuse reflectance.
+        colours: `[3, 3]` RGB of the lights.
+        sky: `[3]` RGB of the ambient light.
+        factors: `[S, 2]` visible parts of the sky and of the key light.
+        albedo: `[S, 3]` or `[1, 3]` diffuse reflectance.
     """
-    result = np.empty(len(normals), np.float32)
+    result = np.empty((len(normals), 3), np.float32)
     for i in range(len(normals)):
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
-        vx, vy, vz = view[i, 0], view[i, 1], view[i, 2]
-        length = math.sqrt(vx * vx + vy * vy + vz * vz)
-        key = max(nx * lights[0, 0] + ny * lights[0, 1] + nz * lights[0, 2], 0.0) * shadow[i]
+        v = view[min(i, len(view) - 1)]
+        base = albedo[min(i, len(albedo) - 1)]
+        ambient, shadow = factors[i, 0], factors[i, 1]
+        length = math.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2])
+        key = max(nx * lights[0, 0] + ny * lights[0, 1] + nz * lights[0, 2], 0.0) * shadow
         fill = nx * lights[1, 0] + ny * lights[1, 1] + nz * lights[1, 2]
         rim = nx * lights[2, 0] + ny * lights[2, 1] + nz * lights[2, 2]
         # Wrapped by half: the fill has no border of its own. Neither fill nor rim casts shadows,
         # so both follow the ambient visibility.
-        fill = max((fill + 0.5) / 1.5, 0.0) * ambient[i]
-        rim = max(rim, 0.0) * ambient[i]
-        hx, hy, hz = (lights[0, 0] - vx / length, lights[0, 1] - vy / length,
-                      lights[0, 2] - vz / length)  # fmt: skip
+        fill = max((fill + 0.5) / 1.5, 0.0) * ambient
+        rim = max(rim, 0.0) * ambient
+        hx, hy, hz = (lights[0, 0] - v[0] / length, lights[0, 1] - v[1] / length,
+                      lights[0, 2] - v[2] / length)  # fmt: skip
         half = math.sqrt(hx * hx + hy * hy + hz * hz)
-        glint = max((nx * hx + ny * hy + nz * hz) / half, 0.0) ** _GLOSS_POWER if half > 0 else 0.0
-        diffuse = _KEY * key + _FILL * fill + _RIM * rim + _AMBIENT * ambient[i]
-        result[i] = albedo * diffuse + _GLOSS * glint * (shadow[i] if key > 0 else 0.0)
+        glint = 0.0
+        if key > 0 and half > 0:
+            glint = _GLOSS * shadow * max((nx * hx + ny * hy + nz * hz) / half, 0.0) ** _GLOSS_POWER
+        for k in range(3):
+            light = colours[0, k] * key + colours[1, k] * fill + colours[2, k] * rim
+            result[i, k] = base[k] * (light + sky[k] * ambient) + glint * colours[0, k]
     return result
-
-
-def to_srgb(linear: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return sRGB values in [0, 1] (IEC 61966-2-1) of linear ones, clipped."""
-    linear = np.clip(linear, 0.0, 1.0)
-    curved = 1.055 * np.power(np.maximum(linear, 1e-12), 1 / 2.4) - 0.055
-    return np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)

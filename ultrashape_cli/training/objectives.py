@@ -140,7 +140,11 @@ class FlowObjective:
             if cached:
                 return Moments(*(value.to(device) for value in cached))
         params, surface = self.vae.params, batch["surface"][index]
-        occupied = occupied_voxels(surface[:, :3], params.voxel_resolution)
+        points = surface[:, :3]
+        if noisy and "coarse" in batch:
+            share = float(torch.rand(1, generator=draw))
+            points = batch["coarse"][index] if share < self.settings.voxel_coarse else points
+        occupied = occupied_voxels(points, params.voxel_resolution)
         if noisy and self.voxel_noise:
             occupied = self.voxel_noise.apply(occupied, params.voxel_resolution, draw)
         voxels = select_voxels([occupied], self.num_latents, draw)

@@ -135,7 +135,7 @@ def build_trainer(
 
     def batches(start: int) -> Iterator[Item]:
         ids = dataset.read_split("train")
-        items = _items(config, dataset, ids[: settings.overfit or None], sizes)
+        items = _items(config, dataset, ids[: settings.overfit or None], sizes, augment=True)
         order = SampleOrder(
             len(items),
             seed=config.seed,
@@ -230,7 +230,9 @@ def _checkpoint_blocks(config: Config, spec: ModelSpec, device: torch.device) ->
     return spec.dit.depth if wanted == "all" else 0
 
 
-def _items(config: Config, dataset: Dataset, ids: list[str], sizes: ImageSizes) -> ShapeDataset:
+def _items(
+    config: Config, dataset: Dataset, ids: list[str], sizes: ImageSizes, *, augment: bool = False
+) -> ShapeDataset:
     settings = config.train
     vae = settings.stage == "vae"
     return ShapeDataset(
@@ -243,6 +245,9 @@ def _items(config: Config, dataset: Dataset, ids: list[str], sizes: ImageSizes) 
         variants=settings.latent_variants,
         fixed_view=bool(settings.overfit),
         skip_bad=settings.skip_bad,
+        coarse_points=settings.surface_points if augment and settings.voxel_coarse else 0,
+        colour_jitter=settings.colour_jitter if augment else 0.0,
+        crop_jitter=settings.crop_jitter if augment else 0.0,
     )
 
 

@@ -1,0 +1,159 @@
+"""`ushape split`: lists of a prepared dataset, its check, and its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ultrashape_cli import options as opt
+from ultrashape_cli.commands.steps import make_ui, resolve_settings, show_settings
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.splits import SplitRule
+    from ultrashape_cli.ui import UI
+
+_Share = float | None
+
+
+def split(
+    data: opt.DatasetArg = Path("data"),
+    train: Annotated[_Share, typer.Option(
+        "--train", min=0.0, max=1.0, help="Share that trains. Default: all the others leave.",
+        rich_help_panel="Run")] = None,
+    val: Annotated[_Share, typer.Option(
+        "--val", min=0.0, max=0.9, help="Share of validation. Default: 0.1.",
+        rich_help_panel="Run")] = None,
+    test: Annotated[_Share, typer.Option(
+        "--test", min=0.0, max=0.9, help="Share held out for the end. Default: 0, no such list.",
+        rich_help_panel="Run")] = None,
+    group_by: Annotated[str | None, typer.Option(
+        "--group-by", metavar="none|folder|prefix|duplicates",
+        help="Keep together assets of one source folder, of one file name but for its number or "
+        "variant, or near-duplicates. Default: none.", rich_help_panel="Run")] = None,
+    stratify: Annotated[str | None, typer.Option(
+        "--stratify", metavar="MEASURE",
+        help="Give every list the same quarters of a measure, such as detail or faces.",
+        rich_help_panel="Run")] = None,
+    layout: Annotated[tuple[str, Path] | None, typer.Option(
+        "--layout", metavar="reference DIR",
+        help="Also write the folder that the reference trainer reads.",
+        rich_help_panel="Output")] = None,
+    check: Annotated[bool, typer.Option(
+        "--check", help="Write nothing; open and verify every file of the lists.",
+        rich_help_panel="Run")] = False,
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
+    workers: opt.WorkersOpt = None,
+    seed: opt.SeedOpt = None,
+    dry_run: opt.DryRunOpt = False,
+    show_config: opt.ShowConfigOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:  # fmt: skip
+    """Write the train, validation and test lists
+
+    Reads DATA/records. Writes DATA/data_list/train.json, val.json, test.json and
+    DATA/render.json. An asset keeps its place when others are added.
+
+    Examples:
+
+      ushape split data --val 0.05 --test 0.05
+
+      ushape split data --group-by folder --stratify detail
+
+      ushape split data --layout reference exported
+
+      ushape split data --check
+    """
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.splits import as_lists, split_records, usable_records, write_splits
+    from ultrashape_cli.errors import UsageError
+
+    ui = make_ui("split", json_output, quiet, verbose, progress)
+    flags = {"split__train": train, "split__val": val, "split__test": test,
+             "split__group_by": group_by, "split__stratify": stratify}  # fmt: skip
+    resolved = resolve_settings(config, overrides, no_config, workers, seed, **flags)
+    if show_config:
+        show_settings(ui, resolved, ("split",))
+        return
+    if layout is not None and layout[0] != "reference":
+        raise UsageError(f"unknown layout `{layout[0]}`", hint="--layout reference DIR")
+    dataset = Dataset(data)
+    dataset.require()
+    if check:
+        _check(ui, dataset, resolved.config)
+        return
+    rule = split_rule(resolved.config)
+    if dry_run:
+        lists = as_lists(split_records(usable_records(dataset), rule))
+    else:
+        lists = write_splits(dataset, rule.val, rule.seed, rule=rule)
+    counts = {name: len(ids) for name, ids in lists.items()}
+    ui.table(("split", "assets"), counts.items())
+    outputs: dict[str, Any] = {}
+    if not dry_run:
+        outputs = {name: str(dataset.list_path(name)) for name in lists}
+    if layout is not None:
+        outputs |= _export(ui, dataset, lists, layout[1], counts, dry_run)
+    ui.result(inputs={"data": str(data)}, outputs=outputs, counts=counts)
+
+
+def split_rule(config: Config) -> SplitRule:
+    """Returns how the settings place assets; UsageError where the shares exceed 1."""
+    from ultrashape_cli.data.splits import SplitRule
+
+    settings = config.split
+    return SplitRule(
+        val=settings.val,
+        seed=config.seed,
+        test=settings.test,
+        train=settings.train,
+        group_by=settings.group_by,
+        stratify=settings.stratify,
+    )
+
+
+def _export(
+    ui: UI,
+    dataset: Dataset,
+    lists: dict[str, list[str]],
+    target: Path,
+    counts: dict[str, int],
+    dry_run: bool,
+) -> dict[str, str]:
+    from ultrashape_cli.data.export import check_exportable, export_reference
+
+    if dry_run:
+        check_exportable(dataset, lists)
+        return {}
+    total = sum(len(ids) for ids in lists.values())
+    with ui.progress("export", total) as bar:
+        counts |= export_reference(dataset, lists, target, bar.update)
+    return {"layout": str(target)}
+
+
+def _check(ui: UI, dataset: Dataset, config: Config) -> None:
+    import os
+
+    from ultrashape_cli.data.check import check_dataset
+
+    total = sum(len(dataset.read_split(name)) for name in ("train", "val"))
+    with ui.progress("check", total) as bar:
+        problems = check_dataset(dataset, config.engine.workers or os.cpu_count() or 1, bar.update)
+    for asset_id, found in list(problems.items())[:20]:
+        ui.warn(f"{asset_id}: {'; '.join(found)}")
+    counts = {"checked": total, "bad": len(problems)}
+    ui.table(tuple(counts), [tuple(counts.values())])
+    if problems:
+        ui.hint(f"ushape sample {dataset.root} && ushape render {dataset.root} redo what is gone")
+    ui.result(status="failed" if problems else "ok", inputs={"data": str(dataset.root)},
+              counts=counts, problems=problems)  # fmt: skip
+    if problems:
+        raise typer.Exit(1)

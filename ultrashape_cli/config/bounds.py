@@ -1,0 +1,71 @@
+"""Which values of the settings are allowed."""
+
+from __future__ import annotations
+
+POSITIVE = frozenset(
+    {
+        *("watertight.resolution", "watertight.max_file_gib", "render.views", "render.size"),
+        *("watertight.max_error", "watertight.max_memory_gib"),
+        *("render.supersample", "render.shadow_rays", "sample.surface_points"),
+        *("render.fov_degrees", "render.blender_samples"),
+        *("sample.curvature_points", "sample.near_points", "sample.near_curvature_points"),
+        *("sample.space_points", "engine.timeout_s", "engine.memory_gib", "engine.recycle_after"),
+        *("quality.vae_tokens",),
+        *("train.steps", "train.microbatch", "train.accumulation", "train.learning_rate"),
+        *("train.clip_norm", "train.num_latents", "train.surface_points", "train.query_points"),
+        *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
+        *("refine.steps", "refine.tokens", "refine.grid_resolution", "refine.chunk_size"),
+        *("refine.surface_points", "launch.num_processes", "launch.num_machines"),
+        *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
+    }
+)
+"""Keys whose value must be above zero."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "watertight.resolution": (32, 2048),
+    "watertight.max_faces": (0, 100_000_000),
+    "watertight.max_error": (0.0, 0.1),
+    "render.views": (1, 1000),
+    "render.size": (16, 8192),
+    "render.supersample": (1, 8),
+    "render.ambient_rays": (0, 256),
+    "render.shadow_rays": (1, 256),
+    "render.fov_degrees": (1.0, 120.0),
+    "render.elevations": (-90.0, 90.0),
+    "render.blender_samples": (1, 65536),
+    "sample.sharp_points": (0, 10_000_000),
+    "sample.coarse_points": (0, 10_000_000),
+    "split.train": (0.0, 1.0),
+    "split.val": (0.0, 0.9),
+    "split.test": (0.0, 0.9),
+    "engine.workers": (0, 1024),
+    "engine.memory_gib": (0.25, 65536),
+    "engine.retries": (0, 10),
+    "quality.vae_resolution": (16, 1024),
+    "train.condition_dropout": (0.0, 1.0),
+    "train.num_workers": (0, 256),
+    "train.warmup_steps": (0, float("inf")),
+    "train.weight_decay": (0.0, 1.0),
+    "train.validate_every_steps": (0, float("inf")),
+    "train.keep_every_steps": (0, float("inf")),
+    "train.lr_reference_batch": (0, float("inf")),
+    "train.image_size": (0, 4096),
+    "train.overfit": (0, 1_000_000),
+    "train.latent_variants": (0, 1000),
+    "train.voxel_drop": (0.0, 0.9),
+    "train.voxel_add": (0.0, 4.0),
+    "train.voxel_jitter": (0.0, 1.0),
+    "train.voxel_coarse": (0.0, 1.0),
+    "train.colour_jitter": (0.0, 0.5),
+    "train.crop_jitter": (0.0, 2.0),
+    "train.ema_decay": (0.0, 0.999999),
+    "train.spike_factor": (0.0, float("inf")),
+    "refine.steps": (2, 1000),
+    "refine.guidance_scale": (0.0, 100.0),
+    "refine.grid_resolution": (8, 2048),
+    "refine.max_memory_gib": (0.0, 1024.0),
+    "launch.machine_rank": (0, 4096),
+    "launch.main_process_port": (0, 65535),
+    "seed": (0, 2**63 - 1),
+}
+"""Inclusive bounds of keys that have some."""

@@ -1,0 +1,17 @@
+"""The named choices of settings and options. Apart from the schema: every --help reads them."""
+
+from typing import Literal
+
+Contents = Literal["dit", "full"]
+SampleFormat = Literal["compact", "reference"]
+GroupBy = Literal["none", "folder", "prefix", "duplicates"]
+EngineKind = Literal["local", "ray"]
+UpAxis = Literal["y", "z", "auto"]
+Stage = Literal["dit", "vae"]
+Strategy = Literal["full", "full-8bit", "full-offload", "experts-frozen", "lora", "sharded"]
+Checkpointing = Literal["auto", "all", "none"]
+DtypePolicy = Literal["fp32", "bf16"]
+Attention = Literal["auto", "sdpa", "cudnn", "flash"]
+Lights = Literal["studio", "soft", "random"]
+MapName = Literal["depth", "normal", "mask"]
+Renderer = Literal["rays", "blender"]
