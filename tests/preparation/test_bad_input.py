@@ -98,16 +98,20 @@ def models(tmp_path: Path) -> Path:
 
 
 def _one_by_one(paths: list[Path]) -> list[tuple[float, str]]:
-    """Returns peak memory in GiB and the message of loading each file, in a process of its own."""
+    """Returns peak memory in GiB and the message of loading each file, in a process of its own.
+
+    Not by `getrusage`: its peak begins with that of the process that started this one.
+    """
     code = (
-        "import sys, json, resource, warnings\n"
+        "import sys, json, warnings\n"
         "from ultrashape_cli.geometry.mesh import load_mesh\n"
         "from ultrashape_cli.errors import MeshError\n"
         "warnings.simplefilter('ignore')\n"
         "for path in sys.argv[1:]:\n"
         "    try: load_mesh(path); text = ''\n"
         "    except MeshError as error: text = error.message\n"
-        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20\n"
+        "    lines = open('/proc/self/status').read().splitlines()\n"
+        "    peak = next(int(l.split()[1]) for l in lines if l.startswith('VmHWM')) / 2**20\n"
         "    print(json.dumps([peak, text]))\n"
     )
     command = [sys.executable, "-c", code, *map(str, paths)]
