@@ -124,3 +124,16 @@ def test_an_output_below_a_file_is_a_disk_error(ushape, inputs: Path, tmp_path: 
     result = _refine(ushape, inputs, "-o", tmp_path / "file" / "out.glb")
     assert result.code == 1
     assert "cannot write" in result.err
+
+
+def test_the_record_names_the_adapters_of_a_run(tmp_path: Path) -> None:
+    from ultrashape_cli.commands.refine import _recipe
+    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.models.sources import WeightSource
+
+    base, adapters = tmp_path / "base.safetensors", tmp_path / "adapter_model.safetensors"
+    for path, size in ((base, 5), (adapters, 3)):
+        path.write_bytes(bytes(size))
+    source = WeightSource("tiny", {"dit": base}, {"dit": tmp_path})
+    recipe = _recipe(base, base, source, resolve(flags={"profile": "cpu"}, environ={}))
+    assert recipe["inputs"]["weights"]["dit_adapters"]["bytes"] == 3

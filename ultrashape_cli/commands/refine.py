@@ -168,26 +168,23 @@ def _find_weights(checkpoint: Path | None) -> WeightSource:
 
 def _recipe(mesh: Path, image: Path, source: WeightSource, resolved: Resolved) -> dict[str, Any]:
     """Returns everything the result depends on."""
-    import hashlib
-
     from ultrashape_cli import __version__
     from ultrashape_cli.config.schema import flatten
+    from ultrashape_cli.files import file_hash
+    from ultrashape_cli.runs import ADAPTER_FILE
 
-    def digest(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
+    adapters = {f"{name}_adapters": path / ADAPTER_FILE for name, path in source.adapters.items()}
     weights = {
         name: {"path": str(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
-        for name, path in source.files.items()
+        for name, path in (source.files | adapters).items()
     }
     return {
         "version": __version__,
         "inputs": {
             "mesh": str(mesh),
-            "mesh_sha256": digest(mesh),
+            "mesh_sha256": file_hash(mesh),
             "image": str(image),
-            "image_sha256": digest(image),
+            "image_sha256": file_hash(image),
             "weights": weights,
         },
         "model": source.model,
