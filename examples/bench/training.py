@@ -205,7 +205,7 @@ def run_case(size: str, tokens: int, strategy: str, checkpointing: str) -> None:
     for parameter in dit.parameters():
         nn.init.normal_(parameter, std=0.02)
     dit.checkpoint_blocks = blocks
-    select_parameters(dit, chosen)
+    select_parameters(dit, config.train, chosen, seed=0)
     optimizer = make_optimizer(dit, config.train, chosen, seed=0)
     for _ in range(2):
         for _ in range(2):

@@ -8,7 +8,7 @@ import pytest
 from ultrashape_cli.data.check import check_dataset
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
-from ultrashape_cli.data.splits import write_splits
+from ultrashape_cli.data.splits import SplitRule, write_splits
 from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.rendering.output import save_png
 
@@ -49,7 +49,7 @@ def dataset(tmp_path: Path) -> Dataset:
         for view in range(2):
             save_png(image, dataset.views(name) / f"view_{view:03d}.png")
         _record(dataset, name)
-    write_splits(dataset, 0.3, 0)
+    write_splits(dataset, SplitRule(0.3, 0))
     return dataset
 
 

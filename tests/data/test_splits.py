@@ -8,7 +8,6 @@ from ultrashape_cli.data.splits import (
     as_lists,
     group_keys,
     name_prefix,
-    split_ids,
     split_records,
     write_splits,
 )
@@ -16,6 +15,10 @@ from ultrashape_cli.errors import DatasetError, UsageError
 from ultrashape_cli.files import read_json
 
 IDS = [f"asset-{n}" for n in range(2000)]
+
+
+def split_ids(ids: list[str], val: float, seed: int) -> dict[str, list[str]]:
+    return as_lists(split_records([Record(i, {}) for i in ids], SplitRule(val, seed)))
 
 
 def test_lists_are_disjoint_sorted_and_complete() -> None:
@@ -74,7 +77,7 @@ def test_only_complete_assets_are_listed(tmp_path) -> None:
     _add(dataset, "c", STEPS, failed="sample")
     _add(dataset, "d", STEPS[:2])
     _add(dataset, "e", STEPS, failed="watertight")
-    lists = write_splits(dataset, 0.5, 0)
+    lists = write_splits(dataset, SplitRule(0.5, 0))
     assert sorted(lists["train"] + lists["val"]) == ["a", "b"]
     assert {name: dataset.read_split(name) for name in lists} == lists
     assert read_json(dataset.render_map) == {"a": "renders/a", "b": "renders/b"}
@@ -84,7 +87,7 @@ def test_a_dataset_without_complete_assets_is_refused(tmp_path) -> None:
     dataset = Dataset(tmp_path)
     _add(dataset, "a", STEPS[:1])
     with pytest.raises(DatasetError, match="no asset"):
-        write_splits(dataset, 0.1, 0)
+        write_splits(dataset, SplitRule(0.1, 0))
     assert not (tmp_path / "data_list").exists()
 
 
@@ -184,7 +187,7 @@ def test_a_forced_place_is_kept_when_assets_are_added(tmp_path) -> None:
     kept: dict[str, str] = {}
     for name in IDS[:12]:
         _add(dataset, name, STEPS)
-        lists = write_splits(dataset, 0.1, 0)
+        lists = write_splits(dataset, SplitRule(0.1, 0))
         now = {asset: place for place, ids in lists.items() for asset in ids}
         assert {asset: now[asset] for asset in kept} == kept
         kept = now
@@ -197,7 +200,7 @@ def test_gone_files_are_named_with_the_command_that_brings_them_back(tmp_path) -
     record.steps["sample"].outputs = {"samples/a.npz": 5}
     dataset.write_record(record)
     with pytest.raises(DatasetError, match="step `sample` are gone") as caught:
-        write_splits(dataset, 0.1, 0)
+        write_splits(dataset, SplitRule(0.1, 0))
     assert caught.value.hint == f"ushape sample {tmp_path}"
 
 
@@ -205,7 +208,7 @@ def test_a_list_that_is_no_longer_asked_for_is_removed(tmp_path) -> None:
     dataset = Dataset(tmp_path)
     for name in IDS[:20]:
         _add(dataset, name, STEPS)
-    write_splits(dataset, 0.1, 0, rule=SplitRule(val=0.1, test=0.3, seed=0))
+    write_splits(dataset, SplitRule(val=0.1, test=0.3, seed=0))
     assert dataset.read_split("test")
-    write_splits(dataset, 0.1, 0)
+    write_splits(dataset, SplitRule(0.1, 0))
     assert not dataset.list_path("test").exists()

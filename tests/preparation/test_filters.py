@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ultrashape_cli.data.layout import TRAINING_STEPS, Dataset, Record, StepRecord
-from ultrashape_cli.data.splits import write_splits
+from ultrashape_cli.data.splits import SplitRule, write_splits
 from ultrashape_cli.errors import ConfigError, DatasetError
 from ultrashape_cli.preparation.filters import MEASURES, PRESETS, Rule, judge, load_filter
 from ultrashape_cli.preparation.report import WORSE_WHEN
@@ -97,11 +97,11 @@ def test_rejected_assets_keep_their_files_and_leave_the_split(tmp_path: Path) ->
     dataset = _dataset(tmp_path, _record("a"), _record("b"), _record("flat", flatness=0.0))
     records = _update(dataset, "collectibles")
     assert records["flat"].rejected == ["sheet"]
-    lists = write_splits(dataset, 0.5, 0)
+    lists = write_splits(dataset, SplitRule(0.5, 0))
     assert sorted(lists["train"] + lists["val"]) == ["a", "b"]
     # Another filter brings it back; nothing else of the record has changed.
     again = _update(dataset, "none")
-    lists = write_splits(dataset, 0.5, 0)
+    lists = write_splits(dataset, SplitRule(0.5, 0))
     assert "flat" in lists["train"] + lists["val"]
     assert again["flat"].steps == records["flat"].steps
 
@@ -110,7 +110,7 @@ def test_a_split_without_usable_assets_names_the_filter(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, _record("flat", flatness=0.0))
     _update(dataset, "collectibles")
     with pytest.raises(DatasetError, match="rejected by the filter"):
-        write_splits(dataset, 0.5, 0)
+        write_splits(dataset, SplitRule(0.5, 0))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,6 @@ def test_a_file_that_is_there_but_was_passed_over_is_not_called_deleted(tmp_path
 def test_a_stale_asset_leaves_the_split_and_keeps_its_record(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, _record("a"), _record("b"), _record("c"))
     dataset.mark("b", stale="deleted")
-    lists = write_splits(dataset, 0.5, 0)
+    lists = write_splits(dataset, SplitRule(0.5, 0))
     assert sorted(lists["train"] + lists["val"]) == ["a", "c"]
     assert dataset.load_records()["b"].complete

@@ -94,7 +94,7 @@ def split(
     if dry_run:
         lists = as_lists(split_records(usable_records(dataset), rule))
     else:
-        lists = write_splits(dataset, rule.val, rule.seed, rule=rule)
+        lists = write_splits(dataset, rule)
     counts = {name: len(ids) for name, ids in lists.items()}
     ui.table(("split", "assets"), counts.items())
     outputs: dict[str, Any] = {}

@@ -330,8 +330,7 @@ def conclude(
             counts["rejected"] = sum(bool(r.rejected) for r in records.values())
     if split:
         try:
-            rule = split_rule(config)
-            lists = write_splits(dataset, rule.val, rule.seed, records, rule)
+            lists = write_splits(dataset, split_rule(config), records)
             counts |= {name: len(ids) for name, ids in lists.items()}
         except DatasetError as error:
             ui.warn(error.message)

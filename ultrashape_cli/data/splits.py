@@ -105,16 +105,6 @@ def split_records(
     return places
 
 
-def split_ids(ids: list[str], val: float, seed: int) -> dict[str, list[str]]:
-    """Returns sorted `train` and `val` lists of ids, each placed by a hash of seed and id.
-
-    The one exception keeps tiny sets usable: where no id of two or more falls into `val`, the
-    lowest hash does.
-    """
-    records = [Record(asset_id, {}) for asset_id in ids]
-    return as_lists(split_records(records, SplitRule(val, seed)))
-
-
 def as_lists(places: dict[str, str]) -> dict[str, list[str]]:
     """Returns the sorted lists of places; `test` only where it has assets."""
     lists: dict[str, list[str]] = {"train": [], "val": []}
@@ -147,26 +137,19 @@ def name_prefix(stem: str) -> str:
 
 
 def write_splits(
-    dataset: Dataset,
-    val: float,
-    seed: int,
-    records: dict[str, Record] | None = None,
-    rule: SplitRule | None = None,
+    dataset: Dataset, rule: SplitRule, records: dict[str, Record] | None = None
 ) -> dict[str, list[str]]:
     """Writes data_list/*.json and render.json from the assets that are usable.
 
     Args:
         dataset: Where.
-        val: Share of validation, where no rule is given.
-        seed: Changes the places, where no rule is given.
-        records: All records, where they are read already.
         rule: How to place assets.
+        records: All records, where they are read already.
 
     Raises:
         DatasetError: No asset is: complete, not rejected by the filter, its source still there.
             Or files of one are gone.
     """
-    rule = rule or SplitRule(val, seed)
     usable = usable_records(dataset, records)
     settings = asdict(rule)
     earlier = read_json(dataset.list_path("split"))

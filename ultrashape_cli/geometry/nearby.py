@@ -12,7 +12,7 @@ from ultrashape_cli.geometry.jit import kernel
 # Nodes a block spans, along one axis.
 _BLOCK = 4
 # Search radii in cells; beyond the last one a distance is only known to be larger.
-_RADII = (0.5, 2.0, 8.0, 24.0)
+_RADII = np.array([0.5, 2.0, 8.0, 24.0])
 # Edges of the faces are no longer than this, in cells.
 _LONGEST = 2.0
 
@@ -21,7 +21,6 @@ def closest_small_faces(
     vertices: NDArray[np.float64],  # [V, 3] in node-index units, not negative
     faces: NDArray[np.int64],  # [F, 3], edges up to two cells
     points: NDArray[np.float64],  # [N, 3]
-    radii: tuple[float, ...] = _RADII,
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the distance `[N]` in cells and the closest face `[N]`.
 
@@ -29,7 +28,7 @@ def closest_small_faces(
     """
     side = int(vertices.max(initial=0.0)) // _BLOCK + 1
     start, order = _sort_faces(vertices, faces, side)
-    squared, face = _search(vertices, faces, points, start, order, side, np.array(radii))
+    squared, face = _search(vertices, faces, points, start, order, side, _RADII)
     return np.sqrt(squared), face
 
 

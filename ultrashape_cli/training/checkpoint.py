@@ -10,7 +10,6 @@ checkpoints/step-00001200/
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import CheckpointError, DiskError
-from ultrashape_cli.files import disk_errors, read_json, write_atomic, write_json
+from ultrashape_cli.files import disk_errors, file_hash, read_json, write_atomic, write_json
 from ultrashape_cli.models.weights import read_state_dict, write_safetensors
 from ultrashape_cli.runs import (
     ADAPTER_CONFIG,
@@ -167,6 +166,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
         temporary.mkdir(parents=True)
         try:
             _write_files(temporary, snapshot)
+            for path in temporary.iterdir():
+                _sync(path)
             files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
             manifest = {"version": __version__, "step": snapshot.step, "files": files}
             if snapshot.val_loss is not None:
@@ -280,10 +281,7 @@ def _damaged_file(checkpoint: Path) -> Path | None:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -311,8 +309,8 @@ def _copied(value: Any, buffers: dict[str, Tensor], name: str) -> Any:
     return value
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -27,7 +27,6 @@ from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.moe import MoEFeedForward
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
-from ultrashape_cli.training.lora import add_adapters
 from ultrashape_cli.training.objectives import VAETrainee
 from ultrashape_cli.training.offload import OffloadedAdamW
 from ultrashape_cli.training.strategies import (
@@ -47,7 +46,10 @@ class Footprint:
     """Weights of the trained network."""
     weights: int
     gradients: int
-    optimizer: int
+    moments: int
+    """Bytes of the optimizer's state, wherever it is."""
+    offloaded: bool
+    """Whether moments, master weights and gradient sums are in host memory."""
     frozen: int
     """Bytes of the frozen encoders."""
     encode_peak: int
@@ -56,12 +58,20 @@ class Footprint:
     """Most bytes a microbatch holds beside weights, gradients and optimizer."""
     largest_block: int
     """Bytes of the weights of the largest block."""
-    host: int
-    """Bytes of masters, gradients and moments in host memory."""
     flops: int
     """FLOPs of a microbatch, recomputation included."""
     model_flops: int
     """FLOPs of a microbatch that the model itself needs."""
+
+    @property
+    def optimizer(self) -> int:
+        """Bytes of the optimizer's state on the device."""
+        return 0 if self.offloaded else self.moments
+
+    @property
+    def host(self) -> int:
+        """Bytes of fp32 masters, gradient sums and moments in host memory."""
+        return self.moments + 2 * 4 * self.trained if self.offloaded else 0
 
     @property
     def peak(self) -> int:
@@ -141,15 +151,14 @@ def measure_footprint(
     """
     settings = config.train
     spec = model_spec(settings.model)
-    half = strategy.half_weights or (strategy.adapters and settings.dtype == "bf16")
     net = _build_net(config, spec, strategy, checkpoint_blocks)
     parts = ("vae", "conditioner") if settings.stage == "dit" else ()
     encoders = build(spec, components=parts, vae_parts=("encoder",))
     with FakeTensorMode(allow_non_fake_inputs=True), _planning(accelerator):
         for module in encoders:
             if module is not None:
-                _materialise(module, _half(settings.dtype), trained_too=True)
-        _materialise(net, torch.bfloat16 if half else None, trained_too=strategy.half_weights)
+                _materialise(module, lambda parameter: _half(settings.dtype))
+        _materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
         return _measure_step(config, strategy, net, spec, _measure_encoders(config, encoders))
 
 
@@ -189,16 +198,15 @@ def _measure_step(
         for value in state.values()
         if isinstance(value, Tensor) and value.ndim
     )
-    host = moments + 2 * sum(p.numel() * 4 for p in trained) if strategy.offloaded else 0
     return Footprint(
         trained=sum(p.numel() for p in trained),
         total=sum(p.numel() for name, p in net.named_parameters() if "lora_" not in name),
         weights=weights,
         gradients=gradients,
-        optimizer=0 if strategy.offloaded else moments,
+        moments=moments,
+        offloaded=strategy.offloaded,
         activation_peak=peak,
         largest_block=max(_module_size(block) for block in _blocks(net)),
-        host=host,
         flops=meter.flops + encoders.flops,
         model_flops=(2 if strategy.adapters else 3) * forward_flops,
         frozen=encoders.weights,
@@ -213,9 +221,7 @@ def _build_net(
     net = getattr(build(spec, components=(stage,)), stage).train()
     if isinstance(net, RefineDiT):
         net.checkpoint_blocks = checkpoint_blocks
-    if strategy.adapters:
-        add_adapters(net, config.train, seed=0)
-    select_parameters(net, strategy)
+    select_parameters(net, config.train, strategy, seed=0)
     return net
 
 
@@ -266,13 +272,12 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
     return _Encoders(weights, meter.peak, meter.flops)
 
 
-def _materialise(net: nn.Module, dtype: torch.dtype | None, *, trained_too: bool) -> None:
-    """Gives parameters and buffers of the meta device fake storage, cast where asked."""
+def _materialise(net: nn.Module, dtype: Callable[[nn.Parameter], torch.dtype]) -> None:
+    """Gives parameters and buffers of the meta device fake storage, parameters in a dtype."""
     for module in net.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                kind = dtype if trained_too or not parameter.requires_grad else None
-                values = torch.empty(parameter.shape, dtype=kind or parameter.dtype)
+                values = torch.empty(parameter.shape, dtype=dtype(parameter))
                 module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
         for name, buffer in module._buffers.items():
             if buffer is not None:

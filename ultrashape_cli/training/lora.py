@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import TrainConfig
-from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.errors import CheckpointError, DependencyError
+from ultrashape_cli.models.adapters import PREFIX
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.quantised import quantise_linears
 
@@ -56,18 +57,13 @@ def add_adapters(net: nn.Module, settings: TrainConfig, *, seed: int) -> None:
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, net)
-    for name, parameter in net.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
+    for parameter in _adapters(net).values():
+        parameter.data = parameter.data.float()
 
 
 def adapter_weights(net: nn.Module) -> dict[str, Tensor]:
     """Returns the adapters under peft's file names."""
-    return {
-        f"base_model.model.{name.replace('.default', '')}": parameter.detach()
-        for name, parameter in net.named_parameters()
-        if "lora_" in name
-    }
+    return {key: parameter.detach() for key, parameter in _adapters(net).items()}
 
 
 def adapter_config(net: nn.Module, settings: TrainConfig) -> dict[str, Any]:
@@ -91,20 +87,24 @@ def load_adapters(net: nn.Module, weights: dict[str, Tensor], path: Path) -> Non
     Raises:
         CheckpointError: The adapters belong to another network or rank.
     """
-    from ultrashape_cli.errors import CheckpointError
-
-    own = {name: p for name, p in net.named_parameters() if "lora_" in name}
-    files = {f"base_model.model.{name.replace('.default', '')}": name for name in own}
-    if files.keys() != weights.keys() or any(
-        own[files[key]].shape != value.shape for key, value in weights.items()
-    ):
+    own = _adapters(net)
+    if own.keys() != weights.keys() or any(own[k].shape != v.shape for k, v in weights.items()):
         raise CheckpointError(
             f"`{path}` holds the adapters of another network or rank",
             hint="use the run's own config.toml",
         )
     with torch.no_grad():
         for key, value in weights.items():
-            own[files[key]].copy_(value)
+            own[key].copy_(value)
+
+
+def _adapters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the adapters by the names peft gives them in a file."""
+    return {
+        PREFIX + name.replace(".default", ""): parameter
+        for name, parameter in net.named_parameters()
+        if "lora_" in name
+    }
 
 
 def _import_peft() -> Any:

@@ -91,10 +91,9 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
     on_gpu = profile.memory_gib > 0
     blocks, footprint = _choose_checkpointing(config, strategy, profile)
     workers = settings.num_workers * config.launch.num_processes
-    moments = footprint.host - 8 * footprint.trained if strategy.offloaded else footprint.optimizer
     weights = 4 * footprint.trained if strategy.adapters else _saved_weights(footprint, strategy)
     ema = 4 * footprint.trained if settings.ema_decay else 0
-    checkpoint = weights + moments + ema
+    checkpoint = weights + footprint.moments + ema
     host = footprint.host + ema + workers * HOST_PER_WORKER
     if settings.async_checkpoints and not strategy.offloaded:
         # What offload keeps on the host is copied only where there is room.

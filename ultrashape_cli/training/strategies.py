@@ -14,7 +14,7 @@ bf16 needs `train.dtype=bf16`; with fp32 every strategy keeps fp32 weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from torch import nn
 from ultrashape_cli.config.schema import Config, TrainConfig
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.training.adamw8bit import AdamW8bit
+from ultrashape_cli.training.lora import add_adapters
 from ultrashape_cli.training.offload import OffloadedAdamW
 
 ADAM_BETAS = (0.9, 0.99)
@@ -42,6 +43,11 @@ class Strategy:
     eight_bits: bool = False
     offloaded: bool = False
     sharded: bool = False
+
+    def weight_dtype(self, parameter: nn.Parameter, autocast: str) -> torch.dtype:
+        """Returns what a parameter is kept in on the device, frozen or trained."""
+        frozen_base = self.adapters and autocast == "bf16" and not parameter.requires_grad
+        return torch.bfloat16 if self.half_weights or frozen_base else parameter.dtype
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -79,15 +85,8 @@ def resolve_strategy(config: Config) -> Strategy:
     row = STRATEGIES[settings.strategy]
     half = {"auto": row.half_weights and settings.dtype == "bf16", "fp32": False, "bf16": True}
     eight = {"auto": row.eight_bits, "adamw": False, "adamw-8bit": True}
-    strategy = Strategy(
-        row.name,
-        row.reason,
-        frozen_experts=row.frozen_experts,
-        adapters=row.adapters,
-        half_weights=half[settings.weights],
-        eight_bits=eight[settings.optimizer],
-        offloaded=row.offloaded,
-        sharded=row.sharded,
+    strategy = replace(
+        row, half_weights=half[settings.weights], eight_bits=eight[settings.optimizer]
     )
     if strategy.half_weights and settings.dtype != "bf16":
         raise ConfigError(
@@ -125,9 +124,13 @@ def resolve_strategy(config: Config) -> Strategy:
     return strategy
 
 
-def select_parameters(net: nn.Module, strategy: Strategy) -> list[nn.Parameter]:
-    """Freezes what the strategy does not train and returns the rest; adapters exist already."""
-    if not strategy.adapters:
+def select_parameters(
+    net: nn.Module, settings: TrainConfig, strategy: Strategy, *, seed: int
+) -> list[nn.Parameter]:
+    """Freezes what the strategy does not train, or adds its adapters; returns what trains."""
+    if strategy.adapters:
+        add_adapters(net, settings, seed=seed)
+    else:
         for name, parameter in net.named_parameters():
             frozen = strategy.frozen_experts and ".moe.experts." in f".{name}"
             parameter.requires_grad_(not frozen)

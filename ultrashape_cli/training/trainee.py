@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import Config
-from ultrashape_cli.training.lora import adapter_weights, add_adapters
+from ultrashape_cli.training.lora import adapter_weights
 from ultrashape_cli.training.offload import OffloadedAdamW
 from ultrashape_cli.training.sharding import (
     full_optimizer_state,
@@ -46,16 +46,12 @@ class Trainee:
         self.component = component
         self._accelerator = accelerator
         settings, device = config.train, accelerator.device
-        if strategy.adapters:
-            add_adapters(component, settings, seed=config.seed)
-        trained = select_parameters(component, strategy)
+        trained = select_parameters(component, settings, strategy, seed=config.seed)
         masters = {p: p.detach() for p in trained} if strategy.offloaded else None
-        half_base = strategy.adapters and settings.dtype == "bf16"
         for parameter in component.parameters():
             # Weights read from a file start anywhere in memory, and CPU kernels round differently
             # by alignment: a resumed run would drift from an undisturbed one.
-            half = strategy.half_weights or (half_base and not parameter.requires_grad)
-            dtype = torch.bfloat16 if half else parameter.dtype
+            dtype = strategy.weight_dtype(parameter, settings.dtype)
             parameter.data = parameter.data.to(device, dtype, copy=True)
         component.to(device).train()
         if strategy.sharded:
