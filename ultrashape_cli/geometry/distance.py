@@ -32,7 +32,7 @@ class DistanceField:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return the distance `[N]` to the surface and the closest face `[N]`."""
         points = np.ascontiguousarray(points, dtype=np.float64)
-        order = _morton_order(points, self._tree.low[0], self._tree.high[0])
+        order = morton_order(points, self._tree.low[0], self._tree.high[0])
         squared, closest = closest_faces(self._tree, points[order])
         distance = np.empty(len(points))
         face = np.empty(len(points), np.int64)
@@ -54,7 +54,7 @@ class DistanceField:
     ) -> NDArray[np.bool_]:
         """Return whether each point lies inside `[N]`."""
         points = np.ascontiguousarray(points, dtype=np.float64)
-        order = _morton_order(points, self._tree.low[0], self._tree.high[0])
+        order = morton_order(points, self._tree.low[0], self._tree.high[0])
         inside = np.empty(len(points), bool)
         if self._has_winding_number():
             inside[order] = axis_crossings(self._tree, points[order], 0)[0] != 0
@@ -71,7 +71,7 @@ class DistanceField:
         return self._winding_exists
 
 
-def _morton_order(
+def morton_order(
     points: NDArray[np.floating], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> NDArray[np.int64]:
     """Return an order that visits points along a Z-curve over the box, cells of 1/1024."""
