@@ -82,7 +82,7 @@ def test_offload_needs_host_memory(monkeypatch) -> None:
 
 
 def test_shards_divide_what_does_not_move() -> None:
-    one = _plan("cpu", model="tiny")
+    one = _plan("cpu", model="tiny", train_conditioner=False)
     resolved = resolve(
         flags={
             "profile": "cpu",

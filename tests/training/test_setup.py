@@ -62,4 +62,4 @@ def test_the_base_is_fixed_by_the_first_call(make_run) -> None:
     mtime = first.files["dit"].stat().st_mtime_ns
     assert base_source(run, config) == first
     assert first.files["dit"].stat().st_mtime_ns == mtime
-    assert read_json(run.base)["trained"] == "dit"
+    assert read_json(run.base)["trained"] == ["dit", "conditioner"]

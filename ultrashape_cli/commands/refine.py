@@ -157,8 +157,8 @@ def _find_weights(checkpoint: Path | None) -> WeightSource:
     if checkpoint is not None:
         return resolve_weights(checkpoint)
     for run in find_runs(Path("runs")):
-        trained = (read_json(run.base) or {}).get("trained")
-        if trained == "dit" and run.read_status().get("state") == "finished":
+        trained = (read_json(run.base) or {}).get("trained", ())
+        if "dit" in trained and run.read_status().get("state") == "finished":
             return resolve_weights(run.root)
     raise CheckpointError(
         "no weights: there is no finished DiT run in `runs`",

@@ -16,6 +16,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "train.learning_rate": 1e-3,
         "train.warmup_steps": 50,
         "train.steps": 2000,
+        "train.train_conditioner": True,
         "train.num_latents": 256,
         "train.surface_points": 4096,
         "train.query_points": 768,

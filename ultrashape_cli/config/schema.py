@@ -211,6 +211,9 @@ class TrainConfig:
     """AdamW weight decay on matrices; biases and norms have none."""
     clip_norm: float = 1.0
     """Largest global gradient norm."""
+    train_conditioner: bool = False
+    """Train the image conditioner along with the DiT, but for the strategies `lora` and `sharded`;
+    the released one is best left as it is."""
     condition_dropout: float = 0.1
     """Probability that a sample trains without its image."""
     timesteps: Literal["uniform", "logit-normal"] = "uniform"

@@ -158,7 +158,7 @@ class _ImageEncoder(nn.Module):
 
 
 class ImageConditioner(nn.Module):
-    """A frozen image encoder that returns the tokens of the foreground."""
+    """An image encoder that returns the tokens of the foreground; built frozen."""
 
     def __init__(self, params: ConditionerParams) -> None:
         super().__init__()
@@ -166,7 +166,6 @@ class ImageConditioner(nn.Module):
         self.main_image_encoder = _ImageEncoder(params)
         self.requires_grad_(False)
 
-    @torch.no_grad()
     def encode(
         self,
         image: Tensor,  # [B, 3, h, w] in [-1, 1]

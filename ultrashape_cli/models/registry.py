@@ -63,9 +63,8 @@ MODELS = {
                 num_latents=512,
                 width=64,
                 num_heads=2,
-                latent_channels=8,
-                # Few shapes and steps: higher frequencies come out as stripes.
-                num_freqs=6,
+                latent_channels=32,
+                num_freqs=7,
                 num_encoder_layers=2,
                 num_decoder_layers=2,
                 voxel_resolution=32,
@@ -73,7 +72,7 @@ MODELS = {
                 truncation=0.04,
             ),
             dit=DiTParams(
-                in_channels=8,
+                in_channels=32,
                 width=96,
                 context_channels=64,
                 depth=7,

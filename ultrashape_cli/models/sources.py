@@ -80,8 +80,8 @@ def _from_run(run: RunFolder, checkpoint: Path) -> WeightSource:
         )
     files = {name: (run.root / file).resolve() for name, file in base["components"].items()}
     if (checkpoint / ADAPTER_FILE).is_file():
-        return WeightSource(base["model"], files, {base["trained"]: checkpoint})
-    files[base["trained"]] = checkpoint / MODEL_FILE
+        return WeightSource(base["model"], files, dict.fromkeys(base["trained"], checkpoint))
+    files |= dict.fromkeys(base["trained"], checkpoint / MODEL_FILE)
     return WeightSource(base["model"], files)
 
 

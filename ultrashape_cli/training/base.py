@@ -11,6 +11,7 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.models.convert import model_metadata
+from ultrashape_cli.models.initialise import attend_by_position
 from ultrashape_cli.models.registry import COMPONENTS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks, resolve_weights
 from ultrashape_cli.models.weights import write_safetensors
@@ -48,13 +49,24 @@ def check_init(config: Config) -> None:
         )
 
 
+def trained_networks(config: Config) -> list[str]:
+    """Returns the names of the networks that a run trains."""
+    settings = config.train
+    whole = settings.strategy not in ("lora", "sharded")
+    if settings.stage == "dit" and settings.train_conditioner and whole:
+        return ["dit", "conditioner"]
+    return [settings.stage]
+
+
 def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object]:
-    head = {"model": spec.name, "trained": config.train.stage}
+    head = {"model": spec.name, "trained": trained_networks(config)}
     if not config.train.init:
         check_init(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             networks = build(spec, device="cpu")
+            assert networks.vae is not None
+            attend_by_position(networks.vae)
         _write(run.root / BASE_FILE, networks._asdict(), spec)
         return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
     source = _resolve(config)

@@ -50,7 +50,7 @@ class Snapshot:
 
     step: int
     component: str
-    """`dit` or `vae`."""
+    """`dit` or `vae`; empty where the names of the weights begin with their network's."""
     weights: Mapping[str, Tensor]
     state: Mapping[str, Any]
     """Optimizer state and counters: tensors and plain values only."""
@@ -216,14 +216,14 @@ def load_weights(checkpoint: Path, component: str) -> dict[str, Tensor]:
     """Returns the weights of a checkpoint, adapters under peft's names."""
     if (checkpoint / ADAPTER_FILE).is_file():
         return load_file(checkpoint / ADAPTER_FILE)
-    return read_state_dict(checkpoint / MODEL_FILE)[component]
+    return _flat(read_state_dict(checkpoint / MODEL_FILE), component)
 
 
 def load_ema(checkpoint: Path, component: str) -> dict[str, Tensor]:
     """Returns the averaged weights of a checkpoint, by the names of `load_weights`."""
     if (checkpoint / ADAPTER_FILE).is_file():
         return load_file(checkpoint / EMA_FILE)
-    return read_state_dict(checkpoint / EMA_FILE)[component]
+    return _flat(read_state_dict(checkpoint / EMA_FILE), component)
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -263,10 +263,27 @@ def _write_files(folder: Path, snapshot: Snapshot) -> None:
         if adapters:
             save_file(dict(tensors), folder / name, dict(snapshot.metadata))
         else:
-            write_safetensors(folder / name, {snapshot.component: tensors}, snapshot.metadata)
+            parts = _by_network(tensors, snapshot.component)
+            write_safetensors(folder / name, parts, snapshot.metadata)
     if snapshot.adapter_config is not None:
         write_json(folder / ADAPTER_CONFIG, dict(snapshot.adapter_config))
     torch.save(dict(snapshot.state), folder / STATE_FILE)
+
+
+def _by_network(tensors: Mapping[str, Tensor], component: str) -> dict[str, dict[str, Tensor]]:
+    if component:
+        return {component: dict(tensors)}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        network, _, key = name.partition(".")
+        parts.setdefault(network, {})[key] = tensor
+    return parts
+
+
+def _flat(parts: Mapping[str, Mapping[str, Tensor]], component: str) -> dict[str, Tensor]:
+    if component:
+        return dict(parts[component])
+    return {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.items()}
 
 
 def _point(link: Path, checkpoint: Path) -> None:

@@ -27,7 +27,8 @@ from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.moe import MoEFeedForward
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
-from ultrashape_cli.training.objectives import VAETrainee
+from ultrashape_cli.training.base import trained_networks
+from ultrashape_cli.training.objectives import ConditionedDiT, VAETrainee
 from ultrashape_cli.training.offload import OffloadedAdamW
 from ultrashape_cli.training.strategies import (
     Strategy,
@@ -152,7 +153,8 @@ def measure_footprint(
     settings = config.train
     spec = model_spec(settings.model)
     net = _build_net(config, spec, strategy, checkpoint_blocks)
-    parts = ("vae", "conditioner") if settings.stage == "dit" else ()
+    frozen = {"vae", "conditioner"} - set(trained_networks(config))
+    parts = tuple(frozen) if settings.stage == "dit" else ()
     encoders = build(spec, components=parts, vae_parts=("encoder",))
     with FakeTensorMode(allow_non_fake_inputs=True), _planning(accelerator):
         for module in encoders:
@@ -217,10 +219,14 @@ def _measure_step(
 def _build_net(
     config: Config, spec: ModelSpec, strategy: Strategy, checkpoint_blocks: int
 ) -> nn.Module:
-    stage = config.train.stage
-    net = getattr(build(spec, components=(stage,)), stage).train()
-    if isinstance(net, RefineDiT):
-        net.checkpoint_blocks = checkpoint_blocks
+    built = build(spec, components=trained_networks(config))
+    net: nn.Module | None = built.dit or built.vae
+    assert net is not None
+    if built.dit:
+        built.dit.checkpoint_blocks = checkpoint_blocks
+    if built.dit and built.conditioner:
+        net = ConditionedDiT(built.dit, built.conditioner)
+    net.train()
     select_parameters(net, config.train, strategy, seed=0)
     return net
 
@@ -229,15 +235,22 @@ def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
     settings = config.train
     batch, tokens = settings.microbatch, settings.num_latents
     with autocast(torch.device("cpu"), settings.dtype):
-        if isinstance(net, RefineDiT):
+        if isinstance(net, RefineDiT | ConditionedDiT):
             channels = spec.dit.in_channels
             side = settings.image_size or spec.conditioner.image_size
-            context = torch.randn(
-                *(batch, (side // spec.conditioner.patch_size) ** 2 + 1),
-                spec.conditioner.width,
-                dtype=_half(settings.dtype),
-            )
-            output = net(
+            dit = net
+            if isinstance(net, ConditionedDiT):
+                dit = net.dit
+                context = net.conditioner.main_image_encoder.model(
+                    torch.randn(batch, 3, side, side)
+                )
+            else:
+                context = torch.randn(
+                    *(batch, (side // spec.conditioner.patch_size) ** 2 + 1),
+                    spec.conditioner.width,
+                    dtype=_half(settings.dtype),
+                )
+            output = dit(
                 torch.randn(batch, tokens, channels),
                 torch.rand(batch),
                 context,
@@ -256,10 +269,10 @@ def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
 
 def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
     settings, vae, conditioner = config.train, encoders.vae, encoders.conditioner
-    if vae is None or conditioner is None:
+    if vae is None:
         return _Encoders(0, 0, 0)
-    weights = sum(_size(p) for module in (vae, conditioner) for p in module.parameters())
-    side = settings.image_size or conditioner.params.image_size
+    present = [module for module in (vae, conditioner) if module is not None]
+    weights = sum(_size(p) for module in present for p in module.parameters())
     meter = _Meter()
     with torch.no_grad(), meter, autocast(torch.device("cpu"), settings.dtype):
         surface = torch.randn(1, settings.surface_points, 7)
@@ -267,8 +280,10 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
         centres = voxel_centres(indices, vae.params.voxel_resolution)
         for _ in range(settings.microbatch):
             vae.encode(surface, centres, torch.Generator())
-        pixels = torch.randn(settings.microbatch, 3, side, side)
-        conditioner.main_image_encoder.model(pixels.to(_half(settings.dtype)))
+        if conditioner is not None:
+            side = settings.image_size or conditioner.params.image_size
+            pixels = torch.randn(settings.microbatch, 3, side, side)
+            conditioner.main_image_encoder.model(pixels.to(_half(settings.dtype)))
     return _Encoders(weights, meter.peak, meter.flops)
 
 
@@ -289,7 +304,8 @@ def _half(dtype: str) -> torch.dtype:
 
 
 def _blocks(net: nn.Module) -> Sequence[nn.Module]:
-    return list(net.blocks) if isinstance(net, RefineDiT) else [net]
+    dit = net.dit if isinstance(net, ConditionedDiT) else net
+    return list(dit.blocks) if isinstance(dit, RefineDiT) else [net]
 
 
 def _module_size(module: nn.Module) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from ultrashape_cli.diffusion.flow import (
     velocity_target,
 )
 from ultrashape_cli.models.conditioner import ImageConditioner, draw_drops, drop_condition
+from ultrashape_cli.models.dit import DiTOutput, RefineDiT
 from ultrashape_cli.models.vae import Posterior, ShapeVAE, VAEParams
 from ultrashape_cli.models.voxels import (
     farthest_points,
@@ -40,12 +42,36 @@ class Losses(NamedTuple):
     parts: dict[str, Tensor]  # further scalars to log
 
 
+class ConditionedDiT(nn.Module):
+    """The DiT with its conditioner in front, where both train."""
+
+    def __init__(self, dit: RefineDiT, conditioner: ImageConditioner) -> None:
+        super().__init__()
+        self.dit = dit
+        self.conditioner = conditioner
+
+    def forward(
+        self,
+        x: Tensor,  # [B, M, C]
+        t: Tensor,  # [B]
+        image: Tensor,  # [B, 3, S, S]
+        mask: Tensor,  # [B, 1, S, S]
+        dropped: Tensor | None,  # [B] bool
+        voxels: Tensor,  # [B, M, 3]
+    ) -> DiTOutput:
+        """Encodes the images and predicts the velocity."""
+        tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
+        if dropped is not None:
+            tokens = drop_condition(tokens, dropped)
+        return self.dit(x, t, tokens, voxels, lengths)
+
+
 class FlowObjective:
     """Rectified-flow loss of the DiT on latents of the frozen VAE.
 
     Args:
         vae: Encoder half, frozen.
-        conditioner: Image encoder, frozen.
+        conditioner: Image encoder, frozen; None where it trains, inside a `ConditionedDiT`.
         settings: Tokens, dropout, timesteps and voxel noise.
         seed: With a sample's counter, fixes its voxels, t, noise and dropout.
         cache: Where the latents of `train.latent_variants` are kept.
@@ -54,7 +80,7 @@ class FlowObjective:
     def __init__(
         self,
         vae: ShapeVAE,
-        conditioner: ImageConditioner,
+        conditioner: ImageConditioner | None,
         settings: TrainConfig,
         *,
         seed: int,
@@ -77,7 +103,7 @@ class FlowObjective:
         sample depends on its neighbours.
 
         Args:
-            net: The DiT, possibly wrapped for several processes.
+            net: The DiT or `ConditionedDiT`, possibly wrapped for several processes.
             batch: From `ShapeDataset`, on the device.
             t: Fixed timesteps [B] for validation, which also turns dropout and noise off.
         """
@@ -86,24 +112,15 @@ class FlowObjective:
         dropout = self.settings.condition_dropout
         dropped = torch.cat([draw_drops(1, dropout, g) for g in draws])
         entries = [self._moments(batch, index, g, noisy=t is None) for index, g in enumerate(draws)]
-        size = batch["image"].shape[-1]
-        tokens, lengths = self.conditioner.encode(batch["image"], batch["mask"], size)
-        if t is None:
-            t = drawn_t
-            tokens = drop_condition(tokens, dropped)
-        t = t.to(tokens.device)
+        drops = dropped if t is None else None
+        t = (drawn_t if t is None else t).to(batch["image"].device)
+        condition = self._condition(batch, drops)
         per_sample = t.new_zeros(len(draws))
         aux, power, loads = t.new_zeros(()), t.new_zeros(()), []
         for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
             latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
             voxels = torch.stack([entries[r].voxels for r in rows]).to(t.device)
-            output = net(
-                interpolate(latents, noise, t[rows]),
-                t[rows],
-                tokens[rows],
-                voxels,
-                [lengths[r] for r in rows],
-            )
+            output = net(interpolate(latents, noise, t[rows]), t[rows], *condition(rows, voxels))
             target = velocity_target(latents, noise)
             loss = flow_loss(output.velocity, target)
             power = power + target.detach().square().mean() * (len(rows) / len(draws))
@@ -117,6 +134,22 @@ class FlowObjective:
             **_expert_load(torch.stack(loads).sum(0)),
         }
         return Losses(per_sample.mean() + aux, per_sample.detach(), parts)
+
+    def _condition(
+        self, batch: Item, dropped: Tensor | None
+    ) -> Callable[[list[int], Tensor], tuple[object, ...]]:
+        """Returns what the network takes after x and t, for some rows and their voxels."""
+        image, mask = batch["image"], batch["mask"]
+        if self.conditioner is None:
+            return lambda rows, voxels: (
+                *(image[rows], mask[rows]),
+                None if dropped is None else dropped[rows],
+                voxels,
+            )
+        tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
+        if dropped is not None:
+            tokens = drop_condition(tokens, dropped)
+        return lambda rows, voxels: (tokens[rows], voxels, [lengths[r] for r in rows])
 
     def _draw_timestep(self, draw: torch.Generator) -> Tensor:
         settings = self.settings

@@ -133,6 +133,8 @@ def select_parameters(
     else:
         for name, parameter in net.named_parameters():
             frozen = strategy.frozen_experts and ".moe.experts." in f".{name}"
+            # DINOv2's own training masks patches; nothing here reads the token.
+            frozen = frozen or name.endswith(".embeddings.mask_token")
             parameter.requires_grad_(not frozen)
     return [p for p in net.parameters() if p.requires_grad]
 

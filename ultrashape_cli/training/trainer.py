@@ -21,6 +21,7 @@ from ultrashape_cli.errors import TrainingError
 from ultrashape_cli.models.weights import load_into
 from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
 from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.base import trained_networks
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
     Retention,
@@ -104,17 +105,19 @@ class Trainer:
         self.smooth_loss = math.nan
         self.best_val_loss = math.inf
         settings = config.train
+        trained = trained_networks(config)
+        self._component_name = trained[0] if len(trained) == 1 else ""
         self.guard = StepGuard(settings.max_bad_steps, settings.spike_factor)
         strategy = resolve_strategy(config)
         accelerator.wait_for_everyone()
         found = newest_usable(run.checkpoints, logger.warning)
         if found and not strategy.adapters:
-            load_into(component, load_weights(found, settings.stage), found)
+            load_into(component, load_weights(found, self._component_name), found)
         self.trainee = Trainee(
             config, strategy, component=component, net=net, accelerator=accelerator
         )
         if found and strategy.adapters:
-            load_adapters(component, load_weights(found, settings.stage), found)
+            load_adapters(component, load_weights(found, self._component_name), found)
         self.ema = Ema(self.trainee.trained(), settings.ema_decay) if settings.ema_decay else None
         if found:
             self._restore(found)
@@ -248,7 +251,7 @@ class Trainer:
             self._writer.write(
                 Snapshot(
                     step=self.step,
-                    component=self.config.stage,
+                    component=self._component_name,
                     weights=weights,
                     state=state,
                     metadata={"model": self.config.model, "step": str(self.step)},
@@ -306,7 +309,7 @@ class Trainer:
         self.trainee.load_optimizer_state(state["optimizer"])
         self.guard.load_state_dict(state["guard"])
         if self.ema:
-            self.ema.restore(load_ema(checkpoint, self.config.stage), state["ema_updates"])
+            self.ema.restore(load_ema(checkpoint, self._component_name), state["ema_updates"])
         if self.is_main:
             truncate_after(self.run.metrics, self.step)
 

@@ -34,10 +34,11 @@ from ultrashape_cli.models.sources import load_networks
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import make_tracker
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.training.base import base_source
+from ultrashape_cli.training.base import base_source, trained_networks
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.latents import LatentCache
 from ultrashape_cli.training.objectives import (
+    ConditionedDiT,
     FlowObjective,
     VAEObjective,
     VAETrainee,
@@ -194,19 +195,19 @@ def _networks(
             VAETrainee(vae),
             VAEObjective(spec.vae, num_latents=settings.num_latents, seed=config.seed),
         )
-    dit = load_networks(source, components=("dit",)).dit
+    trained = load_networks(source, components=trained_networks(config))
+    dit = trained.dit
     half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
     # Only what the loss needs is resident: not the VAE's decoder.
     frozen = load_networks(
         source,
-        components=("vae", "conditioner"),
+        components=("vae",) if trained.conditioner else ("vae", "conditioner"),
         vae_parts=("encoder",),
         device=device,
         dtype=half,
     )
     assert dit is not None
     assert frozen.vae is not None
-    assert frozen.conditioner is not None
     frozen.vae.requires_grad_(False)
     dit.checkpoint_blocks = _checkpoint_blocks(config, spec, device)
     tokens, heads = settings.num_latents + 1, spec.dit.num_heads
@@ -220,7 +221,8 @@ def _networks(
         seed=config.seed,
         cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
     )
-    return dit, dit, objective
+    net = ConditionedDiT(dit, trained.conditioner) if trained.conditioner else dit
+    return net, net, objective
 
 
 def _checkpoint_blocks(config: Config, spec: ModelSpec, device: torch.device) -> int:
