@@ -236,7 +236,7 @@ def _refine(
     if (rgba[..., 3] == 255).all():
         ui.warn(f"{image_path} has no transparent pixel: its background counts as object")
     device = choose_device(resolved.config.device)
-    refiner = Refiner(source, resolved.config.refine, device)
+    refiner = Refiner.load(source, resolved.config.refine, device)
     with ui.progress("refine", 100) as bar:
 
         def on_progress(stage: str, done: int, total: int) -> None:

@@ -57,22 +57,40 @@ class Refined:
 
 
 class Refiner:
-    """Networks of one checkpoint, ready to refine many meshes."""
+    """Refines meshes with the networks of one model.
 
-    def __init__(self, source: WeightSource, config: RefineConfig, device: torch.device) -> None:
-        self.spec: ModelSpec = model_spec(source.model)
+    Args:
+        networks: On `device`, in eval mode; the autoencoder needs its decoder only, and
+            unconditional refinement no conditioner.
+        spec: The model they belong to.
+        config: Settings of the sampler and the decoder.
+        device: Where the networks are.
+    """
+
+    def __init__(
+        self, networks: Networks, spec: ModelSpec, config: RefineConfig, device: torch.device
+    ) -> None:
+        self.networks = networks
+        self.spec = spec
         self.config = config
         self.device = device
+
+    @classmethod
+    def load(cls, source: WeightSource, config: RefineConfig, device: torch.device) -> Refiner:
+        """Returns a refiner with the weights of a checkpoint, in the dtype of the settings.
+
+        Raises:
+            CheckpointError: The weights do not fit the model.
+        """
         dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-        self.networks: Networks = load_networks(
-            source, vae_parts=("decoder",), device=device, dtype=dtype
-        )
+        networks = load_networks(source, vae_parts=("decoder",), device=device, dtype=dtype)
+        return cls(networks, model_spec(source.model), config, device)
 
     @torch.inference_mode()
     def refine(
         self,
         mesh: Mesh,
-        rgba: np.ndarray,
+        rgba: np.ndarray | None,
         seed: int,
         progress: Progress = lambda stage, done, total: None,
     ) -> Refined:
@@ -80,7 +98,7 @@ class Refiner:
 
         Args:
             mesh: Coarse mesh in any frame.
-            rgba: Reference image, uint8 [H, W, 4].
+            rgba: Reference image, uint8 [H, W, 4]; None samples without image and guidance.
             seed: Of everything random.
             progress: Called as the stages advance.
 
@@ -124,8 +142,10 @@ class Refiner:
         generator = torch.Generator().manual_seed(seed)
         return select_voxels([occupied], self.config.tokens, generator)
 
-    def condition(self, rgba: np.ndarray) -> tuple[Tensor, list[int]]:
-        """Returns the image tokens [1, L, X] and their number."""
+    def condition(self, rgba: np.ndarray | None) -> tuple[Tensor | None, list[int] | None]:
+        """Returns the image tokens [1, L, X] and their number, or twice None without an image."""
+        if rgba is None:
+            return None, None
         image, mask = preprocess_inference(rgba, self.spec.image_size)
         assert self.networks.conditioner is not None
         with autocast(self.device, self.config.dtype):
@@ -136,12 +156,12 @@ class Refiner:
     def sample(
         self,
         voxels: Tensor,  # [1, M, 3]
-        context: Tensor,  # [1, L, X]
-        lengths: list[int],
+        context: Tensor | None,  # [1, L, X]
+        lengths: list[int] | None,
         seed: int,
         progress: Progress,
     ) -> Tensor:  # [1, M, C] fp32
-        """Integrates the flow from seeded noise to latents."""
+        """Integrates the flow from seeded noise to latents; without context, unguided."""
         dit = self.networks.dit
         assert dit is not None
         generator = torch.Generator().manual_seed(seed + 1)
@@ -164,7 +184,7 @@ class Refiner:
             with autocast(self.device, self.config.dtype):
                 return dit(x, t, None, placed).velocity
 
-        scale = self.config.guidance_scale
+        scale = 0.0 if context is None else self.config.guidance_scale
         velocity = guided_velocity(conditional, unconditional, scale if scale > 0 else -1.0)
         return sample(
             velocity,
