@@ -39,6 +39,12 @@ SMALL = replace(
 )
 """A model of a few thousand weights."""
 
+FAST = [
+    *("--set", "refine.steps=3", "--set", "refine.grid_resolution=32"),
+    *("--set", "refine.tokens=64", "--set", "refine.surface_points=2000"),
+]
+"""Options of `ushape refine` for a result within a second."""
+
 
 def ball_networks(spec: ModelSpec = SMALL, seed: int = 0) -> Networks:
     """Return seeded networks of a model whose field is about a ball, dented by the latents."""

@@ -10,7 +10,7 @@ from ball_networks import SMALL, ball_networks
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.geometry.figurines import make_figurine
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.inference.refiner import Refiner
+from ultrashape_cli.inference.refiner import Refiner, in_halves
 
 CONFIG = RefineConfig(
     steps=4, guidance_scale=2.0, tokens=200, grid_resolution=32, surface_points=4000
@@ -69,3 +69,25 @@ def test_the_tokens_are_the_occupied_voxels_up_to_the_limit(
     all_of_them = refiner(tokens=100_000).refine(coarse, picture, seed=0)
     assert few.tokens == 32
     assert 32 < all_of_them.tokens < 100_000
+
+
+def test_a_field_that_does_not_fit_is_asked_in_halves() -> None:
+    asked = []
+
+    def query(points: torch.Tensor) -> torch.Tensor:
+        asked.append(len(points))
+        if len(points) > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return points[:, 0]
+
+    points = torch.rand(2000, 3)
+    assert torch.equal(in_halves(query, points), points[:, 0])
+    assert asked == [2000, 1000, 500, 500, 1000, 500, 500]
+
+
+def test_a_field_that_never_fits_is_an_error() -> None:
+    def query(points: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_halves(query, torch.rand(2000, 3))
