@@ -17,7 +17,7 @@ from torch import Tensor
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.devices import autocast
-from ultrashape_cli.diffusion.sampler import guided_velocity, sample, schedule
+from ultrashape_cli.diffusion.sampler import sample, schedule
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
 from ultrashape_cli.geometry.mesh import Mesh
@@ -26,7 +26,9 @@ from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fitting_chunk
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
+from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.voxels import occupied_voxels, select_voxels
@@ -218,30 +220,24 @@ class Refiner:
         assert dit is not None
         generator = torch.Generator().manual_seed(seed + 1)
         noise = torch.randn(1, voxels.shape[1], self.spec.dit.in_channels, generator=generator)
-        placed = voxels.to(self.device)
-        params, tokens = self.spec.dit, voxels.shape[1] + 1
+        config, params, tokens = self.config, self.spec.dit, voxels.shape[1] + 1
         use_backend(
             dit,
-            self.config.attention,
+            config.attention,
             [AttentionShape(1, params.num_heads, tokens, tokens, params.width // params.num_heads)],
             device=self.device,
             dtype=dit.x_embedder.weight.dtype,
         )
-
-        def conditional(x: Tensor, t: Tensor) -> Tensor:
-            with autocast(self.device, self.config.dtype):
-                return dit(x, t, context, placed, lengths).velocity
-
-        def unconditional(x: Tensor, t: Tensor) -> Tensor:
-            with autocast(self.device, self.config.dtype):
-                return dit(x, t, None, placed).velocity
-
-        scale = 0.0 if context is None else self.config.guidance_scale
-        velocity = guided_velocity(conditional, unconditional, scale if scale > 0 else -1.0)
+        seen: Tensor | ContextKeys | None = context
+        if context is not None and config.cache_context:
+            with autocast(self.device, config.dtype):
+                seen = dit.context_keys(context)
+        velocity = NetworkVelocity(dit, seen, lengths, voxels.to(self.device), config, self.device)
         return sample(
-            velocity,
+            velocity.guided(),
             noise.to(self.device),
-            schedule(self.config.steps),
+            schedule(config.steps),
+            solver=config.solver,
             callback=lambda step, steps, _: progress("sample", step, steps),
         )
 
