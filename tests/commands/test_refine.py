@@ -5,58 +5,31 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import save_mesh
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.weights import write_safetensors
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """mesh.ply, image.png and untrained weights.safetensors."""
-    folder = tmp_path_factory.mktemp("refine")
-    save_mesh(make_figurine(0, resolution=24), folder / "mesh.ply")
-    pixels = np.zeros((40, 40, 4), np.uint8)
-    pixels[5:35, 10:30] = (200, 150, 100, 255)
-    Image.fromarray(pixels).save(folder / "image.png")
-    torch.manual_seed(0)
-    networks = build(model_spec("tiny"), device="cpu")
-    # An untrained decoder has no surface; a bias makes the field a ball-like blob.
-    assert networks.vae is not None
-    write_safetensors(folder / "weights.safetensors", networks._asdict(), {"model": "tiny"})
-    return folder
-
-
-def _refine(ushape, inputs: Path, *more: object, mesh: object = None, image: object = None):
-    arguments = (mesh or inputs / "mesh.ply", image or inputs / "image.png")
-    weights = () if "--checkpoint" in more else ("--checkpoint", inputs / "weights.safetensors")
-    return ushape("refine", *arguments, *weights, *more)
-
-
-def test_a_missing_mesh_is_bad_usage(ushape, inputs: Path) -> None:
-    result = _refine(ushape, inputs, mesh=inputs / "none.ply")
+def test_a_missing_mesh_is_bad_usage(refine, inputs: Path) -> None:
+    result = refine(mesh=inputs / "none.ply")
     assert result.code == 2
     assert "does not exist" in result.err
 
 
-def test_an_image_that_is_none_is_named(ushape, inputs: Path, tmp_path: Path) -> None:
+def test_an_image_that_is_none_is_named(refine, inputs: Path, tmp_path: Path) -> None:
     bad = tmp_path / "picture.png"
     bad.write_text("not a picture")
-    result = _refine(ushape, inputs, image=bad)
+    result = refine(image=bad)
     assert result.code == 1
     assert str(bad) in result.err
     assert "Traceback" not in result.err
 
 
-def test_an_empty_mesh_is_named(ushape, inputs: Path, tmp_path: Path) -> None:
+def test_an_empty_mesh_is_named(refine, inputs: Path, tmp_path: Path) -> None:
     bad = tmp_path / "empty.obj"
     bad.write_text("# nothing\n")
-    result = _refine(ushape, inputs, mesh=bad)
+    result = refine(mesh=bad)
     assert result.code == 1
     assert str(bad) in result.err
 
@@ -64,11 +37,11 @@ def test_an_empty_mesh_is_named(ushape, inputs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x04junk"])
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_a_checkpoint_that_is_none_is_named(
-    ushape, inputs: Path, tmp_path: Path, content: bytes, suffix: str
+    refine, inputs: Path, tmp_path: Path, content: bytes, suffix: str
 ) -> None:
     bad = tmp_path / f"weights.{suffix}"
     bad.write_bytes(content)
-    result = _refine(ushape, inputs, "--checkpoint", bad)
+    result = refine("--checkpoint", bad)
     assert result.code == 1
     assert str(bad) in result.err
     assert "Traceback" not in result.err
@@ -83,57 +56,58 @@ def test_no_weights_at_all_says_what_to_do(ushape, inputs: Path, tmp_path, monke
     assert "--checkpoint" in body["error"]["hint"]
 
 
-def test_weights_of_another_model_name_the_difference(ushape, inputs: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_name_the_difference(refine, inputs: Path, tmp_path: Path) -> None:
     networks = build(model_spec("tiny"), device="cpu", components=("dit",))
     path = tmp_path / "half.safetensors"
     write_safetensors(path, {"dit": networks.dit}, {"model": "tiny"})  # type: ignore[dict-item]
-    result = _refine(ushape, inputs, "--checkpoint", path)
+    result = refine("--checkpoint", path)
     assert result.code == 1
     assert "holds no `vae`" in result.err or "holds no `conditioner`" in result.err
 
 
-def test_an_unknown_output_format_is_bad_usage(ushape, inputs: Path, tmp_path: Path) -> None:
-    result = _refine(ushape, inputs, "-o", tmp_path / "out.blend")
+def test_an_unknown_output_format_is_bad_usage(refine, inputs: Path, tmp_path: Path) -> None:
+    result = refine("-o", tmp_path / "out.blend")
     assert result.code == 2
     assert ".blend" in result.err
 
 
-def test_a_result_of_other_inputs_is_not_overwritten(ushape, inputs: Path, tmp_path: Path) -> None:
+def test_a_result_of_other_inputs_is_not_overwritten(refine, inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.glb"
     out.write_text("precious")
-    result = _refine(ushape, inputs, "-o", out)
+    result = refine("-o", out)
     assert result.code == 2
     assert "--force" in result.err
     assert out.read_text() == "precious"
 
 
-def test_a_dry_run_writes_nothing(ushape, inputs: Path, tmp_path: Path) -> None:
-    result = _refine(ushape, inputs, "-o", tmp_path / "new" / "out.glb", "--dry-run")
+def test_a_dry_run_writes_nothing(refine, inputs: Path, tmp_path: Path) -> None:
+    result = refine("-o", tmp_path / "new" / "out.glb", "--dry-run")
     assert result.code == 0
     assert not any(tmp_path.iterdir())
 
 
-def test_a_profile_that_does_not_exist_offers_close_matches(ushape, inputs: Path) -> None:
-    result = _refine(ushape, inputs, "--profile", "a4O")
+def test_a_profile_that_does_not_exist_offers_close_matches(refine, inputs: Path) -> None:
+    result = refine("--profile", "a4O")
     assert result.code == 2
     assert "did you mean `a40`" in result.err.replace(" or `a100`", "")
 
 
-def test_an_output_below_a_file_is_a_disk_error(ushape, inputs: Path, tmp_path: Path) -> None:
+def test_an_output_below_a_file_is_a_disk_error(refine, inputs: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = _refine(ushape, inputs, "-o", tmp_path / "file" / "out.glb")
+    result = refine("-o", tmp_path / "file" / "out.glb")
     assert result.code == 1
     assert "cannot write" in result.err
 
 
 def test_the_record_names_the_adapters_of_a_run(tmp_path: Path) -> None:
-    from ultrashape_cli.commands.refine import _recipe
     from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.inference.job import Job, recipe_of
     from ultrashape_cli.models.sources import WeightSource
 
     base, adapters = tmp_path / "base.safetensors", tmp_path / "adapter_model.safetensors"
     for path, size in ((base, 5), (adapters, 3)):
         path.write_bytes(bytes(size))
     source = WeightSource("tiny", {"dit": base}, {"dit": tmp_path})
-    recipe = _recipe(base, base, source, resolve(flags={"profile": "cpu"}, environ={}))
+    job = Job(name="a", mesh=base, image=base, target=tmp_path / "a.glb", seed=0)
+    recipe = recipe_of(job, source, resolve(flags={"profile": "cpu"}, environ={}).config)
     assert recipe["inputs"]["weights"]["dit_adapters"]["bytes"] == 3

@@ -15,7 +15,7 @@ from golden_data import (
 )
 
 from ultrashape_cli.data.images import load_rgba, preprocess_inference
-from ultrashape_cli.diffusion.sampler import guided_velocity, sample, schedule
+from ultrashape_cli.diffusion.sampler import SOLVERS, guided_velocity, sample, schedule
 from ultrashape_cli.models.conditioner import ImageConditioner
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.vae import ShapeVAE
@@ -98,10 +98,67 @@ def test_sampling_follows_the_recorded_trajectory(twin):
         assert_near(logits, golden[f"decoded_logits.{num_steps}"], TRAJECTORY)
 
 
-@pytest.mark.parametrize(("solver", "error"), [("euler", 0.05), ("heun", 1e-3)])
+@pytest.mark.parametrize(
+    ("solver", "error"),
+    [("euler", 0.05), ("heun", 1e-3), ("midpoint", 1e-3), ("ab2", 2e-3), ("dpm", 5e-3)],
+)
 def test_exponential_growth_is_integrated(solver, error):
     end = sample(lambda x, t: x, torch.ones(1, 1, 1), schedule(31), solver=solver)
     assert end.item() == pytest.approx(math.e, rel=error)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_straight_path_is_exact_in_one_step_of_any_solver(solver):
+    noise, data = torch.randn(2, 1, 5, 3, generator=torch.Generator().manual_seed(0))
+    calls = []
+
+    def velocity(x, t):
+        calls.append(t.item())
+        return data - noise
+
+    end = sample(velocity, noise, schedule(4), solver=solver)
+    assert torch.allclose(end, data, atol=1e-6)
+    assert len(calls) == 3 * SOLVERS[solver]
+
+
+@pytest.mark.parametrize("solver", ["heun", "midpoint", "ab2", "dpm"])
+def test_better_solvers_have_second_order(solver):
+    def velocity(x, t):
+        return torch.cos(3 * t)[:, None, None] * x
+
+    exact = math.exp(math.sin(3) / 3)
+    errors = [
+        abs(sample(velocity, torch.ones(1, 1, 1), schedule(n), solver=solver).item() - exact)
+        for n in (17, 33)
+    ]
+    assert errors[1] < errors[0] / 2.8
+
+
+def test_guidance_outside_its_interval_asks_the_condition_only():
+    calls = []
+    velocity = guided_velocity(
+        lambda x, t: calls.append(("c", t.item())) or x,
+        lambda x, t: calls.append(("u", t.item())) or 0 * x,
+        3.0,
+        interval=(0.25, 0.5),
+    )
+    sample(velocity, torch.ones(1, 1, 1), schedule(5))
+    assert [t for kind, t in calls if kind == "c"] == [0.0, 0.25, 0.5, 0.75]
+    assert [t for kind, t in calls if kind == "u"] == [0.25, 0.5]
+
+
+def test_the_difference_of_the_guidance_is_reused():
+    calls = []
+    velocity = guided_velocity(
+        lambda x, t: 2 * x,
+        lambda x, t: calls.append(t.item()) or x,
+        3.0,
+        reuse=2,
+    )
+    results = [velocity(torch.full((1, 1, 1), k), torch.zeros(1)).item() for k in (1.0, 5.0, 2.0)]
+    # u + 3 (c - u); then c + 2 times the difference before; then anew.
+    assert results == [4.0, 12.0, 8.0]
+    assert len(calls) == 2
 
 
 def test_steps_of_zero_length_are_not_evaluated():

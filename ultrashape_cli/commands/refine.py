@@ -2,84 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ultrashape_cli import options as opt
+from ultrashape_cli.commands import refine_options as own
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.inference.job import Job
     from ultrashape_cli.models.sources import WeightSource
     from ultrashape_cli.ui import UI
 
 
+class Request(NamedTuple):
+    """What the user asked for, beside the settings."""
+
+    mesh: Path | None
+    image: Path | None
+    out: Path | None
+    batch: Path | None
+    checkpoint: Path | None
+    model: str | None
+    ground_truth: Path | None
+    preview: Path | None
+    metrics: bool
+    keep_full: bool
+    compare_speed: bool
+    num_processes: int
+    limit: int | None
+    fail_fast: bool
+    force: bool
+    dry_run: bool
+
+
 def refine(
-    mesh: Annotated[Path, typer.Argument(help="Coarse mesh.", exists=True, dir_okay=False)],
-    image: Annotated[
-        Path,
-        typer.Argument(
-            help="Reference image, with a transparent background.", exists=True, dir_okay=False
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Mesh to write: glb, obj, ply, stl, off or 3mf. Default: MESH_refined.glb.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            "--checkpoint",
-            help="A run, a checkpoint folder, a safetensors file or the reference bundle. "
-            "Default: the newest finished DiT run in ./runs.",
-            rich_help_panel="Input",
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps", min=2, help="Sampling steps. Default: 50, tiny 20.", rich_help_panel="Run"
-        ),
-    ] = None,
-    grid_resolution: Annotated[
-        int | None,
-        typer.Option(
-            "--grid-resolution",
-            min=8,
-            help="Cells along one side of the decoded field. Default: 1024, tiny 128.",
-            rich_help_panel="Run",
-        ),
-    ] = None,
-    faces: Annotated[
-        int | None,
-        typer.Option(
-            "--faces",
-            min=4,
-            help="Reduce the result to about this many faces. Default: keep all.",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    mesh: own.MeshArg = None,
+    image: own.ImageArg = None,
+    out: own.OutOpt = None,
+    checkpoint: own.CheckpointOpt = None,
+    model: own.ModelOpt = None,
+    batch: own.BatchOpt = None,
+    background: own.BackgroundOpt = None,
+    repair: own.RepairOpt = None,
+    ground_truth: own.TruthOpt = None,
+    quality: own.QualityOpt = None,
+    steps: own.StepsOpt = None,
+    guidance_scale: own.GuidanceOpt = None,
+    tokens: own.TokensOpt = None,
+    grid_resolution: own.ResolutionOpt = None,
+    compare_speed: own.CompareOpt = False,
+    faces: own.FacesOpt = None,
+    keep_full: own.KeepFullOpt = False,
+    keep_floaters: own.FloatersOpt = None,
+    frame: own.FrameOpt = None,
+    preview: own.PreviewOpt = None,
+    metrics: own.MetricsOpt = False,
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
     profile: opt.ProfileOpt = None,
     device: opt.DeviceOpt = None,
-    max_memory_gib: Annotated[
-        float | None,
-        typer.Option(
-            "--max-memory-gib",
-            min=0.001,
-            help="Memory of one decoding call. Default: half of what is free.",
-            rich_help_panel="Hardware",
-        ),
-    ] = None,
+    max_memory_gib: own.MemoryOpt = None,
+    num_processes: own.ProcessesOpt = None,
     seed: opt.SeedOpt = None,
+    limit: opt.LimitOpt = None,
+    fail_fast: opt.FailFastOpt = False,
     force: opt.ForceOpt = False,
     dry_run: opt.DryRunOpt = False,
     show_config: opt.ShowConfigOpt = False,
@@ -95,168 +87,257 @@ def refine(
 
     Examples:
 
-      ushape refine coarse.glb reference.png -o refined.glb
+      ushape refine coarse.glb reference.png -o refined.glb --preview refined.png
 
-      ushape refine coarse.obj view.png --checkpoint runs/data-tiny-dit --steps 12
+      ushape refine coarse.stl view.png --faces 500000 --keep-full
+
+      ushape refine --batch jobs.csv -o refined
     """  # fmt: skip
-    from ultrashape_cli.commands.steps import show_settings
     from ultrashape_cli.config.resolve import resolve
-    from ultrashape_cli.errors import UsageError
     from ultrashape_cli.ui import UI
 
     ui = UI("refine", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    flags = {
+        "refine.background": background,
+        "refine.repair": repair,
+        "refine.quality": quality,
+        "refine.steps": steps,
+        "refine.guidance_scale": guidance_scale,
+        "refine.tokens": tokens,
+        "refine.grid_resolution": grid_resolution,
+        "refine.faces": faces,
+        "refine.keep_floaters": keep_floaters,
+        "refine.frame": frame,
+        "refine.max_memory_gib": max_memory_gib,
+        "profile": profile,
+        "device": device,
+        "launch.num_processes": num_processes,
+        "seed": seed,
+    }
 
-    def settings(model: str | None) -> Resolved:
+    def settings(of_model: str | None) -> Resolved:
         return resolve(
-            flags={
-                "refine.steps": steps,
-                "refine.grid_resolution": grid_resolution,
-                "refine.faces": faces,
-                "refine.max_memory_gib": max_memory_gib,
-                "profile": profile,
-                "device": device,
-                "seed": seed,
-            },
+            flags=flags,
             overrides=overrides or (),
             file=None if no_config else config,
             environ={} if no_config else None,
-            model=model,
+            model=of_model,
         )
 
-    # Bad settings are refused before the weights are looked for.
-    without_weights = settings(None)
-    if show_config and checkpoint is None:
-        show_settings(ui, without_weights, ("refine",))
-        return
-    target = out or mesh.with_name(f"{mesh.stem}_refined.glb")
-    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+    metrics = metrics or ground_truth is not None
+    request = Request(
+        *(mesh, image, out, batch, checkpoint, model, ground_truth, preview, metrics, keep_full),
+        *(compare_speed, num_processes or 1, limit, fail_fast, force, dry_run),
+    )
+    _run(ui, request, settings, show_config)
 
-    if target.suffix.lower() not in set(MESH_SUFFIXES) - {".gltf"}:
-        raise UsageError(f"cannot write `{target.suffix}` meshes", hint=f"-o {target.stem}.glb")
-    source = _find_weights(checkpoint)
+
+def _run(
+    ui: UI, request: Request, settings: Callable[[str | None], Resolved], show_config: bool
+) -> None:
+    from ultrashape_cli.commands.steps import show_settings
+    from ultrashape_cli.models.sources import find_weights
+
+    # Bad settings are refused before the weights are looked for.
+    resolved = settings(None)
+    if show_config and request.checkpoint is None:
+        show_settings(ui, settings(request.model), ("refine",))
+        return
+    if not show_config:
+        _check_usage(request)
+    source = find_weights(request.checkpoint, request.model)
     resolved = settings(source.model)
     if show_config:
         show_settings(ui, resolved, ("refine",))
+    elif request.batch is not None:
+        from ultrashape_cli.commands.refine_batch import refine_batch
+
+        refine_batch(ui, request, source, resolved)
+    elif request.compare_speed:
+        from ultrashape_cli.commands.refine_compare import refine_compare
+
+        refine_compare(ui, request, source, resolved)
+    else:
+        _refine_one(ui, request, source, resolved)
+
+
+def _check_usage(request: Request) -> None:
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+
+    if request.batch is not None:
+        for name, given in (
+            ("MESH", request.mesh),
+            ("--preview", request.preview),
+            ("--ground-truth", request.ground_truth),
+            ("--compare-speed", request.compare_speed),
+        ):
+            if given:
+                raise UsageError(
+                    f"`{name}` has no meaning with --batch",
+                    hint="a CSV names meshes and ground truths; previews are always written",
+                )
         return
-    recipe = _recipe(mesh, image, source, resolved)
-    if _already_made(ui, target, recipe, force):
+    if request.mesh is None or request.image is None:
+        raise UsageError(
+            "a mesh and an image are needed", hint="ushape refine MESH IMAGE, or --batch CSV|DIR"
+        )
+    if request.num_processes > 1:
+        raise UsageError("`--num-processes` needs --batch", hint="leave it out for one mesh")
+    target = _target(request)
+    if target.suffix.lower() not in set(MESH_SUFFIXES) - {".gltf"}:
+        raise UsageError(f"cannot write `{target.suffix}` meshes", hint=f"-o {target.stem}.glb")
+
+
+def _target(request: Request) -> Path:
+    assert request.mesh is not None
+    return request.out or request.mesh.with_name(f"{request.mesh.stem}_refined.glb")
+
+
+def make_job(request: Request, resolved: Resolved) -> Job:
+    """Returns the job of a request for one mesh."""
+    from ultrashape_cli.inference.job import Job
+
+    assert request.mesh is not None
+    assert request.image is not None
+    return Job(
+        name=request.mesh.stem,
+        mesh=request.mesh,
+        image=request.image,
+        target=_target(request),
+        seed=resolved.config.seed,
+        ground_truth=request.ground_truth,
+        preview=request.preview,
+        metrics=request.metrics,
+        keep_full=request.keep_full,
+    )
+
+
+def _refine_one(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
+    from ultrashape_cli.inference.job import recipe_of
+
+    job = make_job(request, resolved)
+    recipe = recipe_of(job, source, resolved.config)
+    if _already_made(ui, job, recipe, request.force):
         return
-    if dry_run:
-        ui.info(f"would refine {mesh} into {target} with {source.files['dit']}")
+    if request.dry_run:
+        ui.info(f"would refine {job.mesh} into {job.target} with {source.files['dit']}")
         ui.result(inputs=recipe["inputs"], outputs={})
         return
-    _refine(ui, mesh, image, target, source, resolved, recipe)
+    _work(ui, job, source, resolved, recipe)
 
 
-def _find_weights(checkpoint: Path | None) -> WeightSource:
-    from ultrashape_cli.errors import CheckpointError
-    from ultrashape_cli.files import read_json
-    from ultrashape_cli.models.sources import resolve_weights
-    from ultrashape_cli.runs import find_runs
-
-    if checkpoint is not None:
-        return resolve_weights(checkpoint)
-    for run in find_runs(Path("runs")):
-        trained = (read_json(run.base) or {}).get("trained", ())
-        if "dit" in trained and run.read_status().get("state") == "finished":
-            return resolve_weights(run.root)
-    raise CheckpointError(
-        "no weights: there is no finished DiT run in `runs`",
-        hint="--checkpoint RUN or FILE; `ushape weights pull` downloads the released weights",
-    )
-
-
-def _recipe(mesh: Path, image: Path, source: WeightSource, resolved: Resolved) -> dict[str, Any]:
-    """Returns everything the result depends on."""
-    from ultrashape_cli import __version__
-    from ultrashape_cli.config.schema import flatten
-    from ultrashape_cli.files import file_hash
-    from ultrashape_cli.runs import ADAPTER_FILE
-
-    adapters = {f"{name}_adapters": path / ADAPTER_FILE for name, path in source.adapters.items()}
-    weights = {
-        name: {"path": str(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
-        for name, path in (source.files | adapters).items()
-    }
-    return {
-        "version": __version__,
-        "inputs": {
-            "mesh": str(mesh),
-            "mesh_sha256": file_hash(mesh),
-            "image": str(image),
-            "image_sha256": file_hash(image),
-            "weights": weights,
-        },
-        "model": source.model,
-        "seed": resolved.config.seed,
-        "settings": flatten(resolved.config.refine),
-    }
-
-
-def _already_made(ui: UI, target: Path, recipe: dict[str, Any], force: bool) -> bool:
+def _already_made(ui: UI, job: Job, recipe: dict[str, Any], force: bool) -> bool:
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import read_json
+    from ultrashape_cli.inference.job import is_made
 
-    if force or not target.exists():
+    if force:
         return False
-    made = read_json(_sidecar(target)) or {}
-    if {key: made.get(key) for key in recipe} == recipe:
-        ui.info(f"{target} is already made from these inputs")
-        ui.result(inputs=recipe["inputs"], outputs={"mesh": str(target)}, counts={"skipped": 1})
+    if is_made(job, recipe):
+        ui.info(f"{job.target} is already made from these inputs")
+        measured = (read_json(job.record) or {})["result"]
+        ui.result(
+            inputs=recipe["inputs"],
+            outputs=outputs_of(job),
+            counts={"skipped": 1},
+            result=measured,
+        )
         return True
-    raise UsageError(
-        f"`{target}` exists and was made from something else", hint="another -o, or --force"
-    )
+    if job.target.exists() and not is_made(job, recipe, ignore_preview=True):
+        raise UsageError(
+            f"`{job.target}` exists and was made from something else",
+            hint="another -o, or --force",
+        )
+    return False
 
 
-def _sidecar(target: Path) -> Path:
-    return target.with_name(f"{target.name}.json")
+def outputs_of(job: Job) -> dict[str, str]:
+    """Returns the files of a job that are there."""
+    files = {"mesh": job.target, "full": job.full_target, "preview": job.preview}
+    kept = {"full": job.keep_full}
+    return {
+        name: str(path)
+        for name, path in files.items()
+        if path is not None and kept.get(name, True) and path.exists()
+    }
 
 
-def _refine(
-    ui: UI,
-    mesh_path: Path,
-    image_path: Path,
-    target: Path,
-    source: WeightSource,
-    resolved: Resolved,
-    recipe: dict[str, Any],
+def _work(
+    ui: UI, job: Job, source: WeightSource, resolved: Resolved, recipe: dict[str, Any]
 ) -> None:
-    from ultrashape_cli.data.images import load_rgba
     from ultrashape_cli.devices import choose_device
-    from ultrashape_cli.files import disk_errors, write_json
-    from ultrashape_cli.geometry.mesh import load_mesh, save_mesh
+    from ultrashape_cli.inference.job import check_writable, read_inputs, write_outputs
     from ultrashape_cli.inference.refiner import Refiner
 
+    config = resolved.config.refine
     # Inputs and output folder are checked before the weights are loaded.
-    mesh = load_mesh(mesh_path)
-    rgba = load_rgba(image_path)
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    if (rgba[..., 3] == 255).all():
-        ui.warn(f"{image_path} has no transparent pixel: its background counts as object")
+    inputs = read_inputs(job, config)
+    for folder in {path.parent for path in (job.target, job.preview) if path is not None}:
+        check_writable(folder)
+    for warning in inputs.warnings:
+        ui.warn(warning)
     device = choose_device(resolved.config.device)
-    refiner = Refiner(source, resolved.config.refine, device)
+    refiner = Refiner.load(source, config, device)
     with ui.progress("refine", 100) as bar:
 
         def on_progress(stage: str, done: int, total: int) -> None:
             bar.update(100 * done // max(total, 1), stage)
 
-        result = refiner.refine(mesh, rgba, resolved.config.seed, on_progress)
-    save_mesh(result.mesh, target)
-    state = result.topology
-    measured = {
-        "tokens": result.tokens,
-        "vertices": len(result.mesh.vertices),
-        "faces": len(result.mesh.faces),
-        "components": state.components,
-        "watertight": state.watertight,
-        "closed_by_remesh": result.repaired,
-        "floaters_removed": result.floaters,
-        "seconds": result.seconds,
-    }
-    write_json(_sidecar(target), {**recipe, "result": measured})
-    if result.repaired:
+        with naming_the_command():
+            prepared = refiner.prepare(inputs.mesh, job.seed, inputs.up)
+            grid = refiner.evaluate(prepared, inputs.rgba, on_progress)
+            refined = refiner.finish(prepared, grid)
+    measured = write_outputs(job, inputs, prepared, refined, recipe, device)
+    if refined.repaired:
         ui.warn("the decoded surface was open and was closed by the watertight step")
-    ui.table(("result", ""), list(measured.items()))
-    ui.result(inputs=recipe["inputs"], outputs={"mesh": str(target)}, result=measured)
+    show_result(ui, measured)
+    ui.result(inputs=recipe["inputs"], outputs=outputs_of(job), result=measured)
+
+
+@contextlib.contextmanager
+def naming_the_command() -> Iterator[None]:
+    """Lets the error of exhausted memory show the whole command that needs less."""
+    from ultrashape_cli.inference.memory import OutOfMemory
+
+    try:
+        yield
+    except OutOfMemory as error:
+        command = shlex.join(["ushape", *sys.argv[1:]])
+        raise OutOfMemory(error.message, hint=f"{command} {error.option}") from error
+
+
+def show_result(ui: UI, measured: dict[str, Any]) -> None:
+    """Shows the figures of a result as a table."""
+    yes = {True: "yes", False: "no"}
+    seconds = measured["seconds"]
+    rows: list[tuple[str, str]] = [
+        ("faces", f"{measured['faces']:,}"),
+        ("vertices", f"{measured['vertices']:,}"),
+        ("watertight", f"{yes[measured['watertight']]}, {measured['open_edges']} open edges"),
+        (
+            "manifold",
+            f"{yes[measured['manifold']]}, {measured['branching_edges']} branching edges, "
+            f"{measured['branching_vertices']} vertices",
+        ),
+        (
+            "normals",
+            f"{'outward' if measured['outward'] else 'INWARD'}, "
+            f"{measured['inconsistent_edges']} edges disagree",
+        ),
+        ("components", f"{measured['components']}, {measured['floaters_removed']} removed"),
+        ("tokens", f"{measured['tokens']:,}"),
+        (
+            "seconds",
+            f"{sum(seconds.values()):.1f}: "
+            + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()),
+        ),
+        (
+            "peak memory, GiB",
+            ", ".join(f"{name} {value:.2f}" for name, value in measured["peak_memory_gib"].items()),
+        ),
+    ]
+    for what, figures in measured.get("metrics", {}).items():
+        text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        rows.append((what.replace("_", " "), text))
+    ui.table(("result", ""), rows)

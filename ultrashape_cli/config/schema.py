@@ -24,6 +24,7 @@ from ultrashape_cli.config.choices import (
     Strategy,
     UpAxis,
 )
+from ultrashape_cli.config.refine import RefineConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,32 +275,6 @@ class TrainConfig:
     """Steps between lines of metrics.jsonl."""
     trackers: tuple[str, ...] = ()
     """Extra trackers beside metrics.jsonl: `wandb`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefineConfig:
-    """Coarse mesh and image to refined mesh."""
-
-    steps: int = 50
-    """Points of the sampler's schedule."""
-    guidance_scale: float = 5.0
-    """Classifier-free guidance; 0 samples without guidance."""
-    tokens: int = 32_768
-    """Most latent tokens (occupied voxels of the coarse mesh)."""
-    grid_resolution: int = 1024
-    """Cells along one side of the decoded field."""
-    chunk_size: int = 8192
-    """Most queries decoded at once; lower it if memory runs out."""
-    max_memory_gib: float = 0.0
-    """Memory of one decoding call; 0 takes half of what is free."""
-    attention: Attention = "sdpa"
-    """Attention kernel of the DiT; `auto` times those that run here and takes the fastest."""
-    surface_points: int = 409_600
-    """Surface samples that mark the occupied voxels."""
-    faces: int = 0
-    """Faces of the result, reduced by quadric edge collapse; 0 keeps all."""
-    dtype: DtypePolicy = "fp32"
-    """Autocast of the networks; latents and logits stay fp32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

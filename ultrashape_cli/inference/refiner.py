@@ -17,62 +17,91 @@ from torch import Tensor
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.devices import autocast
-from ultrashape_cli.diffusion.sampler import guided_velocity, sample, schedule
-from ultrashape_cli.errors import MeshError
+from ultrashape_cli.diffusion.sampler import sample, schedule
 from ultrashape_cli.geometry.bricks import BrickGrid
-from ultrashape_cli.geometry.check import Topology, face_components, topology
-from ultrashape_cli.geometry.decimate import decimate
-from ultrashape_cli.geometry.isosurface import extract_isosurface
+from ultrashape_cli.geometry.check import Topology
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.normalize import fit_frame
+from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
 from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
-from ultrashape_cli.geometry.watertight import make_watertight
-from ultrashape_cli.inference.decode import decode_field, fitting_chunk, place_vertices
+from ultrashape_cli.inference.cleanup import clean, surface_mesh
+from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fitting_chunk
+from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
+from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.voxels import occupied_voxels, select_voxels
-
-FLOATER_RATIO = 0.005
-"""Components with a smaller share of the largest one's faces are floaters (spec 2.5)."""
-OUTSIDE = -1.0
-"""Field value of the grid's border, so that every surface closes inside the cube."""
 
 Progress = Callable[[str, int, int], None]
 """Stage, done, total."""
 
 
 @dataclass(slots=True)
+class Prepared:
+    """A coarse mesh before the networks see it."""
+
+    frame: Frame
+    mesh: Mesh
+    """In the normalised frame."""
+    voxels: Tensor  # [1, M, 3]
+    seed: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Refined:
-    """The refined mesh in the frame of the input, and how it came about."""
+    """The refined mesh and how it came about."""
 
     mesh: Mesh
+    """In the frame that the settings ask for."""
     topology: Topology
     tokens: int
     repaired: bool
     """The field left its grid open and the watertight step closed it."""
     floaters: int
     """Components removed."""
+    dropped_faces: int
+    """Degenerate and repeated faces removed."""
+    full: Mesh | None
+    """The mesh before faces were reduced, where they were."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Refiner:
-    """Networks of one checkpoint, ready to refine many meshes."""
+    """Refines meshes with the networks of one model.
 
-    def __init__(self, source: WeightSource, config: RefineConfig, device: torch.device) -> None:
-        self.spec: ModelSpec = model_spec(source.model)
+    Args:
+        networks: On `device`, in eval mode; the autoencoder needs its decoder only, and
+            unconditional refinement no conditioner.
+        spec: The model they belong to.
+        config: Settings of the sampler and the decoder.
+        device: Where the networks are.
+    """
+
+    def __init__(
+        self, networks: Networks, spec: ModelSpec, config: RefineConfig, device: torch.device
+    ) -> None:
+        self.networks = networks
+        self.spec = spec
         self.config = config
         self.device = device
-        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-        self.networks: Networks = load_networks(
-            source, vae_parts=("decoder",), device=device, dtype=dtype
-        )
 
-    @torch.inference_mode()
+    @classmethod
+    def load(cls, source: WeightSource, config: RefineConfig, device: torch.device) -> Refiner:
+        """Returns a refiner with the weights of a checkpoint, in the dtype of the settings.
+
+        Raises:
+            CheckpointError: The weights do not fit the model.
+        """
+        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+        networks = load_networks(source, vae_parts=("decoder",), device=device, dtype=dtype)
+        return cls(networks, model_spec(source.model), config, device)
+
     def refine(
         self,
         mesh: Mesh,
-        rgba: np.ndarray,
+        rgba: np.ndarray | None,
         seed: int,
         progress: Progress = lambda stage, done, total: None,
     ) -> Refined:
@@ -80,37 +109,80 @@ class Refiner:
 
         Args:
             mesh: Coarse mesh in any frame.
-            rgba: Reference image, uint8 [H, W, 4].
+            rgba: Reference image, uint8 [H, W, 4]; None samples without image and guidance.
             seed: Of everything random.
             progress: Called as the stages advance.
 
         Raises:
             MeshError: The decoded field has no surface.
         """
+        prepared = self.prepare(mesh, seed)
+        return self.finish(prepared, self.evaluate(prepared, rgba, progress))
+
+    def prepare(self, mesh: Mesh, seed: int, up: Up = "y") -> Prepared:
+        """Returns the mesh in the normalised frame and its voxels; needs no network.
+
+        Args:
+            mesh: Coarse mesh in any frame.
+            seed: Of everything random.
+            up: Axis of its frame that points up.
+
+        Raises:
+            MeshError: The mesh is empty or has no extent.
+        """
         seconds: dict[str, float] = {}
-        frame = fit_frame(mesh.vertices)
-        placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
         with _timed(seconds, "voxels"):
+            frame = fit_frame(mesh.vertices, up=up)
+            placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
             voxels = self.voxelise(placed, seed)
-        with _timed(seconds, "condition"):
+        return Prepared(frame, placed, voxels, seed, seconds)
+
+    @torch.inference_mode()
+    def evaluate(
+        self,
+        prepared: Prepared,
+        rgba: np.ndarray | None,
+        progress: Progress = lambda stage, done, total: None,
+    ) -> BrickGrid:
+        """Returns the refined field; this is all that the networks do.
+
+        Raises:
+            MeshError: The field has no surface.
+        """
+        seconds, tokens = prepared.seconds, prepared.voxels.shape[1]
+        with _timed(seconds, "condition"), memory_errors("condition", "--device cpu"):
             context, lengths = self.condition(rgba)
-        with _timed(seconds, "sample"):
-            latents = self.sample(voxels, context, lengths, seed, progress)
-        with _timed(seconds, "decode"):
-            grid = self.decode(latents, progress)
-        with _timed(seconds, "mesh"):
-            raw = surface_mesh(grid)
-            kept, floaters = remove_floaters(raw)
-            state = topology(kept)
-            repaired = not state.watertight
-            if repaired:
-                kept = make_watertight(kept, max(64, min(self.config.grid_resolution, 1024))).mesh
-                state = topology(kept)
-            if self.config.faces:
-                kept = decimate(kept, self.config.faces)
-                state = topology(kept)
-            out = Mesh(frame.to_source(kept.vertices), kept.faces)
-        return Refined(out, state, voxels.shape[1], repaired, floaters, seconds)
+        with _timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
+            latents = self.sample(prepared.voxels, context, lengths, prepared.seed, progress)
+        coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
+        with _timed(seconds, "decode"), memory_errors("decode", coarser):
+            return self.decode(latents, progress)
+
+    def finish(self, prepared: Prepared, grid: BrickGrid) -> Refined:
+        """Returns the cleaned surface of a field in its frame; needs no network.
+
+        Raises:
+            MeshError: The field does not change its sign.
+        """
+        coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
+        with _timed(prepared.seconds, "mesh"), memory_errors("mesh", coarser):
+            cleaned = clean(surface_mesh(grid), self.config)
+
+            def place(mesh: Mesh) -> Mesh:
+                if self.config.frame == "normalised":
+                    return mesh
+                return Mesh(prepared.frame.to_source(mesh.vertices), mesh.faces)
+
+            return Refined(
+                mesh=place(cleaned.mesh),
+                topology=cleaned.topology,
+                tokens=prepared.voxels.shape[1],
+                repaired=cleaned.repaired,
+                floaters=cleaned.floaters,
+                dropped_faces=cleaned.dropped_faces,
+                full=cleaned.full and place(cleaned.full),
+                seconds=prepared.seconds,
+            )
 
     def voxelise(self, mesh: Mesh, seed: int) -> Tensor:  # [1, M, 3]
         """Returns the voxels the coarse surface occupies, at most `tokens` of them."""
@@ -124,8 +196,10 @@ class Refiner:
         generator = torch.Generator().manual_seed(seed)
         return select_voxels([occupied], self.config.tokens, generator)
 
-    def condition(self, rgba: np.ndarray) -> tuple[Tensor, list[int]]:
-        """Returns the image tokens [1, L, X] and their number."""
+    def condition(self, rgba: np.ndarray | None) -> tuple[Tensor | None, list[int] | None]:
+        """Returns the image tokens [1, L, X] and their number, or twice None without an image."""
+        if rgba is None:
+            return None, None
         image, mask = preprocess_inference(rgba, self.spec.image_size)
         assert self.networks.conditioner is not None
         with autocast(self.device, self.config.dtype):
@@ -136,40 +210,34 @@ class Refiner:
     def sample(
         self,
         voxels: Tensor,  # [1, M, 3]
-        context: Tensor,  # [1, L, X]
-        lengths: list[int],
+        context: Tensor | None,  # [1, L, X]
+        lengths: list[int] | None,
         seed: int,
         progress: Progress,
     ) -> Tensor:  # [1, M, C] fp32
-        """Integrates the flow from seeded noise to latents."""
+        """Integrates the flow from seeded noise to latents; without context, unguided."""
         dit = self.networks.dit
         assert dit is not None
         generator = torch.Generator().manual_seed(seed + 1)
         noise = torch.randn(1, voxels.shape[1], self.spec.dit.in_channels, generator=generator)
-        placed = voxels.to(self.device)
-        params, tokens = self.spec.dit, voxels.shape[1] + 1
+        config, params, tokens = self.config, self.spec.dit, voxels.shape[1] + 1
         use_backend(
             dit,
-            self.config.attention,
+            config.attention,
             [AttentionShape(1, params.num_heads, tokens, tokens, params.width // params.num_heads)],
             device=self.device,
             dtype=dit.x_embedder.weight.dtype,
         )
-
-        def conditional(x: Tensor, t: Tensor) -> Tensor:
-            with autocast(self.device, self.config.dtype):
-                return dit(x, t, context, placed, lengths).velocity
-
-        def unconditional(x: Tensor, t: Tensor) -> Tensor:
-            with autocast(self.device, self.config.dtype):
-                return dit(x, t, None, placed).velocity
-
-        scale = self.config.guidance_scale
-        velocity = guided_velocity(conditional, unconditional, scale if scale > 0 else -1.0)
+        seen: Tensor | ContextKeys | None = context
+        if context is not None and config.cache_context:
+            with autocast(self.device, config.dtype):
+                seen = dit.context_keys(context)
+        velocity = NetworkVelocity(dit, seen, lengths, voxels.to(self.device), config, self.device)
         return sample(
-            velocity,
+            velocity.guided(),
             noise.to(self.device),
-            schedule(self.config.steps),
+            schedule(config.steps),
+            solver=config.solver,
             callback=lambda step, steps, _: progress("sample", step, steps),
         )
 
@@ -185,7 +253,7 @@ class Refiner:
 
             def ask(points: Tensor) -> Tensor:
                 with autocast(self.device, self.config.dtype):
-                    return query(points)
+                    return in_halves(query, points)
 
             return decode_field(
                 ask,
@@ -196,32 +264,16 @@ class Refiner:
             )
 
 
-def surface_mesh(grid: BrickGrid) -> Mesh:
-    """Returns the surface of a field (positive inside) on the cube [-1, 1]^3.
-
-    Nodes on the border of the cube count as outside, so that the surface closes there.
-
-    Raises:
-        MeshError: The field does not change its sign.
-    """
-    nodes = grid.nodes(np.isfinite(grid.values))
-    border = nodes[((nodes == 0) | (nodes == grid.num_cells)).any(1)]
-    grid.set(border, np.minimum(grid.get(border), OUTSIDE))
-    vertices, faces = extract_isosurface(grid, inside="positive")
-    if len(faces) == 0:
-        raise MeshError(
-            "the decoded field has no surface",
-            hint="train longer, or check that the checkpoint's VAE is trained",
-        )
-    return Mesh(place_vertices(vertices, grid.num_cells), faces)
-
-
-def remove_floaters(mesh: Mesh, ratio: float = FLOATER_RATIO) -> tuple[Mesh, int]:
-    """Drops components with fewer than `ratio` of the largest one's faces; returns how many."""
-    labels = face_components(mesh.faces, len(mesh.vertices))
-    sizes = np.bincount(labels)
-    keep = sizes >= ratio * sizes.max()
-    return mesh.with_faces(mesh.faces[keep[labels]]), int((~keep & (sizes > 0)).sum())
+def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [Q, 3] -> [Q]
+    """Evaluates a field at points; where memory runs out, in halves, down to `SMALLEST_CHUNK`."""
+    try:
+        return query(points)
+    except (MemoryError, RuntimeError) as error:
+        if len(points) <= SMALLEST_CHUNK or not is_out_of_memory(error):
+            raise
+    if points.is_cuda:
+        torch.cuda.empty_cache()
+    return torch.cat([in_halves(query, half) for half in points.chunk(2)])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ Legend: B batch, M latents, C in channels, W width, L context tokens, D channels
 X context channels, T = M + 1 tokens with the time token first, R routed blocks, E experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,6 +67,17 @@ class DiTOutput(NamedTuple):
     expert_load: Tensor  # [R, E] tokens given to each expert, integers
 
 
+Keys = tuple[Tensor, Tensor]
+"""Keys and values of the context, [B, H, L, D] each."""
+
+
+class ContextKeys(NamedTuple):
+    """What the blocks read of a context: computed once, where it stays the same over calls."""
+
+    blocks: tuple[Keys, ...]
+    num_tokens: int
+
+
 class _SelfAttention(AttentionLayer):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__(num_heads)
@@ -100,18 +111,22 @@ class _CrossAttention(AttentionLayer):
     def forward(
         self,
         x: Tensor,  # [B, T, W]
-        context: Tensor | None,  # [B, L, X]
+        context: Tensor | Keys | None,  # [B, L, X], or from `keys`
         lengths: tuple[int, ...] | None,
     ) -> Tensor:  # [B, T, W], or [1, 1, W] without context
         if context is None:
             # A context of zeros has zero values (no bias), so attention returns zeros.
             return self.out_proj(x.new_zeros(1, 1, x.shape[-1]))
         q = self.to_q(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.keys(context) if isinstance(context, Tensor) else context
+        q = self.q_norm(q).to(v.dtype)
+        return self.out_proj(merge_heads(attention(q, k, v, lengths=lengths, backend=self.backend)))
+
+    def keys(self, context: Tensor) -> Keys:  # [B, L, X] -> two [B, H, L, D]
         # As in self-attention, heads are read across the concatenation of k and v outputs.
         kv = torch.cat([self.to_k(context), self.to_v(context)], dim=-1)
         k, v = kv.unflatten(-1, (self.num_heads, 2, -1)).transpose(1, 2).unbind(3)
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        return self.out_proj(merge_heads(attention(q, k, v, lengths=lengths, backend=self.backend)))
+        return self.k_norm(k).to(v.dtype), v
 
 
 class DiTBlock(nn.Module):
@@ -137,12 +152,17 @@ class DiTBlock(nn.Module):
         else:
             self.mlp = Mlp(width, MLP_RATIO * width)
 
+    def context_keys(self, context: Tensor) -> Keys:  # [B, L, X]
+        """Return what the cross-attention reads of a context, without the rest of its memory."""
+        k, v = self.attn2.keys(context)
+        return k.contiguous(), v.contiguous()
+
     def forward(
         self,
         x: Tensor,  # [B, T, W]
         skip: Tensor | None,  # [B, T, W]
         rope: tuple[Tensor, Tensor],  # two [B, 1, T, D], from `rotation`
-        context: Tensor | None,  # [B, L, X]
+        context: Tensor | Keys | None,  # [B, L, X], or from `context_keys`
         lengths: tuple[int, ...] | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # x, auxiliary loss, expert load
         """Apply the block; loss and load are None without routing."""
@@ -205,7 +225,7 @@ class RefineDiT(nn.Module):
         self,
         x: Tensor,  # [B, M, C]
         t: Tensor,  # [B] in [0, 1]: 0 noise, 1 data
-        context: Tensor | None,  # [B, L, X]; None is the unconditional input
+        context: Tensor | ContextKeys | None,  # [B, L, X]; None is the unconditional input
         voxel_indices: Tensor,  # [B, M, 3] integers
         context_lengths: Sequence[int] | Tensor | None = None,
     ) -> DiTOutput:
@@ -216,19 +236,23 @@ class RefineDiT(nn.Module):
         and to_v of the cross-attention then get no gradient.
         """
         self._check(x, t, context, voxel_indices)
-        lengths = None if context is None else key_lengths(context_lengths, context.shape[1])
+        lengths = None
+        if context is not None:
+            size = context.shape[1] if isinstance(context, Tensor) else context.num_tokens
+            lengths = key_lengths(context_lengths, size)
         cos, sin = rope_3d(voxel_indices, self.params.width // self.params.num_heads)
         rope = rotation(F.pad(cos, (0, 0, 1, 0), value=1.0), F.pad(sin, (0, 0, 1, 0)))
         dtype = self.x_embedder.weight.dtype
         x = torch.cat([self.t_embedder(t), self.x_embedder(x.to(dtype))], dim=1)
-        if context is not None:
+        if isinstance(context, Tensor):
             context = context.to(dtype)
 
         skips: list[Tensor] = []
         losses, loads = [x.new_zeros(0, dtype=torch.float32)], []
         for index, block in enumerate(self.blocks):
             skip = skips.pop() if block.has_skip else None
-            x, loss, load = self._run(index, block, x, skip, rope, context, lengths)
+            seen = context.blocks[index] if isinstance(context, ContextKeys) else context
+            x, loss, load = self._run(index, block, x, skip, rope, seen, lengths)
             if index < self.params.depth // 2:
                 skips.append(x)
             if loss is not None:
@@ -238,12 +262,25 @@ class RefineDiT(nn.Module):
         expert_load = torch.stack(loads) if loads else x.new_zeros(experts, dtype=torch.long)
         return DiTOutput(self.final_layer(x), torch.cat(losses), expert_load)
 
+    def context_keys(
+        self, context: Tensor, blocks: Iterable[nn.Module] | None = None
+    ) -> ContextKeys:
+        """Return what the blocks read of a context [B, L, X], to pass instead of it.
+
+        `blocks` replaces the network's own where their weights come and go.
+        """
+        context = context.to(self.x_embedder.weight.dtype)
+        keys = [block.context_keys(context) for block in blocks or self.blocks]  # type: ignore[operator]
+        return ContextKeys(tuple(keys), context.shape[1])
+
     def _run(self, index: int, block: nn.Module, *args: object) -> tuple:
         if torch.is_grad_enabled() and index < self.checkpoint_blocks:
             return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
         return block(*args)
 
-    def _check(self, x: Tensor, t: Tensor, context: Tensor | None, voxel_indices: Tensor) -> None:
+    def _check(
+        self, x: Tensor, t: Tensor, context: Tensor | ContextKeys | None, voxel_indices: Tensor
+    ) -> None:
         params = self.params
         if x.ndim != 3 or x.shape[2] != params.in_channels:
             raise ValueError(f"latents must be [B, M, {params.in_channels}], got {[*x.shape]}")
@@ -253,7 +290,7 @@ class RefineDiT(nn.Module):
             )
         if t.shape != x.shape[:1]:
             raise ValueError(f"t must be [{x.shape[0]}], got {[*t.shape]}")
-        if context is not None and (
+        if isinstance(context, Tensor) and (
             context.ndim != 3
             or context.shape[0] != x.shape[0]
             or context.shape[2] != params.context_channels

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-from ultrashape_cli.errors import CheckpointError
+from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters
-from ultrashape_cli.models.registry import COMPONENTS, Networks, build, model_spec
+from ultrashape_cli.models.registry import COMPONENTS, MODELS, Networks, build, model_spec
 from ultrashape_cli.models.weights import load_into, read_metadata, read_state_dict
 from ultrashape_cli.runs import (
     ADAPTER_FILE,
@@ -20,9 +20,14 @@ from ultrashape_cli.runs import (
     MODEL_FILE,
     RunFolder,
     complete_checkpoints,
+    find_runs,
 )
 
 REFERENCE_MODEL = "ultrashape-1.0"
+PACKAGED = Path(__file__).parent / "weights"
+"""Folder of the weights that come with the package."""
+RUNS, INSTALLED = Path("runs"), Path("weights")
+"""Where `ushape train` and `ushape weights pull` write, below the current folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,61 @@ def resolve_weights(path: Path) -> WeightSource:
         read_metadata(path).get("model", "") if path.suffix == ".safetensors" else REFERENCE_MODEL
     )
     return WeightSource(names or REFERENCE_MODEL, dict.fromkeys(COMPONENTS, path))
+
+
+def packaged_weights(name: str) -> Path | None:
+    """Returns the weights of a model that come with the package, or None."""
+    path = PACKAGED / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def find_weights(checkpoint: Path | None, model: str | None = None) -> WeightSource:
+    """Returns the weights a user means: those named, else the newest that can refine.
+
+    That is the newest finished DiT run in ./runs, else what `ushape weights pull` has put into
+    ./weights. Packaged weights are for trying and never taken unless asked for.
+
+    Args:
+        checkpoint: Anything that `resolve_weights` takes.
+        model: Model family, whose packaged or pulled weights are meant.
+
+    Raises:
+        CheckpointError: Nothing is there; the hint says what to do.
+        UsageError: Both arguments are given.
+    """
+    if checkpoint is not None:
+        if model is not None:
+            raise UsageError("both --checkpoint and --model are given", hint="leave one out")
+        return resolve_weights(checkpoint)
+    if model is not None:
+        names = [model_spec(model).name]
+        packaged = packaged_weights(model)
+        if packaged is not None:
+            return resolve_weights(packaged)
+    else:
+        names = list(MODELS)
+        for run in find_runs(RUNS):
+            trained = (read_json(run.base) or {}).get("trained", ())
+            if "dit" in trained and run.read_status().get("state") == "finished":
+                return resolve_weights(run.root)
+    for name in names:
+        for file in MODELS[name].files:
+            if (INSTALLED / file).is_file():
+                return resolve_weights(INSTALLED / file)
+    raise _no_weights(model)
+
+
+def _no_weights(model: str | None) -> CheckpointError:
+    if model is not None:
+        where = f"`{INSTALLED}/{MODELS[model].files[0]}`" if MODELS[model].files else "this install"
+        hint = f"ushape weights pull {model}" if MODELS[model].files else "--checkpoint RUN or FILE"
+        return CheckpointError(f"no weights of model `{model}` in {where}", hint=hint)
+    trial = "; --model tiny is a small one to try with" if packaged_weights("tiny") else ""
+    return CheckpointError(
+        f"no weights: no finished DiT run in `{RUNS}`, no released weights in `{INSTALLED}`",
+        hint="--checkpoint RUN or FILE; or `ushape weights pull --accept-license`, which downloads "
+        f"the released weights to `{INSTALLED}`; or `ushape train`{trial}",
+    )
 
 
 def _from_run(run: RunFolder, checkpoint: Path) -> WeightSource:

@@ -81,8 +81,8 @@ def reconstruct(
     import torch
 
     from ultrashape_cli.errors import MeshError
+    from ultrashape_cli.inference.cleanup import surface_mesh
     from ultrashape_cli.inference.decode import decode_field, fitting_chunk
-    from ultrashape_cli.inference.refiner import surface_mesh
     from ultrashape_cli.models.voxels import occupied_voxels, select_voxels, voxel_centres
 
     params = vae.params

@@ -1,30 +1,22 @@
 """Memory and arithmetic of a training step, measured on the real modules without computing it.
 
-Fake tensors have shapes and no storage, so a step of the full model takes seconds on a laptop.
-What is counted is what the step would allocate: every storage from its birth to its death.
+See `models.metering` for how.
 """
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.devices import autocast
-from ultrashape_cli.models.attention import RMSNorm
 from ultrashape_cli.models.dit import RefineDiT
-from ultrashape_cli.models.moe import MoEFeedForward
+from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
 from ultrashape_cli.training.base import trained_networks
@@ -81,60 +73,10 @@ class Footprint:
         return static + max(self.activation_peak, self.encode_peak)
 
 
-_CPU_ATTENTION: dict[Any, Callable[..., int]] = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default: (
-        lambda q, k, v, *rest: sdpa_flop_count(q.shape, k.shape, v.shape)
-    ),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default: (
-        lambda grad, q, k, v, *rest: sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
-    ),
-}
-"""What torch's own registry lacks."""
-
-
 class _Encoders(NamedTuple):
     weights: int
     peak: int
     flops: int
-
-
-class _Meter(TorchDispatchMode):
-    """Counts FLOPs, and the bytes of all storages that operations made and that still live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-        self.now = 0
-        self.peak = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func in _CPU_ATTENTION:
-            self.flops += _CPU_ATTENTION[func](*args)
-        elif func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
-        for value in tree_iter(result):
-            if isinstance(value, Tensor):
-                self.track(value)
-        return result
-
-    def track(self, tensor: Tensor) -> None:
-        """Counts a tensor's storage until it dies."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._known:
-            return
-        self._known.add(key)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.now -= size
 
 
 def measure_footprint(
@@ -156,11 +98,11 @@ def measure_footprint(
     frozen = {"vae", "conditioner"} - set(trained_networks(config))
     parts = tuple(frozen) if settings.stage == "dit" else ()
     encoders = build(spec, components=parts, vae_parts=("encoder",))
-    with FakeTensorMode(allow_non_fake_inputs=True), _planning(accelerator):
+    with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in encoders:
             if module is not None:
-                _materialise(module, lambda parameter: _half(settings.dtype))
-        _materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
+                materialise(module, lambda parameter: _half(settings.dtype))
+        materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
         return _measure_step(config, strategy, net, spec, _measure_encoders(config, encoders))
 
 
@@ -175,13 +117,13 @@ def _measure_step(
     trained = [p for p in net.parameters() if p.requires_grad]
     masters = {p: p.detach().float() for p in trained}
     optimizer = make_optimizer(net, settings, strategy, seed=0, masters=masters)
-    weights = sum(_size(value) for value in [*net.parameters(), *net.buffers()])
+    weights = sum(size_of(value) for value in [*net.parameters(), *net.buffers()])
     # From the second microbatch on there are gradients to add to.
     summed = optimizer.masters if isinstance(optimizer, OffloadedAdamW) else trained
     sums = [torch.zeros_like(parameter) for parameter in summed]
     for parameter, zeros in zip(summed, sums, strict=True):
         parameter.grad = zeros
-    meter = _Meter()
+    meter = Meter()
     with meter:
         for value in [*net.parameters(), *net.buffers(), *sums]:
             meter.track(value)
@@ -190,12 +132,12 @@ def _measure_step(
         forward_flops = meter.flops
         loss.backward()
         del loss
-    gradients = sum(_size(p.grad) for p in trained if p.grad is not None)
+    gradients = sum(size_of(p.grad) for p in trained if p.grad is not None)
     peak = meter.peak - static
     optimizer.step()
     states = optimizer.inner.state if isinstance(optimizer, OffloadedAdamW) else optimizer.state
     moments = sum(
-        _size(value)
+        size_of(value)
         for state in states.values()
         for value in state.values()
         if isinstance(value, Tensor) and value.ndim
@@ -272,8 +214,8 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
     if vae is None:
         return _Encoders(0, 0, 0)
     present = [module for module in (vae, conditioner) if module is not None]
-    weights = sum(_size(p) for module in present for p in module.parameters())
-    meter = _Meter()
+    weights = sum(size_of(p) for module in present for p in module.parameters())
+    meter = Meter()
     with torch.no_grad(), meter, autocast(torch.device("cpu"), settings.dtype):
         surface = torch.randn(1, settings.surface_points, 7)
         indices = torch.zeros(1, settings.num_latents, 3, dtype=torch.long)
@@ -287,18 +229,6 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
     return _Encoders(weights, meter.peak, meter.flops)
 
 
-def _materialise(net: nn.Module, dtype: Callable[[nn.Parameter], torch.dtype]) -> None:
-    """Gives parameters and buffers of the meta device fake storage, parameters in a dtype."""
-    for module in net.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                values = torch.empty(parameter.shape, dtype=dtype(parameter))
-                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
-
-
 def _half(dtype: str) -> torch.dtype:
     return torch.bfloat16 if dtype == "bf16" else torch.float32
 
@@ -309,37 +239,4 @@ def _blocks(net: nn.Module) -> Sequence[nn.Module]:
 
 
 def _module_size(module: nn.Module) -> int:
-    return sum(_size(p) for p in module.parameters())
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-@contextlib.contextmanager
-def _planning(accelerator: bool) -> Iterator[None]:
-    """Replaces what reads values, which fake tensors have not, by what is typical."""
-
-    def split_evenly(layer: MoEFeedForward, rows: Tensor, load: Tensor) -> Sequence[Tensor]:
-        return rows.tensor_split(len(layer.experts))
-
-    def fused_norm(layer: RMSNorm, x: Tensor) -> Tensor:
-        # On the CPU it is many operations; this one keeps what the GPU's single kernel keeps.
-        return F.layer_norm(x, layer.weight.shape, layer.weight.to(x.dtype))
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(MoEFeedForward, "split", split_evenly))
-        stack.enter_context(_replaced(RefineDiT, "_check", lambda *inputs: None))
-        if accelerator:
-            stack.enter_context(_replaced(RMSNorm, "forward", fused_norm))
-        yield
-
-
-@contextlib.contextmanager
-def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
+    return sum(size_of(p) for p in module.parameters())

@@ -1,0 +1,76 @@
+"""Settings of `ushape refine`; a section of `schema.Config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ultrashape_cli.config.choices import (
+    Attention,
+    Background,
+    DtypePolicy,
+    MemoryMode,
+    MeshFrame,
+    Quality,
+    Solver,
+    UpAxis,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefineConfig:
+    """Coarse mesh and image to refined mesh."""
+
+    quality: Quality = "standard"
+    """`max` is the reference's sampler; `standard` and `draft` set solver, steps and guidance."""
+    steps: int = 50
+    """Points of the sampler's schedule."""
+    solver: Solver = "euler"
+    """`euler`, `ab2` and `dpm` ask the network once per step, `heun` and `midpoint` twice."""
+    guidance_scale: float = 5.0
+    """Classifier-free guidance; 0 samples without guidance."""
+    guidance_start: float = 0.0
+    """t from which guidance is on; noise is 0."""
+    guidance_end: float = 1.0
+    """t up to which guidance is on; data is 1."""
+    guidance_reuse: int = 1
+    """Evaluations that share one prediction without the image; 1 makes a new one each time."""
+    guidance_batch: bool = False
+    """Both halves of the guidance in one pass of twice the batch, instead of two."""
+    cache_context: bool = True
+    """Keys and values of the image computed once, not in every step; the result is the same."""
+    compile: bool = False
+    """Compile the blocks of the DiT; pays off for many meshes of one size."""
+    tokens: int = 32_768
+    """Most latent tokens (occupied voxels of the coarse mesh)."""
+    grid_resolution: int = 1024
+    """Cells along one side of the decoded field."""
+    chunk_size: int = 8192
+    """Most queries decoded at once; fewer where memory is short."""
+    memory: MemoryMode = "auto"
+    """Where weights wait: `resident` on the device, `sequential` on the host but for the network
+    in use, `streamed` block by block, `int8` as sequential in half the bytes; `auto` takes the
+    first that fits."""
+    max_memory_gib: float = 0.0
+    """Memory of the device that the run may use; 0 takes what is free."""
+    attention: Attention = "sdpa"
+    """Attention kernel of the DiT; `auto` times those that run here and takes the fastest."""
+    surface_points: int = 409_600
+    """Surface samples that mark the occupied voxels."""
+    up: UpAxis = "auto"
+    """Axis of the input that points up; `auto` is z for STL and 3MF and y for the rest."""
+    background: Background = "auto"
+    """Of an image without transparency: `keep`, `white`, `remove` (rembg), `auto` removes or
+    asks."""
+    repair: bool = False
+    """Run the watertight step on the coarse mesh first."""
+    faces: int = 0
+    """Faces of the result, reduced by quadric edge collapse; 0 keeps all."""
+    keep_floaters: bool = False
+    """Keep small loose parts of the result."""
+    floater_ratio: float = 0.005
+    """Parts with a smaller share of the largest one's faces are floaters."""
+    frame: MeshFrame = "input"
+    """`input` puts the result in the size and place of the coarse mesh, `normalised` leaves it in
+    the cube [-1, 1] with y up."""
+    dtype: DtypePolicy = "fp32"
+    """Autocast of the networks; latents and logits stay fp32."""

@@ -1,0 +1,223 @@
+"""One refinement as files: what is read, what is written, and the record of what made it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ultrashape_cli import __version__
+from ultrashape_cli.config.schema import Config, RefineConfig, flatten
+from ultrashape_cli.data.background import load_reference
+from ultrashape_cli.files import disk_errors, file_hash, read_json, write_json
+from ultrashape_cli.geometry.mesh import Mesh, load_mesh, save_mesh
+from ultrashape_cli.geometry.metrics import compare_meshes
+from ultrashape_cli.geometry.normalize import Up, up_axis
+from ultrashape_cli.geometry.watertight import make_watertight
+from ultrashape_cli.inference.gate import InputReport, inspect_input
+from ultrashape_cli.inference.preview import side_by_side
+from ultrashape_cli.inference.refiner import Prepared, Refined
+from ultrashape_cli.models.sources import WeightSource
+from ultrashape_cli.rendering.output import save_png
+from ultrashape_cli.runs import ADAPTER_FILE
+
+REPAIR_RESOLUTION = 256
+"""Cells of the watertight step on a coarse mesh, whose detail is coarser anyway."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One mesh to refine."""
+
+    name: str
+    mesh: Path
+    image: Path
+    target: Path
+    """Mesh to write; its suffix is the format."""
+    seed: int
+    ground_truth: Path | None = None
+    """Mesh in the frame of the input that the result is compared with."""
+    preview: Path | None = None
+    """Picture to write."""
+    metrics: bool = False
+    """Compare the result with the input, and with the ground truth."""
+    keep_full: bool = False
+    """Also write the mesh before faces are reduced."""
+
+    @property
+    def record(self) -> Path:
+        """Returns the file that says what the mesh was made from."""
+        return self.target.with_name(f"{self.target.name}.json")
+
+    @property
+    def full_target(self) -> Path:
+        """Returns where the mesh before the reduction goes."""
+        return self.target.with_name(f"{self.target.stem}_full{self.target.suffix}")
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What a job reads, checked."""
+
+    mesh: Mesh
+    rgba: NDArray[np.uint8]
+    report: InputReport
+    up: Up
+    repaired: bool
+    warnings: list[str] = field(default_factory=list)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder where it is missing and proves that files can be made in it.
+
+    Raises:
+        DiskError: They cannot.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def read_inputs(job: Job, config: RefineConfig) -> Inputs:
+    """Returns the checked inputs of a job, the mesh closed first where the settings ask for it.
+
+    Raises:
+        MeshError: The mesh cannot be used.
+        ImageError: The image cannot be used.
+        UsageError: The image is opaque and the settings do not say what its background is.
+    """
+    mesh = load_mesh(job.mesh)
+    rgba = load_reference(job.image, config.background)
+    if job.ground_truth is not None:
+        load_mesh(job.ground_truth)  # a bad one is found before the work
+    report = inspect_input(mesh)
+    warnings, repaired = [], False
+    if config.repair:
+        closed = make_watertight(mesh, REPAIR_RESOLUTION)
+        mesh, repaired = closed.mesh, closed.rung != "keep"
+    elif report.problems:
+        warnings.append(
+            f"{job.mesh} is fragmented: {', '.join(report.problems)}; --repair closes it first"
+        )
+    return Inputs(mesh, rgba, report, up_axis(config.up, job.mesh.suffix), repaired, warnings)
+
+
+def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
+    """Returns everything the result of a job depends on."""
+    adapters = {f"{name}_adapters": path / ADAPTER_FILE for name, path in source.adapters.items()}
+    weights = {
+        name: {"path": str(path), "bytes": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+        for name, path in (source.files | adapters).items()
+    }
+    return {
+        "version": __version__,
+        "inputs": {
+            "mesh": str(job.mesh),
+            "mesh_sha256": file_hash(job.mesh),
+            "image": str(job.image),
+            "image_sha256": file_hash(job.image),
+            "weights": weights,
+        },
+        "model": source.model,
+        "seed": job.seed,
+        "settings": flatten(config.refine),
+    }
+
+
+def is_made(job: Job, recipe: dict[str, Any], *, ignore_preview: bool = False) -> bool:
+    """Says whether the files of a job are there and come from this recipe."""
+    made = read_json(job.record)
+    if not isinstance(made, dict) or not isinstance(made.get("result"), dict):
+        return False
+    if {key: made.get(key) for key in recipe} != recipe:
+        return False
+    wanted = [job.target]
+    if job.preview is not None and not ignore_preview:
+        wanted.append(job.preview)
+    return all(path.exists() for path in wanted)
+
+
+def write_outputs(
+    job: Job,
+    inputs: Inputs,
+    prepared: Prepared,
+    refined: Refined,
+    recipe: dict[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Writes mesh, preview and record, the record last; returns what was measured.
+
+    Raises:
+        DiskError: A folder cannot be written.
+    """
+    save_mesh(refined.mesh, job.target)
+    if job.keep_full and refined.full is not None:
+        save_mesh(refined.full, job.full_target)
+    measured = measure(inputs, refined, device)
+    placed = prepared.frame.to_normalised(refined.mesh.vertices)
+    if recipe["settings"]["frame"] == "normalised":
+        placed = refined.mesh.vertices
+    result = Mesh(placed, refined.mesh.faces)
+    truth = _ground_truth(job, prepared)
+    if job.metrics:
+        measured["metrics"] = {"to_input": compare_meshes(result, prepared.mesh)}
+        if truth is not None:
+            measured["metrics"]["to_ground_truth"] = compare_meshes(result, truth)
+            measured["metrics"]["input_to_ground_truth"] = compare_meshes(prepared.mesh, truth)
+    if job.preview is not None:
+        meshes = [("input", prepared.mesh), ("refined", result)]
+        if truth is not None:
+            meshes.append(("ground truth", truth))
+        save_png(side_by_side(inputs.rgba, meshes), job.preview)
+    write_json(job.record, {**recipe, "result": measured})
+    return measured
+
+
+def _ground_truth(job: Job, prepared: Prepared) -> Mesh | None:
+    if job.ground_truth is None:
+        return None
+    truth = load_mesh(job.ground_truth)
+    return Mesh(prepared.frame.to_normalised(truth.vertices), truth.faces)
+
+
+def measure(inputs: Inputs, refined: Refined, device: torch.device) -> dict[str, Any]:
+    """Returns the figures of a result as plain values."""
+    state = refined.topology
+    return {
+        "tokens": refined.tokens,
+        "vertices": len(refined.mesh.vertices),
+        "faces": len(refined.mesh.faces),
+        "components": state.components,
+        "watertight": state.watertight,
+        "manifold": state.nonmanifold_edges + state.nonmanifold_vertices == 0,
+        "open_edges": state.boundary_edges,
+        "branching_edges": state.nonmanifold_edges,
+        "branching_vertices": state.nonmanifold_vertices,
+        "inconsistent_edges": state.inconsistent_edges,
+        "outward": state.volume > 0,
+        "closed_by_remesh": refined.repaired,
+        "floaters_removed": refined.floaters,
+        "faces_dropped": refined.dropped_faces,
+        "input": {**inputs.report.as_dict(), "repaired": inputs.repaired},
+        "seconds": refined.seconds,
+        "peak_memory_gib": peak_memory(device),
+    }
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Returns the highest memory of this process on the host and on the device, in GiB."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    found = {"host": round(host, 3)}
+    if device.type == "cuda":
+        found["device"] = round(torch.cuda.max_memory_reserved(device) / 2**30, 3)
+    return found

@@ -1,0 +1,105 @@
+"""The guided velocity of one refinement.
+
+Legend: B batch, M latents, C channels, L context tokens, X context channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.devices import autocast
+from ultrashape_cli.diffusion.sampler import VelocityFn, guided_velocity
+from ultrashape_cli.models.dit import ContextKeys, RefineDiT
+
+
+class NetworkVelocity:
+    """The velocity of a network with and without its context, in fp32.
+
+    Args:
+        dit: The network.
+        context: Image tokens [1, L, X], what `RefineDiT.context_keys` made of them, or None.
+        lengths: Valid tokens of the context.
+        voxels: Places of the latents [1, M, 3].
+        config: For the dtype.
+        device: Where the network is.
+    """
+
+    def __init__(
+        self,
+        dit: RefineDiT,
+        context: Tensor | ContextKeys | None,
+        lengths: Sequence[int] | None,
+        voxels: Tensor,
+        config: RefineConfig,
+        device: torch.device,
+    ) -> None:
+        self.dit = dit
+        self.context = context
+        self.lengths = lengths
+        self.voxels = voxels
+        self.config = config
+        self.device = device
+        self.evaluations = 0
+        """Passes through the network so far, one of twice the batch counted twice."""
+
+    def guided(self) -> VelocityFn:
+        """Returns the velocity as the settings guide it; without context there is no guidance."""
+        config = self.config
+        if self.context is None:
+            return self.unconditional
+        return guided_velocity(
+            self.conditional,
+            self.unconditional,
+            config.guidance_scale if config.guidance_scale > 0 else -1.0,
+            interval=(config.guidance_start, config.guidance_end),
+            reuse=config.guidance_reuse,
+            both=self.both if config.guidance_batch else None,
+        )
+
+    def conditional(self, x: Tensor, t: Tensor) -> Tensor:  # [1, M, C], [1] -> [1, M, C]
+        """Returns the velocity with the image."""
+        return self._ask(x, t, self.context, self.voxels, self.lengths)
+
+    def unconditional(self, x: Tensor, t: Tensor) -> Tensor:  # [1, M, C], [1] -> [1, M, C]
+        """Returns the velocity without the image, whose cross-attention costs nothing."""
+        return self._ask(x, t, None, self.voxels, None)
+
+    def both(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the two velocities from one pass of twice the batch."""
+        assert self.context is not None
+        lengths = None if self.lengths is None else [*self.lengths, *self.lengths]
+        voxels = torch.cat([self.voxels, self.voxels])
+        context = with_zeros(self.context)
+        found = self._ask(torch.cat([x, x]), torch.cat([t, t]), context, voxels, lengths)
+        return found[:1], found[1:]
+
+    def _ask(
+        self,
+        x: Tensor,
+        t: Tensor,
+        context: Tensor | ContextKeys | None,
+        voxels: Tensor,
+        lengths: Sequence[int] | None,
+    ) -> Tensor:
+        self.evaluations += len(x)
+        with autocast(self.device, self.config.dtype):
+            return self.dit(x, t, context, voxels, lengths).velocity.float()
+
+
+def with_zeros(context: Tensor | ContextKeys) -> Tensor | ContextKeys:
+    """Returns a context of one sample, and behind it one of zeros.
+
+    Zero tokens have zero keys and values: the projections have no bias, and the norm of zero is
+    zero.
+    """
+    if isinstance(context, Tensor):
+        return torch.cat([context, torch.zeros_like(context)])
+    blocks = tuple(
+        (torch.cat([k, torch.zeros_like(k)]), torch.cat([v, torch.zeros_like(v)]))
+        for k, v in context.blocks
+    )
+    return ContextKeys(blocks, context.num_tokens)
