@@ -66,6 +66,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.max_memory_gib": (0.0, 1024.0),
     "launch.machine_rank": (0, 4096),
     "launch.main_process_port": (0, 65535),
+    "launch.price_per_hour": (0.0, float("inf")),
     "seed": (0, 2**63 - 1),
 }
 """Inclusive bounds of keys that have some."""

@@ -313,6 +313,8 @@ class LaunchConfig:
     """Address of machine 0."""
     main_process_port: int = 29_500
     """Port of machine 0; 0 picks a free one on a single machine."""
+    price_per_hour: float = 0.0
+    """What all machines of the run cost per hour, in your currency; 0 where unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
