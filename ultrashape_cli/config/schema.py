@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from ultrashape_cli.config.alerts import AlertConfig
 from ultrashape_cli.config.choices import (
     Attention,
     Checkpointing,
@@ -336,6 +337,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+    alerts: AlertConfig = field(default_factory=AlertConfig)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
