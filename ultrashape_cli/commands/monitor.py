@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,7 @@ from ultrashape_cli import options as opt
 
 if TYPE_CHECKING:
     from ultrashape_cli.monitoring.hooks import Notifier
+    from ultrashape_cli.monitoring.tensorboard import Feed
     from ultrashape_cli.monitoring.views import View
     from ultrashape_cli.ui import UI
 
@@ -41,6 +44,14 @@ def monitor(
             "--interval", min=0.2, help="Seconds between readings.", rich_help_panel="Run"
         ),
     ] = 5.0,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Also start TensorBoard on the runs, and print the command for an ssh tunnel.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
@@ -65,6 +76,8 @@ def monitor(
       ushape monitor runs/data-tiny-dit --once --check --set alerts.temperature=80
 
       ushape monitor --json --interval 30
+
+      ushape monitor runs --tensorboard
     """
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
@@ -89,7 +102,11 @@ def monitor(
         lambda run: AlertBook(run.root, alerts, notify=notifier, remember=once),
         ascii_only=ui.ascii_only,
     )
-    alarm = _watch(ui, view, notifier, once=once, interval=interval)
+    if tensorboard and not view.runs:
+        raise UsageError("--tensorboard shows runs", hint="ushape monitor runs --tensorboard")
+    with ExitStack() as stack:
+        feeds = stack.enter_context(_tensorboard(ui, view)) if tensorboard else []
+        alarm = _watch(ui, view, notifier, feeds, once=once, interval=interval)
     notifier.wait()
     for problem in notifier.problems:
         ui.warn(problem)
@@ -97,38 +114,65 @@ def monitor(
         raise typer.Exit(1)
 
 
-def _watch(ui: UI, view: View, notifier: Notifier, *, once: bool, interval: float) -> bool:
+@contextmanager
+def _tensorboard(ui: UI, view: View) -> Iterator[list[Feed]]:
+    from ultrashape_cli.monitoring.tensorboard import serve, tunnel_command
+
+    with serve(view.runs) as (port, feeds):
+        ui.info(f"TensorBoard: http://localhost:{port}")
+        ui.info(f"from your own computer: {tunnel_command(port)}")
+        yield feeds
+
+
+def _watch(
+    ui: UI, view: View, notifier: Notifier, feeds: list[Feed], *, once: bool, interval: float
+) -> bool:
     """Shows the view until it ends or for one look; returns whether an alert is active."""
     import time
 
     if ui.bars and not once:
-        return _live(ui, view, notifier, interval)
-    while True:
-        look = view.look()
-        if ui.json_output:
-            ui.line(look.json)
-        elif once and ui.out.is_terminal:
-            ui.out.print(look.render(ui.out.width, max(40, ui.out.height)))
-        else:
-            ui.out.print(look.plain, markup=False)
-        if once or look.ended:
-            return look.alarm
-        time.sleep(interval)
+        return _live(ui, view, notifier, feeds, interval)
+    try:
+        while True:
+            look = view.look()
+            if ui.json_output:
+                ui.line(look.json)
+            elif once and ui.out.is_terminal:
+                ui.out.print(look.render(ui.out.width, max(40, ui.out.height)))
+            else:
+                ui.out.print(look.plain, markup=False)
+            # TensorBoard stays after the end of a run, until Ctrl-C.
+            if once or (look.ended and not feeds):
+                return look.alarm
+            time.sleep(interval)
+            for feed in feeds:
+                feed.update()
+    except KeyboardInterrupt:
+        if not feeds:
+            raise
+        return look.alarm
 
 
-def _live(ui: UI, view: View, notifier: Notifier, interval: float) -> bool:
+def _live(ui: UI, view: View, notifier: Notifier, feeds: list[Feed], interval: float) -> bool:
     import time
 
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     look = view.look()
     try:
         with Live(console=ui.err, screen=True, auto_refresh=False) as live:
             while True:
                 width, height = ui.err.size
-                live.update(look.render(width, height), refresh=True)
+                notes = [
+                    Text(text, style="yellow", no_wrap=True) for text in notifier.problems[-1:]
+                ]
+                live.update(Group(look.render(width, height - len(notes)), *notes), refresh=True)
                 time.sleep(interval)
                 look = view.look()
+                for feed in feeds:
+                    feed.update()
     except KeyboardInterrupt:
         ui.info(look.plain)
     return look.alarm

@@ -40,8 +40,6 @@ class RunView:
             ascii_only: Whether the terminal cannot show more.
         """
         self.run = run
-        self.notes: Sequence[str] = ()
-        """Problems of the monitor itself, shown below the alerts."""
         self._reader = RunReader(run)
         self._machine = MachineReader(run.root)
         self._book = book
@@ -55,7 +53,7 @@ class RunView:
         alerts: tuple[Alert, ...] = ()
         if self._book:
             alerts = self._book.look(Facts(state, history, machine), now, clock)
-        return Snapshot(state, history, machine, alerts, self.notes, self._ascii)
+        return Snapshot(state, history, machine, alerts, self._ascii)
 
 
 def to_json(shot: Snapshot) -> dict[str, Any]:

@@ -57,8 +57,6 @@ class Snapshot:
     history: MetricsHistory
     machine: Machine | None
     alerts: Sequence[Alert]
-    notes: Sequence[str] = ()
-    """Problems of the monitor itself."""
     ascii_only: bool = False
 
 
@@ -90,7 +88,7 @@ def headline(shot: Snapshot, width: int) -> list[Text]:
         row = Text(f"{mark} {alert.message}  ({alert.rule}, {since})")
         row.stylize("red" if alert.level == "critical" else "yellow")
         rows.append(row)
-    return rows + [Text(note, style="yellow") for note in shot.notes[-2:]]
+    return rows
 
 
 def curve(shot: Snapshot, name: str, width: int, height: int) -> list[Text]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -44,6 +44,10 @@ class Look:
 
 class View(Protocol):
     """Something that can be looked at again and again."""
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The runs it shows."""
 
     def look(self) -> Look:
         """Reads the present state."""
@@ -84,6 +88,7 @@ class RunPage:
     """A single run."""
 
     def __init__(self, run: RunFolder, book: AlertBook, ascii_only: bool) -> None:
+        self.runs = [run]
         self.view = dashboard.RunView(run, book=book, ascii_only=ascii_only)
 
     def look(self) -> Look:
@@ -107,11 +112,16 @@ class RunsPage:
         self._machine = MachineReader(root)
         self._readers: dict[Path, tuple[RunReader, AlertBook]] = {}
 
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The runs of the folder, newest first."""
+        return find_runs(self.root)
+
     def look(self) -> Look:
         """Reads the present state."""
         now, clock, machine = time.time(), time.monotonic(), self._machine.read()
         rows: list[tuple[RunState, tuple[Alert, ...]]] = []
-        for run in find_runs(self.root):
+        for run in self.runs:
             if run.root not in self._readers:
                 self._readers[run.root] = (RunReader(run, sample=False), self._make_book(run))
             reader, book = self._readers[run.root]
@@ -145,6 +155,8 @@ class RunsPage:
 
 class DatasetPage:
     """A dataset that is being prepared."""
+
+    runs: ClassVar[list[RunFolder]] = []
 
     def __init__(self, dataset: Dataset, ascii_only: bool) -> None:
         self._reader = DatasetReader(dataset)
