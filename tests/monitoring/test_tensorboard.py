@@ -84,7 +84,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(DependencyError) as caught, serve([]):
         pass
-    assert caught.value.hint == "pip install tensorboard"
+    assert caught.value.hint == "pip install 'ultrashape-cli[tensorboard]'"
 
 
 def test_the_tunnel_leads_back_the_way_the_user_came(monkeypatch) -> None:

@@ -10,6 +10,7 @@ import getpass
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -79,7 +80,8 @@ def serve(runs: Sequence[RunFolder]) -> Iterator[tuple[int, list[Feed]]]:
         DependencyError: It is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise DependencyError("TensorBoard is not installed", hint="pip install tensorboard")
+        hint = "pip install 'ultrashape-cli[tensorboard]'"
+        raise DependencyError("TensorBoard is not installed", hint=hint)
     folder = Path(tempfile.mkdtemp(prefix="ushape-tensorboard-"))
     feeds = [Feed(run, folder / run.root.absolute().name) for run in runs]
     port = free_port()
@@ -87,9 +89,14 @@ def serve(runs: Sequence[RunFolder]) -> Iterator[tuple[int, list[Feed]]]:
     command += ["--host", "localhost", "--port", str(port), "--reload_interval", "5"]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    # By default these end this process at once, and the server would stay.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         yield port, feeds
     finally:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         server.terminate()
         server.wait()
         for feed in feeds:
