@@ -17,6 +17,7 @@ from ultrashape_cli.runs import (
     complete_checkpoints,
     describe_state,
     find_runs,
+    record_event,
 )
 
 
@@ -147,3 +148,33 @@ def test_a_half_written_checkpoint_is_not_taken_for_a_whole_one(tmp_path: Path, 
     whole = _checkpoint(tmp_path, 1)
     damage(_checkpoint(tmp_path, 2))
     assert complete_checkpoints(tmp_path) == [whole]
+
+
+def _events(run: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in run.events.read_text().splitlines()]
+
+
+def test_starts_and_ends_of_a_run_are_a_timeline(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    record_event(run, "start", step=0, time=10.0)
+    record_event(run, "fail", step=7, message="loss is [nan]")
+    start, fail = _events(run)
+    assert (start["event"], start["time"], start["step"]) == ("start", 10.0, 0)
+    assert (fail["message"], fail["pid"], fail["host"]) == (
+        "loss is [nan]",
+        os.getpid(),
+        os.uname().nodename,
+    )
+
+
+def test_a_start_after_a_kill_records_the_last_sign_of_life(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    status = {"state": "running", "pid": 7, "time": 5.0, "host": "there", "step": 40, "steps": 90}
+    run.status.write_text(json.dumps(status))
+    record_event(run, "start", step=30)
+    died, start = _events(run)
+    assert died == {"event": "died", "time": 5.0, "step": 40, "pid": 7, "host": "there"}
+    assert start["step"] == 30
+    run.write_status("stopped")
+    record_event(run, "start", step=30)
+    assert [event["event"] for event in _events(run)] == ["died", "start", "start"]

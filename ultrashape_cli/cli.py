@@ -19,6 +19,7 @@ from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.steps import render, sample
 from ultrashape_cli.commands.train import train
 from ultrashape_cli.commands.weights import weights
+from ultrashape_cli.dotenv import load_dotenv
 from ultrashape_cli.errors import DiskError, UShapeError
 
 app = typer.Typer(
@@ -59,6 +60,7 @@ def run(argv: Sequence[str]) -> int:
     """
     # Idle OpenMP threads that spin slow every other process on a shared CPU; read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    load_dotenv(Path())
     try:
         app(args=list(argv))
     except SystemExit as stop:

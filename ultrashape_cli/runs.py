@@ -8,18 +8,21 @@ runs/NAME/
   metrics.jsonl      one line per logged step
   log.txt            log of the main process; log-rank3.txt of the others
   status.json        state, step, pid, last update
+  events.jsonl       one line per start and end of a process that trained
+  origins.json       setting -> where its value came from
   checkpoints/step-00001200/
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.files import read_json, write_json
+from ultrashape_cli.files import disk_errors, read_json, write_json
 
 STALE_AFTER_S = 120.0
 
@@ -55,6 +58,16 @@ class RunFolder:
         """Parent of the `step-NNNNNNNN` folders."""
         return self.root / "checkpoints"
 
+    @property
+    def events(self) -> Path:
+        """One JSON object per start and end of a process that trained."""
+        return self.root / "events.jsonl"
+
+    @property
+    def origins(self) -> Path:
+        """Setting -> where its value came from."""
+        return self.root / "origins.json"
+
     def log(self, rank: int = 0) -> Path:
         """Returns the log file of one rank."""
         return self.root / ("log.txt" if rank == 0 else f"log-rank{rank}.txt")
@@ -76,6 +89,22 @@ class RunFolder:
         """Returns status.json, or an empty dict while there is none."""
         status = read_json(self.status)
         return status if isinstance(status, dict) else {}
+
+
+def record_event(run: RunFolder, event: str, *, step: int = 0, **values: Any) -> None:
+    """Appends a line to events.jsonl: `start`, `finish`, `stop`, `fail`, or `died`.
+
+    A `start` after a process that did not end its run is preceded by `died`, with the step and the
+    time of that process's last sign of life. `message` says why a run failed.
+    """
+    here = {"pid": os.getpid(), "host": os.uname().nodename}
+    lines = [{"event": event, "time": time.time(), "step": step, **here, **values}]
+    status = run.read_status() if event == "start" else {}
+    if status.get("state") == "running":
+        names = ("time", "step", "pid", "host")
+        lines.insert(0, {"event": "died"} | {name: status.get(name) for name in names})
+    with disk_errors(run.events), run.events.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def find_runs(root: Path) -> list[RunFolder]:

@@ -72,6 +72,12 @@ class UI:
             logging.getLogger(noisy).setLevel(logging.ERROR)
         _current = self
 
+    @property
+    def ascii_only(self) -> bool:
+        """Says whether the terminal cannot show block and braille characters."""
+        encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+        return not encoding.lower().startswith(("utf-8", "utf8"))
+
     def info(self, text: str) -> None:
         """Says something for people."""
         if not self.quiet:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ultrashape_cli.data.layout import TRAINING_STEPS, Dataset, Record, StepRecord
 from ultrashape_cli.files import write_json
-from ultrashape_cli.preparation import report
-from ultrashape_cli.preparation.report import worst_first, write_report
+from ultrashape_cli.preparation import report, report_page
+from ultrashape_cli.preparation.report import worst_by_measure, worst_first, write_report
 
 
 @pytest.fixture
@@ -228,3 +228,40 @@ def test_twins_are_shown_side_by_side(dataset: Dataset, monkeypatch) -> None:
     _, page, _ = _read(dataset)
     assert "distance 0.020" in "".join(page.text)
     assert len(page.links) == 3  # the pair, and the sample of assets without a finding
+
+
+def test_the_files_of_every_cause_are_listed(dataset: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(report_page, "MAX_FILES", 2)
+    for name in "abc":
+        _add(dataset, name, done=1, cause="crash")
+    _add(dataset, "d", done=0, cause="timeout")
+    _, page, _ = _read(dataset)
+    text = "".join(page.text)
+    assert page.tags.count("li") == 2 + 1
+    assert "crash: 3 files, the first 2" in text
+    assert "a.obj render: crash: <b>&" in text
+
+
+def test_the_worst_of_every_measure_have_pictures(dataset: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(report, "MAX_WORST", 0)
+    monkeypatch.setattr(report, "MAX_SAMPLE", 0)
+    monkeypatch.setattr(report, "MAX_PER_MEASURE", 2)
+    for number in range(7):
+        _measured(dataset, f"a{number}", detail=number, components=number, genus=1)
+        _view(dataset, f"a{number}")
+    entries = worst_first(list(dataset.load_records().values()))
+    found = {
+        name: [entry.record.id for entry in worst] for name, worst in worst_by_measure(entries)
+    }
+    # Much detail is good and many parts are bad; where all are equal nobody is worst.
+    assert found == {"components": ["a6", "a5"], "detail": ["a0", "a1"]}
+    _, page, _ = _read(dataset)
+    assert len(page.links) == 4
+    assert "parts of the closed mesh" in "".join(page.text)
+
+
+def test_a_page_elsewhere_leaves_the_dataset_alone(dataset: Dataset, tmp_path: Path) -> None:
+    _add(dataset, "a")
+    out = tmp_path / "page.html"
+    assert write_report(dataset, out=out) == out
+    assert [path.name for path in dataset.root.iterdir()] == ["records"]

@@ -1,7 +1,9 @@
-"""`ushape monitor`: watch a run and the machine."""
+"""`ushape monitor`: watch a run, a dataset or a folder of runs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,17 +12,31 @@ import typer
 from ultrashape_cli import options as opt
 
 if TYPE_CHECKING:
-    from ultrashape_cli.monitoring.dashboard import RunView
+    from ultrashape_cli.monitoring.hooks import Notifier
+    from ultrashape_cli.monitoring.tensorboard import Feed
+    from ultrashape_cli.monitoring.views import View
     from ultrashape_cli.ui import UI
 
 
 def monitor(
-    run: Annotated[
+    path: Annotated[
         Path | None,
-        typer.Argument(help="Run folder. Default: the newest in ./runs.", show_default=False),
+        typer.Argument(
+            metavar="[RUN|DATASET|ROOT]",
+            help="Run, dataset, or folder of runs. Default: the newest run in ./runs.",
+            show_default=False,
+        ),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Show the present state and exit.", rich_help_panel="Run")
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="With --once: exit 1 while an alert is active, for cron.",
+            rich_help_panel="Run",
+        ),
     ] = False,
     interval: Annotated[
         float,
@@ -28,70 +44,135 @@ def monitor(
             "--interval", min=0.2, help="Seconds between readings.", rich_help_panel="Run"
         ),
     ] = 5.0,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Also start TensorBoard on the runs, and print the command for an ssh tunnel.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
     progress: opt.ProgressOpt = True,
 ) -> None:
-    """Watch a run and the machine it runs on
+    """Watch a run, a dataset being prepared, or a folder of runs
 
-    Reads the run folder only: finished, crashed and copied runs can be watched too. Writes
-    nothing. Ctrl-C ends the view, not the run. `--json` prints one object per line.
+    Reads files only: finished, crashed, copied and remotely mounted runs can be watched too. Writes
+    nothing but alerts.jsonl in the run folder. Ctrl-C ends the view, not the run. `--json` prints
+    one object per line. The limits and hooks of the alerts are settings: `--set alerts.KEY=VALUE`,
+    the table [alerts] of --config, or USHAPE_ALERTS_KEY (also in a file .env).
 
     Examples:
 
       ushape monitor
 
-      ushape monitor runs/data-tiny-dit --once
+      ushape monitor runs --once
+
+      ushape monitor runs/data-tiny-dit --once --check --set alerts.temperature=80
 
       ushape monitor --json --interval 30
+
+      ushape monitor runs --tensorboard
     """
+    from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.monitoring.dashboard import RunView
-    from ultrashape_cli.runs import RunFolder, find_runs
+    from ultrashape_cli.monitoring.alerts import AlertBook
+    from ultrashape_cli.monitoring.hooks import Notifier
+    from ultrashape_cli.monitoring.views import open_view
     from ultrashape_cli.ui import UI
 
     ui = UI("monitor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    if run is None:
-        runs = find_runs(Path("runs"))
-        if not runs:
-            raise UsageError("no runs in `runs`", hint="ushape train, or name a run folder")
-        folder = runs[0]
-    else:
-        folder = RunFolder(run)
-        if not folder.config.is_file():
-            raise UsageError(f"`{run}` is not a run folder", hint="ushape monitor runs/NAME")
-    _watch(ui, RunView(folder), once=once, interval=interval)
+    if check and not once:
+        raise UsageError("--check goes with --once", hint="ushape monitor RUN --once --check")
+    alerts = resolve(
+        # Named, so that no card is looked for.
+        flags={"profile": "cpu"},
+        overrides=overrides or (),
+        file=None if no_config else config,
+        environ={} if no_config else None,
+    ).config.alerts
+    notifier = Notifier(alerts)
+    view = open_view(
+        path,
+        lambda run: AlertBook(run.root, alerts, notify=notifier, remember=once),
+        ascii_only=ui.ascii_only,
+    )
+    if tensorboard and not view.runs:
+        raise UsageError("--tensorboard shows runs", hint="ushape monitor runs --tensorboard")
+    with ExitStack() as stack:
+        feeds = stack.enter_context(_tensorboard(ui, view)) if tensorboard else []
+        alarm = _watch(ui, view, notifier, feeds, once=once, interval=interval)
+    notifier.wait()
+    for problem in notifier.problems:
+        ui.warn(problem)
+    if check and alarm:
+        raise typer.Exit(1)
 
 
-def _watch(ui: UI, view: RunView, *, once: bool, interval: float) -> None:
+@contextmanager
+def _tensorboard(ui: UI, view: View) -> Iterator[list[Feed]]:
+    from ultrashape_cli.monitoring.tensorboard import serve, tunnel_command
+
+    with serve(view.runs) as (port, feeds):
+        ui.info(f"TensorBoard: http://localhost:{port}")
+        ui.info(f"from your own computer: {tunnel_command(port)}")
+        yield feeds
+
+
+def _watch(
+    ui: UI, view: View, notifier: Notifier, feeds: list[Feed], *, once: bool, interval: float
+) -> bool:
+    """Shows the view until it ends or for one look; returns whether an alert is active."""
     import time
 
     if ui.bars and not once:
-        _live(ui, view, interval)
-        return
-    while True:
-        state = view.read()
-        if ui.json_output:
-            ui.line(state)
-        elif once and ui.out.is_terminal:
-            ui.out.print(view.render(ui.out.width))
-        else:
-            ui.out.print(view.plain(state))
-        if once or state["state"] in {"finished", "failed", "stopped", "dead"}:
-            return
-        time.sleep(interval)
+        return _live(ui, view, notifier, feeds, interval)
+    try:
+        while True:
+            look = view.look()
+            if ui.json_output:
+                ui.line(look.json)
+            elif once and ui.out.is_terminal:
+                ui.out.print(look.render(ui.out.width, max(40, ui.out.height)))
+            else:
+                ui.out.print(look.plain, markup=False)
+            # TensorBoard stays after the end of a run, until Ctrl-C.
+            if once or (look.ended and not feeds):
+                return look.alarm
+            time.sleep(interval)
+            for feed in feeds:
+                feed.update()
+    except KeyboardInterrupt:
+        if not feeds:
+            raise
+        return look.alarm
 
 
-def _live(ui: UI, view: RunView, interval: float) -> None:
+def _live(ui: UI, view: View, notifier: Notifier, feeds: list[Feed], interval: float) -> bool:
     import time
 
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
+    look = view.look()
     try:
         with Live(console=ui.err, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(view.render(ui.err.width), refresh=True)
+                width, height = ui.err.size
+                notes = [
+                    Text(text, style="yellow", no_wrap=True) for text in notifier.problems[-1:]
+                ]
+                live.update(Group(look.render(width, height - len(notes)), *notes), refresh=True)
                 time.sleep(interval)
+                look = view.look()
+                for feed in feeds:
+                    feed.update()
     except KeyboardInterrupt:
-        ui.info(view.plain())
+        ui.info(look.plain)
+    return look.alarm

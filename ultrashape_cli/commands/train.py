@@ -111,7 +111,7 @@ def train(
         typer.Option(
             "--price-per-hour",
             min=0,
-            help="Price of the machine, for the plan.",
+            help="Price of all machines, for the plan and the monitor.",
             rich_help_panel="Run",
         ),
     ] = None,
@@ -159,6 +159,7 @@ def train(
         "launch.num_machines": num_machines,
         "launch.machine_rank": machine_rank,
         "launch.main_process_ip": main_process_ip,
+        "launch.price_per_hour": price_per_hour,
         "seed": seed,
     }
     resolved = resolve(
@@ -174,14 +175,14 @@ def train(
     from ultrashape_cli.training.setup import default_run
 
     run = RunFolder((out or default_run(resolved.config)).absolute())
-    _preflight(ui, resolved, run, price_per_hour)
+    _preflight(ui, resolved, run)
     if dry_run:
         ui.result(inputs={"data": resolved.config.train.data}, outputs={})
         return
     _start(ui, resolved, run, force)
 
 
-def _preflight(ui: UI, resolved: Resolved, run: RunFolder, price_per_hour: float | None) -> None:
+def _preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
     """Fails in seconds, before weights are loaded; says what will be trained and what it needs."""
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.devices import choose_device
@@ -211,14 +212,14 @@ def _preflight(ui: UI, resolved: Resolved, run: RunFolder, price_per_hour: float
         f"({plan.strategy.reason}), microbatch {settings.microbatch} x {settings.accumulation}, "
         f"{len(ids)} assets, seed {resolved.config.seed}"
     )
-    _show_plan(ui, plan, price_per_hour)
+    _show_plan(ui, plan, resolved.config.launch.price_per_hour)
     check_plan(plan, resolved.config, resolved.profile)
     found = complete_checkpoints(run.checkpoints)
     if found:
         ui.info(f"resumes from {found[-1]}")
 
 
-def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float | None) -> None:
+def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float) -> None:
     rows = [(name, f"{size / 2**30:.3f}") for name, size in plan.rows()]
     rows.append(("total", f"{plan.device_bytes / 2**30:.3f}"))
     ui.table(("memory per process", "GiB"), rows)
@@ -242,6 +243,7 @@ def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float | None) -> None:
 def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
     import sys
 
+    from ultrashape_cli.files import write_json
     from ultrashape_cli.runs import checkpoint_name, complete_checkpoints
     from ultrashape_cli.training.launch import (
         is_distributed_child,
@@ -256,6 +258,7 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
     main = is_main_process() and config.launch.machine_rank == 0
     if main:
         open_run(run, config, force=force, command=["ushape", *sys.argv[1:]])
+        write_json(run.origins, resolved.origins)
     outputs = {"run": str(run.root)}
     final = run.checkpoints / checkpoint_name(config.train.steps)
     # Processes started by others decide together, in the trainer.

@@ -16,6 +16,7 @@ POSITIVE = frozenset(
         *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
         *("refine.steps", "refine.tokens", "refine.grid_resolution", "refine.chunk_size"),
         *("refine.surface_points", "launch.num_processes", "launch.num_machines"),
+        *("alerts.loss_spike", "alerts.no_step_minutes", "alerts.checkpoint_intervals"),
         *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
     }
 )
@@ -71,6 +72,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.max_memory_gib": (0.0, 1024.0),
     "launch.machine_rank": (0, 4096),
     "launch.main_process_port": (0, 65535),
+    "launch.price_per_hour": (0.0, float("inf")),
+    "alerts.gpu_utilisation": (0.0, 100.0),
+    "alerts.gpu_minutes": (0.0, float("inf")),
+    "alerts.memory": (0.0, 1.0),
+    "alerts.temperature": (0.0, 150.0),
+    "alerts.disk_free": (0.0, 1.0),
+    "alerts.data_wait": (0.0, 1.0),
     "seed": (0, 2**63 - 1),
 }
 """Inclusive bounds of keys that have some."""

@@ -19,7 +19,13 @@ from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.errors import ConfigError
 
 ENV_PREFIX = "USHAPE_"
-NOT_CONFIG = frozenset({"USHAPE_DEBUG", "USHAPE_NO_PROGRESS", "USHAPE_GOLDEN"})
+NOT_CONFIG = frozenset(
+    {
+        *("USHAPE_DEBUG", "USHAPE_NO_PROGRESS", "USHAPE_GOLDEN"),
+        # What alert commands get, should one of them be ushape.
+        *(f"USHAPE_ALERT{name}" for name in ("", "_RULE", "_STATE", "_RUN")),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from ultrashape_cli.config.alerts import AlertConfig
 from ultrashape_cli.config.choices import (
     Attention,
     Checkpointing,
@@ -291,6 +292,8 @@ class LaunchConfig:
     """Address of machine 0."""
     main_process_port: int = 29_500
     """Port of machine 0; 0 picks a free one on a single machine."""
+    price_per_hour: float = 0.0
+    """What all machines of the run cost per hour, in your currency; 0 where unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -312,6 +315,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+    alerts: AlertConfig = field(default_factory=AlertConfig)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,185 +2,156 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
+import itertools
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from ultrashape_cli.monitoring.events import MetricsReader
-from ultrashape_cli.monitoring.system import read_machine
-from ultrashape_cli.runs import RunFolder, complete_checkpoints, describe_state
+from ultrashape_cli.monitoring import panels
+from ultrashape_cli.monitoring.alerts import Alert, AlertBook, Facts
+from ultrashape_cli.monitoring.panels import Snapshot
+from ultrashape_cli.monitoring.plot import number
+from ultrashape_cli.monitoring.run_state import RunReader, RunState
+from ultrashape_cli.monitoring.system import MachineReader
+from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.ui import duration
 
-HISTORY = 4000
-LOG_TAIL_BYTES = 4096
-_STYLES = {"running": "green", "finished": "green", "failed": "red", "dead": "red"}
+LABEL_WIDTH = 12
+WIDE = 132
+"""Columns from which on two columns are drawn."""
+MIN_PLOT, MAX_PLOT = 5, 14
+_GAP = 3
 
 
 class RunView:
     """Follows one run."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(
+        self, run: RunFolder, *, book: AlertBook | None = None, ascii_only: bool = False
+    ) -> None:
+        """Follows a run.
+
+        Args:
+            run: Its folder.
+            book: Judges it; without one there are no alerts.
+            ascii_only: Whether the terminal cannot show more.
+        """
         self.run = run
-        self._reader = MetricsReader(run.metrics)
-        self._lines: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._validation: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self._reader = RunReader(run)
+        self._machine = MachineReader(run.root)
+        self._book = book
+        self._ascii = ascii_only
 
-    def read(self) -> dict[str, Any]:
-        """Returns the present state as plain values."""
-        for line in self._reader.read_new():
-            _append(self._lines, line)
-            if "val_loss" in line:
-                _append(self._validation, line)
-        status = self.run.read_status()
-        latest = self._lines[-1] if self._lines else {}
-        step = int(status.get("step") or latest.get("step") or 0)
-        steps = int(status.get("steps") or 0)
-        checkpoints = complete_checkpoints(self.run.checkpoints)
-        state = describe_state(status)
-        return {
-            "run": str(self.run.root),
-            "state": state,
-            "step": step,
-            "steps": steps,
-            "seconds_left": self._seconds_left(step, steps) if state == "running" else None,
-            "metrics": {k: v for k, v in latest.items() if k not in {"time", "step"}},
-            "validation": self._validation[-1] if self._validation else None,
-            "checkpoint": checkpoints[-1].name if checkpoints else None,
-            "error": status.get("error"),
-            "machine": read_machine(self.run.root).to_json(),
-        }
-
-    def render(self, width: int) -> RenderableType:
-        """Returns the live view."""
-        state = self.read()
-        return Panel(
-            Group(
-                self._headline(state),
-                self._numbers(state),
-                Text(),
-                Text("loss (smoothed)", style="bold"),
-                *self._plot("loss_smooth", width - 16),
-                Text(),
-                _machine_line(state["machine"]),
-                *self._log_lines(),
-            ),
-            title=f"ushape monitor {self.run.root.name}",
-            title_align="left",
-        )
-
-    def plain(self, state: dict[str, Any] | None = None) -> str:
-        """Returns one plain line about a state, or about the present one."""
-        state = state or self.read()
-        metrics = state["metrics"]
-        parts = [f"{state['state']}", f"step {state['step']}/{state['steps']}"]
-        if "loss_smooth" in metrics:
-            parts.append(f"loss {_number(metrics['loss_smooth'])}")
-        if state["validation"]:
-            parts.append(f"val {_number(state['validation']['val_loss'])}")
-        if state["seconds_left"] is not None:
-            parts.append(f"{duration(state['seconds_left'])} left")
-        if state["error"]:
-            parts.append(f"error: {state['error']}")
-        return "  ".join(parts)
-
-    def _seconds_left(self, step: int, steps: int) -> float | None:
-        recent: list[Any] = [line.get("seconds") for line in list(self._lines)[-50:]]
-        seconds = sorted(float(value) for value in recent if _is_number(value))
-        if not seconds or steps <= step:
-            return None
-        return (steps - step) * seconds[len(seconds) // 2]
-
-    def _headline(self, state: dict[str, Any]) -> Text:
-        text = Text()
-        text.append(state["state"].upper(), style=_STYLES.get(state["state"], "yellow") + " bold")
-        text.append(f"  step {state['step']:,} of {state['steps']:,}")
-        if state["seconds_left"] is not None:
-            text.append(f"  {duration(state['seconds_left'])} left")
-        if state["checkpoint"]:
-            text.append(f"  last checkpoint {state['checkpoint']}")
-        if state["error"]:
-            text.append(f"\n{state['error']}", style="red")
-        return text
-
-    def _numbers(self, state: dict[str, Any]) -> Table:
-        table = Table.grid(padding=(0, 3))
-        metrics = state["metrics"]
-        names = ("loss", "loss_smooth", "learning_rate", "grad_norm", "seconds", "data_wait")
-        cells = [Text(f"{name} {_number(metrics[name])}") for name in names if name in metrics]
-        if state["validation"]:
-            line = state["validation"]
-            cells.append(Text(f"val_loss {_number(line['val_loss'])} at {line.get('step')}"))
-        for start in range(0, len(cells), 4):
-            table.add_row(*cells[start : start + 4])
-        return table
-
-    def _plot(self, name: str, width: int) -> list[Text]:
-        values = [line[name] for line in self._lines if _is_number(line.get(name))]
-        return plot(values, max(width, 10), 6)
-
-    def _log_lines(self) -> list[Text]:
-        try:
-            with self.run.log().open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - LOG_TAIL_BYTES))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return []
-        return [Text(line, style="dim", no_wrap=True) for line in text.splitlines()[-3:]]
+    def look(self) -> Snapshot:
+        """Reads the present state."""
+        now, clock = time.time(), time.monotonic()
+        state, machine = self._reader.read(now, clock), self._machine.read()
+        history = self._reader.history
+        alerts: tuple[Alert, ...] = ()
+        if self._book:
+            alerts = self._book.look(Facts(state, history, machine), now, clock)
+        return Snapshot(state, history, machine, alerts, self._ascii)
 
 
-def plot(values: list[float], width: int, height: int) -> list[Text]:
-    """Returns a block-character plot of a series, with its highest and lowest value."""
-    if len(values) < 2:
-        return [Text("waiting for values", style="dim")]
-    columns = min(width, len(values))
-    means = []
-    for index in range(columns):
-        part = values[index * len(values) // columns : (index + 1) * len(values) // columns]
-        means.append(sum(part) / len(part))
-    low, high = min(means), max(means)
-    scale = (height * 8 - 1) / (high - low) if high > low else 0.0
-    levels = [int((mean - low) * scale) for mean in means]
-    rows = []
-    for row in reversed(range(height)):
-        bar = "".join(" ▁▂▃▄▅▆▇█"[max(0, min(8, level + 1 - row * 8))] for level in levels)
-        label = high if row == height - 1 else low if row == 0 else None
-        rows.append(Text(f"{_number(label):>10} {bar}" if label is not None else f"{'':>10} {bar}"))
-    return rows
+def to_json(shot: Snapshot) -> dict[str, Any]:
+    """Returns a snapshot as plain values."""
+    return shot.state.to_json() | {
+        "machine": shot.machine.to_json() if shot.machine else None,
+        "alerts": [
+            {"rule": a.rule, "level": a.level, "message": a.message, "since": a.time}
+            for a in shot.alerts
+        ],
+    }
 
 
-def _append(lines: deque[dict[str, Any]], line: dict[str, Any]) -> None:
-    """Adds a line in place of those of its step and later: a resumed run does them again."""
-    step = line.get("step") or 0
-    while lines and (lines[-1].get("step") or 0) >= step:
-        lines.pop()
-    lines.append(line)
+def plain(state: RunState, alerts: Sequence[Alert] = ()) -> str:
+    """Returns one plain line about a state."""
+    parts = [state.state, f"step {state.step:,}/{state.steps:,}"]
+    if "loss_smooth" in state.metrics:
+        parts.append(f"loss {number(state.metrics['loss_smooth'])}")
+    if state.validation:
+        parts.append(f"val {number(state.validation.get('val_loss'))}")
+    if state.seconds_left is not None:
+        parts.append(f"{duration(state.seconds_left)} left")
+    if state.cost is not None:
+        parts.append(f"cost {state.cost:,.2f}")
+    if state.error:
+        parts.append(f"error: {state.error}")
+    parts += [f"{alert.level}: {alert.message}" for alert in alerts if alert.rule != "failed"]
+    return "  ".join(parts)
 
 
-def _machine_line(machine: dict[str, Any]) -> Text:
-    text = Text(
-        f"cpu {machine['cpu']:.0f}%  "
-        f"memory {machine['used_gib']:.1f}/{machine['total_gib']:.1f} GiB  "
-        f"disk free {machine['disk_free_gib']:.0f} GiB"
+def render(shot: Snapshot, width: int, height: int) -> RenderableType:
+    """Returns the view, at most `height` rows of at most `width` columns."""
+    rows = panels.headline(shot, width)[: max(2, height // 3)]
+    rows += _wide(shot, width, height - len(rows)) if width >= WIDE else _narrow(
+        shot, width, height - len(rows)
+    )  # fmt: skip
+    free = height - len(rows)
+    if free > 0:
+        rows += labelled("log", panels.log_rows(shot, free))
+    for row in rows:
+        row.no_wrap, row.overflow = True, "ellipsis"
+        row.truncate(width, overflow="ellipsis")
+    return Group(*rows[:height])
+
+
+def labelled(label: str, rows: Sequence[Text]) -> list[Text]:
+    """Returns rows behind a label; none for none."""
+    labels = itertools.chain([label], itertools.repeat(""))
+    return [
+        Text.assemble((f"{name:{LABEL_WIDTH}}", "bold"), row)
+        for name, row in zip(labels, rows, strict=False)
+    ]
+
+
+def _narrow(shot: Snapshot, width: int, height: int) -> list[Text]:
+    inner = width - LABEL_WIDTH
+    machine = labelled("machine", panels.machine_rows(shot, inner))
+    rates = labelled("now", panels.rates(shot, inner))
+    bins = labelled("loss by t", panels.t_bins(shot))
+    split = labelled("step", panels.split_row(shot, inner)[:1])
+    saved = labelled("checkpoints", panels.checkpoints(shot, 1 if height < 30 else 3))
+    validation = labelled("validation", panels.validation(shot))
+    fixed = len(machine) + len(bins) + len(split) + len(saved)
+    # What is left for plot, rates, validation and log, in this order of importance.
+    free = height - fixed
+    rates = rates[: max(1, min(len(rates), free - MIN_PLOT - 2))]
+    free -= len(rates)
+    validation = validation[: max(1, free - MIN_PLOT - 2)]
+    free -= len(validation)
+    plot_rows = min(MAX_PLOT, max(MIN_PLOT, free - (2 if height < 30 else 8)))
+    loss = labelled("loss", panels.curve(shot, "loss_smooth", inner, plot_rows))
+    return [*loss, *bins, *rates, *split, *validation, *saved, *machine]
+
+
+def _wide(shot: Snapshot, width: int, height: int) -> list[Text]:
+    left_width = (width - _GAP) // 2
+    inner = width - _GAP - left_width - LABEL_WIDTH
+    right = [
+        *labelled("now", panels.rates(shot, inner)),
+        *labelled("step", panels.split_row(shot, inner)),
+        *labelled("validation", panels.validation(shot)),
+        *labelled("checkpoints", panels.checkpoints(shot)),
+        *labelled("machine", panels.machine_rows(shot, inner)),
+    ][: height - 1]
+    bins = labelled("loss by t", panels.t_bins(shot))
+    free = max(MIN_PLOT, max(len(right), height - 12) - len(bins))
+    second = "val_loss" if len(shot.history.validations) > 1 else "grad_norm"
+    names = (
+        {"loss": "loss_smooth", second: second} if free >= 3 * MIN_PLOT else {"loss": "loss_smooth"}
     )
-    for gpu in machine["gpus"]:
-        text.append(
-            f"\ngpu{gpu['index']} {gpu['name']}  {_number(gpu['utilisation'])}%  "
-            f"{_number(gpu['used_gib'])}/{_number(gpu['total_gib'])} GiB  "
-            f"{_number(gpu['celsius'])} C  {_number(gpu['watts'])} W"
-        )
-    return text
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _number(value: Any) -> str:
-    if not isinstance(value, int | float):
-        return "-"
-    return f"{value:.4g}"
+    plot_rows = min(MAX_PLOT, free // len(names))
+    left = list(bins)
+    for label, name in reversed(names.items()):
+        left = labelled(label, panels.curve(shot, name, left_width - LABEL_WIDTH, plot_rows)) + left
+    rows = []
+    for one, other in itertools.zip_longest(left, right):
+        row = (one or Text()).copy()
+        row.truncate(left_width, pad=True, overflow="ellipsis")
+        row.append(" " * _GAP)
+        rows.append(row.append_text(other or Text()))
+    return rows

@@ -33,31 +33,65 @@ class MetricsWriter:
 class MetricsReader:
     """Reads the lines added since the last call; survives torn lines and a replaced file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tail_bytes: int | None = None) -> None:
+        """Follows a file.
+
+        Args:
+            path: The file; it may appear later.
+            tail_bytes: Most bytes of one call; where more is new, the last ones are read and `gap`
+                says what was passed over.
+        """
         self.path = path
+        self.tail_bytes = tail_bytes
+        self.gap = (0, 0)
+        """Bytes from, to that the last call passed over."""
+        self.replaced = False
+        """Whether the last call found another file, or a shorter one."""
         self._offset = 0
         self._inode = 0
 
     def read_new(self) -> Iterator[dict[str, Any]]:
         """Yields each whole new line that is a JSON object; all lines of a replaced file."""
+        for line in self._read().splitlines():
+            value = parse_line(line)
+            if value is not None:
+                yield value
+
+    def _read(self) -> bytes:
+        self.gap, self.replaced = (0, 0), False
         try:
             with self.path.open("rb") as file:
                 stat = os.fstat(file.fileno())
                 if stat.st_ino != self._inode or stat.st_size < self._offset:
+                    self.replaced = self._inode != 0
                     self._inode, self._offset = stat.st_ino, 0
-                file.seek(self._offset)
-                data = file.read()
+                start, most = self._offset, self.tail_bytes
+                if most is not None and stat.st_size - start > most:
+                    start = stat.st_size - most
+                file.seek(start)
+                data = file.read(-1 if most is None else most)
         except FileNotFoundError:
-            return
+            return b""
+        except OSError:
+            # Whoever only watches goes on when a remote mount stumbles; who rewrites must not.
+            if self.tail_bytes is None:
+                raise
+            return b""
         whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                yield value
+        if start > self._offset:
+            whole = whole[whole.find(b"\n") + 1 :]
+            self.gap = (self._offset, start + data.rfind(b"\n") + 1 - len(whole))
+        self._offset = start + data.rfind(b"\n") + 1
+        return whole
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Returns the object of one line, or None where it is torn or something else."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def truncate_after(path: Path, step: int) -> None:

@@ -17,7 +17,7 @@ from ultrashape_cli.files import read_json, write_atomic, write_json
 from ultrashape_cli.preparation import report_page
 from ultrashape_cli.preparation.filters import measurements
 
-MAX_WORST, MAX_SAMPLE, MAX_TWINS = 96, 48, 16
+MAX_WORST, MAX_SAMPLE, MAX_TWINS, MAX_PER_MEASURE = 96, 48, 16, 6
 """Pictures are read for these only, however many assets there are."""
 MAX_ROWS = 3000
 
@@ -51,12 +51,21 @@ class Entry:
     """Orders assets of one state."""
 
 
-def write_report(dataset: Dataset, records: list[Record] | None = None) -> Path:
-    """Writes report.json and the self-contained report.html; returns the latter's path."""
+def write_report(
+    dataset: Dataset, records: list[Record] | None = None, *, out: Path | None = None
+) -> Path:
+    """Writes report.json and the self-contained report.html; returns the latter's path.
+
+    Args:
+        dataset: To report on.
+        records: Its records; None reads them.
+        out: Where only the page goes instead, and nothing into the dataset.
+    """
     if records is None:
         records = list(dataset.load_records().values())
     summary = summarise(dataset, records)
-    write_json(dataset.root / "report.json", summary)
+    if out is None:
+        write_json(dataset.root / "report.json", summary)
     entries = worst_first(records)
     worst = [e for e in entries if e.record.done("render")][:MAX_WORST]
     shown = {e.record.id for e in worst}
@@ -72,9 +81,10 @@ def write_report(dataset: Dataset, records: list[Record] | None = None) -> Path:
         sample=sample,
         twins=twins,
         rows=entries[:MAX_ROWS],
+        extremes=worst_by_measure(entries),
         histograms=[(name, _column(entries, name)) for name in WORSE_WHEN],
     )
-    path = dataset.root / "report.html"
+    path = out or dataset.root / "report.html"
     write_atomic(path, lambda file: file.write(page.encode(errors="backslashreplace")))
     return path
 
@@ -145,6 +155,24 @@ def worst_first(records: Sequence[Record]) -> list[Entry]:
         entries.append(Entry(record, values, state, reason, badness))
     order = ("failed", "rejected", "stale", "twin", "fine")
     return sorted(entries, key=lambda e: (order.index(e.state), -e.badness, e.record.id))
+
+
+def worst_by_measure(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+    """Returns, for each measure in which assets differ, those with pictures that are worst in it.
+
+    Assets as good as the median are not among them.
+    """
+    shown = [entry for entry in entries if entry.record.done("render")]
+    found = []
+    for name, end in WORSE_WHEN.items():
+        sign = -1 if end == "high" else 1
+        placed = [(sign * value, index) for index, entry in enumerate(shown)
+                  if np.isfinite(value := _number(entry.measured.get(name)))]  # fmt: skip
+        middle = float(np.median([value for value, _ in placed])) if placed else 0.0
+        worst = [shown[index] for value, index in sorted(placed) if value < middle]
+        if worst:
+            found.append((name, worst[:MAX_PER_MEASURE]))
+    return found
 
 
 def _extremes(measured: Sequence[dict[str, Any]]) -> list[tuple[float, str]]:

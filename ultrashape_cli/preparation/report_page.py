@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ultrashape_cli import __version__
 from ultrashape_cli.data.layout import STEPS, Dataset
+from ultrashape_cli.preparation.filters import MEASURES
+from ultrashape_cli.reporting import page
 
 if TYPE_CHECKING:
     from ultrashape_cli.preparation.report import Entry
 
 THUMBNAIL = 176
+MAX_FILES = 200
+"""File names listed for each cause of failures."""
 _BARS = 28
 _WORD = {"failed": "failed", "rejected": "rejected", "stale": "no source", "twin": "twin"}
 
@@ -30,6 +31,7 @@ def render(
     sample: Sequence[Entry],
     twins: Sequence[Entry],
     rows: Sequence[Entry],
+    extremes: Sequence[tuple[str, Sequence[Entry]]],
     histograms: Sequence[tuple[str, np.ndarray]],
 ) -> str:
     """Returns the page.
@@ -41,35 +43,29 @@ def render(
         sample: A random sample of the others.
         twins: Near-duplicates, nearest first.
         rows: Assets of the table, worst first.
+        extremes: Measure and the assets that are worst in it.
         histograms: Measure and its values `[N]`.
     """
     left_out = summary["assets"] - len(rows)
     more = f"{left_out:,} further assets are in records/." if left_out > 0 else ""
     charts = "".join(_histogram(name, values) for name, values in histograms if len(values) > 1)
     sections = [
-        _section("Failures by cause", _causes(summary)),
-        _section("Rejected by rule", _rules(summary)),
-        _section("Look at these first", _cards(dataset, worst), "worst first"),
-        _section("Near-duplicates", _twins(dataset, twins), "left: stays; right: its twin"),
-        _section("Random sample", _cards(dataset, sample), "of assets without a finding"),
-        _section("Measures", f"<div class=charts>{charts}</div>" if charts else ""),
-        _section("Records", _table(rows), more),
+        page.section("Failures by cause", _causes(summary)),
+        page.section("Rejected by rule", _rules(summary)),
+        page.section("Look at these first", _cards(dataset, worst), "worst first"),
+        page.section("Worst by measure", _extremes(dataset, extremes)),
+        page.section("Near-duplicates", _twins(dataset, twins), "left: stays; right: its twin"),
+        page.section("Random sample", _cards(dataset, sample), "of assets without a finding"),
+        page.section("Measures", f"<div class=charts>{charts}</div>" if charts else ""),
+        page.section("Records", _table(rows), more),
     ]
-    tiles = "".join(
-        f"<div class='tile {kind}'><b>{value:,}</b><span>{html.escape(label)}</span></div>"
-        for label, value, kind in _tiles(summary)
-    )
-    name = html.escape(dataset.root.absolute().name)
-    return (
-        f"<!doctype html>\n<html lang=en><meta charset=utf-8><title>{name} - ushape dataset</title>"
-        f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style>"
-        f"<header><h1>{name}</h1><p>filter: {html.escape(str(summary['filter']))}</p></header>"
-        f"<div class=tiles>{tiles}</div>{''.join(sections)}"
-        f"<footer>ushape {__version__}</footer></html>\n"
-    )
+    name = dataset.root.absolute().name
+    header = f"<h1>{html.escape(name)}</h1><p>filter: {html.escape(str(summary['filter']))}</p>"
+    body = page.tiles(_tiles(summary)) + "".join(sections)
+    return page.page(f"{name} - ushape dataset", header, body)
 
 
-def _tiles(summary: dict[str, Any]) -> list[tuple[str, int, str]]:
+def _tiles(summary: dict[str, Any]) -> list[page.Tile]:
     tiles = [
         ("assets", summary["assets"], ""),
         ("usable", summary["usable"], "good"),
@@ -84,33 +80,31 @@ def _tiles(summary: dict[str, Any]) -> list[tuple[str, int, str]]:
     seconds = sum(step["seconds"] for step in summary["steps"].values())
     tiles.append(("core minutes", round(seconds / 60), ""))
     # The first four always; of the others only what says something.
-    return tiles[:4] + [tile for tile in tiles[4:] if tile[1]]
-
-
-def _section(title: str, body: str, note: str = "") -> str:
-    if not body:
-        return ""
-    small = f" <small>{html.escape(note)}</small>" if note else ""
-    return f"<section><h2>{html.escape(title)}{small}</h2>{body}</section>"
-
-
-def _bars(counts: dict[str, int], notes: dict[str, str], kind: str) -> str:
-    most = max(counts.values(), default=1)
-    return "".join(
-        f"<div class=bar><span>{html.escape(name)}</span>"
-        f"<i class={kind} style='width:{40 * count / most:.1f}%'></i><b>{count:,}</b>"
-        f"<small>{html.escape(notes.get(name, ''))}</small></div>"
-        for name, count in sorted(counts.items(), key=lambda item: -item[1])
-    )
+    shown = tiles[:4] + [tile for tile in tiles[4:] if tile[1]]
+    return [(label, f"{value:,}", kind) for label, value, kind in shown]
 
 
 def _causes(summary: dict[str, Any]) -> str:
-    example = {f["cause"]: f"e.g. {f['id']}: {f['message']}"[:160] for f in summary["failures"]}
-    return _bars(summary["failures_by_cause"], example, "bad")
+    failures: list[dict[str, Any]] = summary["failures"]
+    example = {f["cause"]: f"e.g. {f['id']}: {f['message']}"[:160] for f in failures}
+    lists = ""
+    for cause, count in sorted(summary["failures_by_cause"].items(), key=lambda item: -item[1]):
+        found = [f for f in failures if f["cause"] == cause]
+        rows = "".join(
+            f"<li><b>{html.escape(Path(f['source']).name)}</b> {html.escape(f['step'])}: "
+            f"{html.escape(str(f['message'])[:300])}"
+            for f in found[:MAX_FILES]
+        )
+        more = f", the first {MAX_FILES:,}" if count > MAX_FILES else ""
+        lists += (
+            f"<details><summary>{html.escape(cause)}: {count:,} files{more}</summary>"
+            f"<ul>{rows}</ul></details>"
+        )
+    return page.bars(summary["failures_by_cause"], example, "bad") + lists
 
 
 def _rules(summary: dict[str, Any]) -> str:
-    return _bars(summary["rejected_by_rule"], {}, "warn")
+    return page.bars(summary["rejected_by_rule"], {}, "warn")
 
 
 def _cards(dataset: Dataset, entries: Sequence[Entry]) -> str:
@@ -133,6 +127,24 @@ def _card(dataset: Dataset, entry: Entry) -> str:
     )
 
 
+def _extremes(dataset: Dataset, extremes: Sequence[tuple[str, Sequence[Entry]]]) -> str:
+    rows = ""
+    for name, entries in extremes:
+        cards = "".join(
+            f"<figure>{picture}<figcaption><b>{entry.measured[name]:.4g}</b> "
+            f"<small>{html.escape(entry.record.id)}</small></figcaption></figure>"
+            for entry in entries
+            if (picture := _picture(dataset, entry.record.id))
+        )
+        meaning = html.escape(MEASURES.get(name, ""))
+        if cards:
+            rows += (
+                f"<div class=extreme><p><b>{html.escape(name)}</b><br><small>{meaning}</small></p>"
+                f"<div class=cards>{cards}</div></div>"
+            )
+    return rows
+
+
 def _twins(dataset: Dataset, entries: Sequence[Entry]) -> str:
     cards = ""
     for entry in entries:
@@ -147,21 +159,7 @@ def _twins(dataset: Dataset, entries: Sequence[Entry]) -> str:
 
 
 def _picture(dataset: Dataset, asset_id: str) -> str:
-    data = _thumbnail(dataset.views(asset_id) / "view_000.png")
-    return f"<img alt='' src='data:image/webp;base64,{data}'>" if data else ""
-
-
-def _thumbnail(path: Path) -> str | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            small = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX, reducing_gap=2.0)
-    except (OSError, SyntaxError, ValueError):  # Pillow raises all three for damaged files
-        return None
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return page.picture(dataset.views(asset_id) / "view_000.png", THUMBNAIL)
 
 
 def _histogram(name: str, values: np.ndarray) -> str:
@@ -208,46 +206,3 @@ def _row(entry: Entry) -> str:
     mark = f"<em class={entry.state}>{word}</em> " if word else ""
     cells.append(f"<td>{mark}{html.escape(entry.reason)}")
     return f"<tr>{''.join(cells)}"
-
-
-_STYLE = """
-:root{color-scheme:light dark;--bg:#f6f6f3;--card:#fff;--ink:#22242a;--soft:#6b7079;--line:#0001;
---good:#26734d;--bad:#b3261e;--warn:#8a5a00;--shade:#e9e9e4}
-@media(prefers-color-scheme:dark){:root{--bg:#17181b;--card:#212327;--ink:#e8e8e6;--soft:#9aa0aa;
---line:#fff2;--good:#6cc598;--bad:#ff8a80;--warn:#f0b95a;--shade:#2c2f35}}
-body{font:14px/1.45 system-ui,sans-serif;margin:0 auto;max-width:1240px;padding:2rem 1.5rem;
-background:var(--bg);color:var(--ink)}
-h1{font-size:1.9rem;font-weight:650;margin:0}header p{margin:.1rem 0 1.2rem;color:var(--soft)}
-h2{font-size:1.15rem;font-weight:650;margin:2.4rem 0 .8rem}
-small,h2 small{color:var(--soft);font-weight:400;font-size:12px}
-.tiles{display:flex;flex-wrap:wrap;gap:.6rem}
-.tile{background:var(--card);border-radius:12px;padding:.7rem 1.1rem;min-width:6.2rem;
-box-shadow:0 1px 2px var(--line)}
-.tile b{display:block;font-size:1.55rem;font-variant-numeric:tabular-nums}
-.tile span{color:var(--soft)}.tile.good b{color:var(--good)}.tile.bad b{color:var(--bad)}
-.tile.warn b{color:var(--warn)}
-.bar{display:flex;align-items:center;gap:.6rem;padding:.15rem 0}.bar span{flex:0 0 9rem}
-.bar i{height:.8rem;border-radius:4px;min-width:3px;flex-shrink:0}.bar i.bad{background:var(--bad)}
-.bar i.warn{background:var(--warn)}.bar small{overflow:hidden;white-space:nowrap;
-text-overflow:ellipsis}
-.cards{display:grid;gap:.7rem;grid-template-columns:repeat(auto-fill,minmax(165px,1fr))}
-.pairs{grid-template-columns:repeat(auto-fill,minmax(320px,1fr))}
-figure{margin:0;background:var(--card);border-radius:12px;overflow:hidden;position:relative;
-box-shadow:0 1px 2px var(--line);font-size:12px;overflow-wrap:anywhere}
-figure img{width:100%;display:block;background:linear-gradient(var(--shade),var(--card))}
-.pair{display:flex;flex-wrap:wrap}.pair img{width:50%}
-figcaption{padding:.5rem .7rem .7rem}figcaption p{margin:.2rem 0;color:var(--soft)}
-em{font-style:normal;font-size:11px;font-weight:600;padding:.08rem .5rem;border-radius:99px;
-background:var(--shade);color:var(--soft)}figure em{position:absolute;top:.5rem;left:.5rem}
-em.failed{color:var(--bad)}em.rejected{color:var(--warn)}
-.charts{display:grid;gap:.7rem;grid-template-columns:repeat(auto-fill,minmax(200px,1fr))}
-.chart{padding:.3rem .2rem .6rem}.chart svg{width:calc(100% - 1.4rem);height:64px;margin:0 .7rem}
-.chart rect{fill:var(--soft)}.chart small{display:block;padding:0 .7rem}
-.chart figcaption{padding-bottom:.2rem}
-table{border-collapse:collapse;width:100%;background:var(--card);border-radius:12px}
-td,th{border-top:1px solid var(--line);padding:.4rem .7rem;text-align:left;vertical-align:top;
-overflow-wrap:anywhere}tr{content-visibility:auto}
-th,td.ok,td.bad,td.none{white-space:nowrap}.ok{color:var(--good)}
-td.bad{color:var(--bad);font-weight:600}.none{color:var(--soft)}
-footer{margin:2rem 0;color:var(--soft)}
-"""

@@ -25,12 +25,14 @@ CHANGEABLE = frozenset(
         *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
         *("train.trackers", "train.steps", "train.keep_every_steps"),
         *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
+        "launch.price_per_hour",
     }
 )
 """Keys that may differ when a run is continued: they do not change what it learns per step."""
 RECORDED = ("train", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
-         "config.toml", "command.txt", "environment.json", "checkpoints", "latents")  # fmt: skip
+         "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
+         "events.jsonl", "origins.json")  # fmt: skip
 """What `--force` removes: everything this command made, nothing else."""
 
 

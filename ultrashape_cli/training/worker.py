@@ -33,7 +33,7 @@ from ultrashape_cli.models.registry import ModelSpec, model_spec
 from ultrashape_cli.models.sources import load_networks
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import make_tracker
-from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.runs import RunFolder, record_event
 from ultrashape_cli.training.base import base_source, trained_networks
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.latents import LatentCache
@@ -64,12 +64,15 @@ def train_run(
     Raises:
         UShapeError: The run cannot start or go on; status.json says `failed`.
     """
+    started = time.time()
     accelerator = start_accelerator(config)
     trainer = None
     with _log_file(run, accelerator.process_index):
         try:
             with SignalFlag(on_signal) as stop:
                 trainer = build_trainer(config, run, accelerator, on_step)
+                if accelerator.is_main_process:
+                    record_event(run, "start", step=trainer.step, time=started)
                 finished = trainer.train(lambda: bool(stop))
         except torch.OutOfMemoryError as error:
             failure = _out_of_memory(config, error)
@@ -83,6 +86,7 @@ def train_run(
     if accelerator.is_main_process:
         state = "finished" if finished else "stopped"
         run.write_status(state, step=trainer.step, steps=config.train.steps)
+        record_event(run, "finish" if finished else "stop", step=trainer.step)
     accelerator.end_training()
     return 0 if finished else stop.exit_code
 
@@ -278,7 +282,9 @@ def _fail(run: RunFolder, trainer: Trainer | None, error: BaseException) -> None
     message = error.message if isinstance(error, UShapeError) else f"{error!r}"
     # At a level that reaches the log file but not the terminal, which gets the one-line error.
     logging.getLogger(__name__).info("stopped: %s", message, exc_info=error)
-    run.write_status("failed", step=trainer.step if trainer else 0, error=message)
+    step = trainer.step if trainer else 0
+    run.write_status("failed", step=step, error=message)
+    record_event(run, "fail", step=step, message=message)
 
 
 @contextlib.contextmanager

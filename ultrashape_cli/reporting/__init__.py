@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: of runs, and the pieces that the pages of datasets share."""
