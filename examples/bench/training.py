@@ -36,6 +36,7 @@ from ultrashape_cli.training.checkpoint import CheckpointWriter, Retention, Snap
 from ultrashape_cli.training.curriculum import Stage
 from ultrashape_cli.training.footprint import measure_footprint
 from ultrashape_cli.training.objectives import Losses
+from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.strategies import (
     ADAM_BETAS,
     ADAM_EPS,
@@ -44,7 +45,7 @@ from ultrashape_cli.training.strategies import (
     resolve_strategy,
     select_parameters,
 )
-from ultrashape_cli.training.trainer import Progress, Trainer
+from ultrashape_cli.training.trainer import Trainer
 
 MID = dataclasses.replace(
     MODELS["tiny"],

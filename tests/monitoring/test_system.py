@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pynvml
 import pytest
 
-from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.monitoring import system
-from ultrashape_cli.monitoring.trackers import make_tracker
-from ultrashape_cli.runs import RunFolder
 
 
 def test_the_machine_is_read(tmp_path: Path) -> None:
@@ -64,39 +59,3 @@ def test_a_reading_the_driver_refuses_leaves_the_others(monkeypatch: pytest.Monk
     assert system._gpus(system._open_nvml()) == [
         system.Gpu(0, "NVIDIA A40", None, 1.0, 2.0, 40, None)
     ]
-
-
-def test_no_tracker_does_nothing(tmp_path: Path) -> None:
-    make_tracker((), RunFolder(tmp_path))({"loss": 1.0}, 1)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_unknown_tracker_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no tracker `tensorbord`") as caught:
-        make_tracker(("wandb", "tensorbord"), RunFolder(tmp_path))
-    assert "wandb" in caught.value.hint
-
-
-@pytest.mark.parametrize("failing", ["init", "log"])
-def test_a_failing_tracker_is_dropped_with_one_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, failing: str
-) -> None:
-    calls = []
-
-    def call(name: str):
-        def answer(*args: object, **options: object) -> object:
-            calls.append(name)
-            if name == failing:
-                raise RuntimeError("no network")
-            return SimpleNamespace(log=call("log"))
-
-        return answer
-
-    monkeypatch.setenv("WANDB_API_KEY", "x")
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=call("init")))
-    track = make_tracker(("wandb",), RunFolder(tmp_path))
-    with caplog.at_level(logging.WARNING):
-        for step in range(3):
-            track({"loss": 1.0}, step)
-    assert calls == ["init"] if failing == "init" else ["init", "log"]
-    assert caplog.text.count("no network") == 1

@@ -18,8 +18,8 @@ from ultrashape_cli.data.samples import encode_normals, quantise_positions, writ
 from ultrashape_cli.files import write_json
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.setup import open_run
-from ultrashape_cli.training.trainer import Progress
 
 NUM_ASSETS = 5
 

@@ -97,7 +97,8 @@ def test_offload_keeps_half_precision_weights_and_saves_full_ones(make_run) -> N
     run, _ = make_run(steps=2, strategy="full-offload", **HALF)
     _train(run)
     saved = load_file(complete_checkpoints(run.checkpoints)[-1] / MODEL_FILE)
-    assert {value.dtype for value in saved.values()} == {torch.float32}
+    trained = [value for key, value in saved.items() if not key.endswith("mask_token")]
+    assert {value.dtype for value in trained} == {torch.float32}
     assert any(not torch.equal(v, v.bfloat16().float()) for v in saved.values())
 
 
@@ -139,7 +140,7 @@ def test_adapters_merge_into_the_weights_that_others_load(make_run, ushape, tmp_
     add_adapters(adapted, config.train, seed=0)
     load_adapters(adapted, load_file(newest / "adapter_model.safetensors"), newest)
     draw = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 5, 8, generator=draw)
+    x = torch.randn(1, 5, 32, generator=draw)
     inputs = (torch.tensor([0.5]), torch.randn(1, 3, 64, generator=draw))
     voxels = torch.arange(15).view(1, 5, 3)
     with torch.no_grad():

@@ -190,6 +190,7 @@ def _preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
     from ultrashape_cli.runs import complete_checkpoints
     from ultrashape_cli.training.base import check_init
     from ultrashape_cli.training.plan import check_plan, plan_run
+    from ultrashape_cli.training.validation import check_best_metric
 
     settings = resolved.config.train
     choose_device(resolved.config.device)
@@ -206,6 +207,7 @@ def _preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
         raise DatasetError(f"`{dataset.root}` has no training assets", hint="ushape split")
     if not run.base.exists():
         check_init(resolved.config)
+    check_best_metric(settings)
     plan = plan_run(resolved.config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
@@ -307,8 +309,8 @@ def _judge_overfit(ui: UI, run: RunFolder, config: Config) -> None:
 
 
 def _train_here(ui: UI, run: RunFolder, config: Config, on_signal: Callable[[], None]) -> int:
-    from ultrashape_cli.training.trainer import Progress
-    from ultrashape_cli.training.worker import describe, train_run
+    from ultrashape_cli.training.progress import Progress, describe
+    from ultrashape_cli.training.worker import train_run
 
     with ui.progress("train", config.train.steps) as bar:
 

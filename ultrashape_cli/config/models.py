@@ -21,6 +21,8 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "train.surface_points": 4096,
         "train.query_points": 768,
         "train.validate_every_steps": 200,
+        "train.validate_meshes": 2,
+        "train.mesh_resolution": 128,
         "train.save_every_steps": 200,
         "refine.steps": 20,
         "refine.guidance_scale": 2.0,

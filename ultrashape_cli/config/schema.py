@@ -264,6 +264,17 @@ class TrainConfig:
     """Query points per set (near uniform, near sharp, space) of the VAE stage."""
     validate_every_steps: int = 1000
     """Steps between validations; 0 turns them off."""
+    validate_meshes: int = 4
+    """Held-out assets that are refined, measured and pictured; 0 for none."""
+    mesh_every_validations: int = 5
+    """Validations between those that refine meshes; the last one always does."""
+    mesh_resolution: int = 256
+    """Most cells along one side of the fields that validation decodes."""
+    best_metric: str = "val_loss"
+    """What decides the best checkpoint: `val_loss`, or a score of the meshes such as
+    `val_chamfer_l1`, `val_f_score@0.01`, `val_ema_chamfer_l1`."""
+    patience: int = 0
+    """Values of best_metric in a row without improvement after which the run ends; 0 never."""
     save_every_steps: int = 2500
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
@@ -275,7 +286,10 @@ class TrainConfig:
     log_every_steps: int = 10
     """Steps between lines of metrics.jsonl."""
     trackers: tuple[str, ...] = ()
-    """Extra trackers beside metrics.jsonl: `wandb`."""
+    """Extra trackers beside metrics.jsonl: `tensorboard`, `wandb`."""
+    tracker_alerts: bool = False
+    """Tell trackers when the run fails, ends or meets numbers that are not finite, and give wandb
+    the best checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

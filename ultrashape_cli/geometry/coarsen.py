@@ -5,11 +5,15 @@ from __future__ import annotations
 import trimesh
 
 from ultrashape_cli.geometry.mesh import Mesh, weld
+from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.geometry.remesh import remesh
 
 
 def coarsen(mesh: Mesh, resolution: int = 32, smoothing: int = 5) -> Mesh:
     """Returns the mesh without its detail: remeshed on few cells, then smoothed. Deterministic.
+
+    Smoothing shrinks, so the result is scaled back to the longest side and centre it had: a coarse
+    mesh from elsewhere fills its box too, and `refine` fits that box to the cube.
 
     Args:
         mesh: Any mesh that encloses volume.
@@ -19,4 +23,5 @@ def coarsen(mesh: Mesh, resolution: int = 32, smoothing: int = 5) -> Mesh:
     rough, _ = remesh(weld(mesh), resolution)
     smooth = trimesh.Trimesh(rough.vertices, rough.faces, process=False)
     trimesh.smoothing.filter_laplacian(smooth, iterations=smoothing)
-    return Mesh.from_arrays(smooth.vertices, smooth.faces)
+    before, after = fit_frame(mesh.vertices), fit_frame(smooth.vertices)
+    return Mesh.from_arrays(before.to_source(after.to_normalised(smooth.vertices)), smooth.faces)

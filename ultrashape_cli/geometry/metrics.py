@@ -105,6 +105,19 @@ def compare_meshes(
     return figures
 
 
+def mesh_scores(
+    mesh: Mesh, reference: Mesh, num_points: int = NUM_POINTS, seed: int = 0
+) -> dict[str, float]:
+    """Return the figures of `compare_meshes`, `watertight` (0 or 1) and `volume_iou`.
+
+    The latter is left out where a mesh is open.
+    """
+    closed = topology(mesh).watertight
+    iou = volume_iou(mesh, reference, seed=seed)
+    figures = compare_meshes(mesh, reference, num_points, seed) | {"watertight": float(closed)}
+    return figures if iou is None else figures | {"volume_iou": iou}
+
+
 def volume_iou(
     mesh: Mesh, reference: Mesh, num_points: int = _VOLUME_POINTS, seed: int = 0
 ) -> float | None:

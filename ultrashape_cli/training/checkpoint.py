@@ -5,7 +5,7 @@ checkpoints/step-00001200/
   model.safetensors   the trained network only; adapter_model.safetensors for adapters
   ema.safetensors     averaged weights, where they are kept
   trainer.pt          optimizer state and counters
-  manifest.json       step, validation loss, sizes and sha256 of the files; written last
+  manifest.json       step, validation score, sizes and sha256 of the files; written last
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Snapshot:
     """Optimizer state and counters: tensors and plain values only."""
     metadata: Mapping[str, str]
     """Strings kept in the safetensors header."""
-    val_loss: float | None = None
+    score: float | None = None
+    """What decides the best checkpoint; lower is better."""
     ema: Mapping[str, Tensor] | None = None
     adapter_config: Mapping[str, Any] | None = None
     """Makes `weights` adapters in peft's layout."""
@@ -170,8 +171,8 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
                 _sync(path)
             files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
             manifest = {"version": __version__, "step": snapshot.step, "files": files}
-            if snapshot.val_loss is not None:
-                manifest["val_loss"] = snapshot.val_loss
+            if snapshot.score is not None:
+                manifest["score"] = snapshot.score
             write_json(temporary / CHECKPOINT_MANIFEST, manifest)
             _sync(temporary)
             shutil.rmtree(final, ignore_errors=True)
@@ -232,12 +233,12 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """Returns the checkpoint with the lowest validation loss, the older one of equals."""
+    """Returns the checkpoint with the lowest score, the older one of equals."""
     scored = []
     for path in complete_checkpoints(folder):
-        loss = (read_json(path / CHECKPOINT_MANIFEST) or {}).get("val_loss")
-        if isinstance(loss, float) and math.isfinite(loss):
-            scored.append((loss, path))
+        score = (read_json(path / CHECKPOINT_MANIFEST) or {}).get("score")
+        if isinstance(score, float) and math.isfinite(score):
+            scored.append((score, path))
     return min(scored)[1] if scored else None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ from ultrashape_cli.diffusion.flow import (
     velocity_target,
 )
 from ultrashape_cli.models.conditioner import ImageConditioner, draw_drops, drop_condition
-from ultrashape_cli.models.dit import DiTOutput, RefineDiT
+from ultrashape_cli.models.dit import DiTOutput, DiTParams, RefineDiT
+from ultrashape_cli.models.flops import dit_flops, vae_flops
 from ultrashape_cli.models.vae import Posterior, ShapeVAE, VAEParams
 from ultrashape_cli.models.voxels import (
     farthest_points,
@@ -30,6 +32,7 @@ from ultrashape_cli.models.voxels import (
 )
 from ultrashape_cli.training.latents import LatentCache, Moments
 from ultrashape_cli.training.perturbation import VoxelNoise
+from ultrashape_cli.training.throughput import Stopwatch
 
 KL_WEIGHT = 1e-3
 
@@ -40,6 +43,8 @@ class Losses(NamedTuple):
     total: Tensor  # [], what is differentiated
     per_sample: Tensor  # [B], what is reported
     parts: dict[str, Tensor]  # further scalars to log
+    flops: int  # of the trained network's forward pass
+    t: Tensor | None = None  # [B] timesteps, of the DiT
 
 
 class ConditionedDiT(nn.Module):
@@ -49,6 +54,8 @@ class ConditionedDiT(nn.Module):
         super().__init__()
         self.dit = dit
         self.conditioner = conditioner
+        self.lengths: list[int] = []
+        """Valid image tokens of the last batch's samples."""
 
     def forward(
         self,
@@ -60,10 +67,10 @@ class ConditionedDiT(nn.Module):
         voxels: Tensor,  # [B, M, 3]
     ) -> DiTOutput:
         """Encodes the images and predicts the velocity."""
-        tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
+        tokens, self.lengths = self.conditioner.encode(image, mask, image.shape[-1])
         if dropped is not None:
             tokens = drop_condition(tokens, dropped)
-        return self.dit(x, t, tokens, voxels, lengths)
+        return self.dit(x, t, tokens, voxels, self.lengths)
 
 
 class FlowObjective:
@@ -74,6 +81,7 @@ class FlowObjective:
         conditioner: Image encoder, frozen; None where it trains, inside a `ConditionedDiT`.
         settings: Tokens, dropout, timesteps and voxel noise.
         seed: With a sample's counter, fixes its voxels, t, noise and dropout.
+        params: Sizes of the DiT.
         cache: Where the latents of `train.latent_variants` are kept.
     """
 
@@ -83,6 +91,7 @@ class FlowObjective:
         conditioner: ImageConditioner | None,
         settings: TrainConfig,
         *,
+        params: DiTParams,
         seed: int,
         cache: LatentCache | None = None,
     ) -> None:
@@ -92,6 +101,9 @@ class FlowObjective:
         self.num_latents = settings.num_latents
         self.seed = seed
         self.cache = cache
+        self.params = params
+        self.watch: Stopwatch | None = None
+        """Told how long the encoders take."""
         self.voxel_noise = VoxelNoise(
             settings.voxel_drop, settings.voxel_add, settings.voxel_jitter
         )
@@ -111,16 +123,24 @@ class FlowObjective:
         drawn_t = torch.cat([self._draw_timestep(g) for g in draws])
         dropout = self.settings.condition_dropout
         dropped = torch.cat([draw_drops(1, dropout, g) for g in draws])
-        entries = [self._moments(batch, index, g, noisy=t is None) for index, g in enumerate(draws)]
-        drops = dropped if t is None else None
+        noisy, drops = t is None, dropped if t is None else None
         t = (drawn_t if t is None else t).to(batch["image"].device)
-        condition = self._condition(batch, drops)
+        with self.watch("encode") if self.watch else contextlib.nullcontext():
+            entries = [self._moments(batch, i, g, noisy=noisy) for i, g in enumerate(draws)]
+            condition = self._condition(batch, drops)
         per_sample = t.new_zeros(len(draws))
-        aux, power, loads = t.new_zeros(()), t.new_zeros(()), []
+        aux, power, loads, flops = t.new_zeros(()), t.new_zeros(()), [], 0
         for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
             latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
             voxels = torch.stack([entries[r].voxels for r in rows]).to(t.device)
-            output = net(interpolate(latents, noise, t[rows]), t[rows], *condition(rows, voxels))
+            inputs = condition(rows, voxels)
+            output = net(interpolate(latents, noise, t[rows]), t[rows], *inputs)
+            if self.conditioner:
+                lengths = inputs[-1]
+            else:
+                # Wrapped for several processes, the network itself is `module`.
+                lengths = cast("ConditionedDiT", getattr(net, "module", net)).lengths
+            flops += sum(dit_flops(self.params, latents.shape[1], n) for n in lengths)
             target = velocity_target(latents, noise)
             loss = flow_loss(output.velocity, target)
             power = power + target.detach().square().mean() * (len(rows) / len(draws))
@@ -133,11 +153,11 @@ class FlowObjective:
             "target_power": power,
             **_expert_load(torch.stack(loads).sum(0)),
         }
-        return Losses(per_sample.mean() + aux, per_sample.detach(), parts)
+        return Losses(per_sample.mean() + aux, per_sample.detach(), parts, flops, t)
 
     def _condition(
         self, batch: Item, dropped: Tensor | None
-    ) -> Callable[[list[int], Tensor], tuple[object, ...]]:
+    ) -> Callable[[list[int], Tensor], tuple[Any, ...]]:
         """Returns what the network takes after x and t, for some rows and their voxels."""
         image, mask = batch["image"], batch["mask"]
         if self.conditioner is None:
@@ -211,12 +231,19 @@ def _rows_of_equal_length(lengths: list[int]) -> list[list[int]]:
 
 
 def _expert_load(load: Tensor) -> dict[str, Tensor]:  # [R, E] tokens
-    """Returns how even the routing is: entropy of the worst layer (1 is even), idle experts."""
+    """Returns how even the routing is.
+
+    Entropy of the worst layer (1 is even), idle experts, and the largest load over an even one.
+    """
     if not load.numel():
         return {}
     share = load.float() / load.sum(1, keepdim=True)
     entropy = -torch.xlogy(share, share).sum(1) / math.log(load.shape[1])
-    return {"expert_entropy": entropy.min(), "experts_idle": (load == 0).sum()}
+    return {
+        "expert_entropy": entropy.min(),
+        "experts_idle": (load == 0).sum(),
+        "expert_load_max": share.max() * load.shape[1],
+    }
 
 
 class VAETrainee(nn.Module):
@@ -246,6 +273,7 @@ class VAEObjective:
         self.params = params
         self.num_latents = num_latents
         self.seed = seed
+        self.watch: Stopwatch | None = None
 
     def __call__(self, net: nn.Module, batch: Item) -> Losses:
         """Returns the losses of one microbatch."""
@@ -267,7 +295,8 @@ class VAEObjective:
             "sign_accuracy": agree.detach(),
             "target_power": power.detach(),
         }
-        return Losses(total, per_sample.detach(), parts)
+        flops = vae_flops(self.params, surface.shape[1], queries.shape[1], supervision.shape[1])
+        return Losses(total, per_sample.detach(), parts, flops * len(surface))
 
     def _jitter(self, surface: Tensor, draws: list[torch.Generator]) -> Tensor:
         """Returns encoder queries [B, M, 3]: far-apart surface points, moved by half a voxel."""

@@ -94,7 +94,8 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
     weights = 4 * footprint.trained if strategy.adapters else _saved_weights(footprint, strategy)
     ema = 4 * footprint.trained if settings.ema_decay else 0
     checkpoint = weights + footprint.moments + ema
-    host = footprint.host + ema + workers * HOST_PER_WORKER
+    here = -(-config.launch.num_processes // config.launch.num_machines)
+    host = here * footprint.host + ema + workers * HOST_PER_WORKER
     if settings.async_checkpoints and not strategy.offloaded:
         # What offload keeps on the host is copied only where there is room.
         host += checkpoint
@@ -121,10 +122,11 @@ def check_plan(plan: RunPlan, config: Config, profile: HardwareProfile) -> None:
             hint=lower_strategy(config) or "a lower train.num_latents, or a larger --profile",
         )
     host = psutil.virtual_memory().total
-    if plan.strategy.offloaded and plan.footprint.host > host:
+    needed_here = plan.footprint.host * -(-plan.processes // config.launch.num_machines)
+    if plan.strategy.offloaded and needed_here > host:
         raise ConfigError(
             f"this host has {host / 2**30:.0f} GiB of memory, strategy `full-offload` needs "
-            f"{plan.footprint.host / 2**30:.0f} GiB of it",
+            f"{needed_here / 2**30:.0f} GiB of it",
             hint=lower_strategy(config) or "a host with more memory",
         )
 

@@ -23,8 +23,9 @@ CHANGEABLE = frozenset(
     {
         *("profile", "device", "train.num_workers", "train.validate_every_steps"),
         *("train.save_every_steps", "train.keep_checkpoints", "train.log_every_steps"),
-        *("train.trackers", "train.steps", "train.keep_every_steps"),
+        *("train.trackers", "train.tracker_alerts", "train.steps", "train.keep_every_steps"),
         *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
+        *("train.validate_meshes", "train.mesh_every_validations", "train.patience"),
         "launch.price_per_hour",
     }
 )
@@ -32,7 +33,8 @@ CHANGEABLE = frozenset(
 RECORDED = ("train", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
          "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
-         "events.jsonl", "origins.json")  # fmt: skip
+         "events.jsonl", "origins.json", "alerts.jsonl", "samples",
+         "tensorboard", "wandb")  # fmt: skip
 """What `--force` removes: everything this command made, nothing else."""
 
 

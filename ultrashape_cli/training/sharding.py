@@ -5,11 +5,12 @@ accelerate's FSDP plugin is silently ignored on a CPU, so torch's own interface 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -18,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ultrashape_cli.config.schema import LaunchConfig
 from ultrashape_cli.models.dit import DiTBlock
@@ -68,3 +70,28 @@ def load_optimizer_state(net: nn.Module, optimizer: Any, state: dict[str, Any]) 
     """Splits a whole optimizer state over the processes."""
     options = StateDictOptions(full_state_dict=True)
     set_optimizer_state_dict(net, optimizer, state, options=options)
+
+
+def gather_shares(net: nn.Module, shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns whole tensors in host memory from the shares of all processes, which must call it."""
+    found = {}
+    for name, parameter in _sharded(net):
+        local = shares[name].to(parameter.device)
+        place = parameter.device_mesh, parameter.placements
+        shape = {"shape": parameter.shape, "stride": parameter.stride()}
+        found[name] = DTensor.from_local(local, *place, **shape).full_tensor().cpu()
+    return found
+
+
+def split_shares(net: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns this process's share of whole tensors, as `gather_shares` takes it."""
+    return {
+        name: distribute_tensor(
+            values[name].to(parameter.device), parameter.device_mesh, parameter.placements
+        ).to_local()
+        for name, parameter in _sharded(net)
+    }
+
+
+def _sharded(net: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, p) for name, p in net.named_parameters() if p.requires_grad]

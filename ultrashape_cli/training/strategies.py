@@ -107,12 +107,6 @@ def resolve_strategy(config: Config) -> Strategy:
             hint="--set train.optimizer=adamw-8bit (rounds stochastically) "
             "or --set train.weights=fp32",
         )
-    if row.offloaded and processes > 1:
-        raise ConfigError(
-            "strategy `full-offload` is for one process", hint="--set train.strategy=sharded"
-        )
-    if row.sharded and settings.ema_decay:
-        raise ConfigError("strategy `sharded` keeps no average", hint="--set train.ema_decay=0")
     if row.sharded and settings.stage == "vae":
         raise ConfigError(
             "the autoencoder fits one GPU: it trains in copies", hint="--set train.strategy=full"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import torch
@@ -103,9 +103,13 @@ class TimestepBins:
         self._sums[0].index_add_(0, index, losses.float())
         self._sums[1].index_add_(0, index, torch.ones_like(losses, dtype=torch.float32))
 
-    def read(self) -> dict[str, float]:
-        """Returns `loss_t0` to `loss_t9`, not a number where no sample fell, and starts anew."""
-        sums, counts = self._sums.tolist()
+    def read(self, reduce: Callable[..., torch.Tensor]) -> dict[str, float]:
+        """Returns `loss_t0` to `loss_t9`, not a number where no sample fell, and starts anew.
+
+        Args:
+            reduce: Sums a tensor over all processes, each of which must call this.
+        """
+        sums, counts = reduce(self._sums, reduction="sum").tolist()
         self._sums.zero_()
         return {
             f"loss_t{i}": total / count if count else float("nan")

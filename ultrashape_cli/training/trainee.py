@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,8 +17,10 @@ from ultrashape_cli.training.offload import OffloadedAdamW
 from ultrashape_cli.training.sharding import (
     full_optimizer_state,
     full_weights,
+    gather_shares,
     load_optimizer_state,
     shard,
+    split_shares,
 )
 from ultrashape_cli.training.strategies import Strategy, make_optimizer, select_parameters
 
@@ -60,19 +63,39 @@ class Trainee:
             component, settings, strategy, seed=config.seed, masters=masters
         )
         net = net.to(device)
-        self.net = net if strategy.sharded else accelerator.prepare_model(net)
+        # Offloaded gradients leave the device before they could be exchanged there.
+        alone = strategy.sharded or strategy.offloaded
+        self.net = net if alone else accelerator.prepare_model(net)
+        several = strategy.offloaded and accelerator.num_processes > 1
+        self._host_group = torch.distributed.new_group(backend="gloo") if several else None
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Returns the context of a microbatch; gradients are exchanged in the last one only."""
         if self.strategy.sharded:
             self.component.set_requires_gradient_sync(last)  # type: ignore[operator]
             return contextlib.nullcontext()
-        return contextlib.nullcontext() if last else self._accelerator.no_sync(self.net)
+        if last or self.strategy.offloaded:
+            return contextlib.nullcontext()
+        return self._accelerator.no_sync(self.net)
+
+    def wait(self) -> None:
+        """Returns when the gradients are where the optimizer reads them, the mean of all processes.
+
+        Only offloaded ones are not there already.
+        """
+        if not isinstance(self.optimizer, OffloadedAdamW):
+            return
+        self.optimizer.wait()
+        if self._host_group is None:
+            return
+        for master in self.optimizer.masters:
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+            torch.distributed.all_reduce(master.grad, group=self._host_group)
+            master.grad /= self._accelerator.num_processes
 
     def clip(self, limit: float) -> float:
         """Scales the gradients down to a global norm of `limit`; returns the norm before."""
-        if isinstance(self.optimizer, OffloadedAdamW):
-            self.optimizer.wait()
         norm = torch.nn.utils.clip_grad_norm_(self.gradients(), limit)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
@@ -83,11 +106,43 @@ class Trainee:
         return [p for p in self.component.parameters() if p.requires_grad]
 
     def trained(self) -> dict[str, Tensor]:
-        """Returns the trained weights by the names of `weights`, as precise as they are kept."""
-        if self.strategy.adapters:
-            return adapter_weights(self.component)
-        names = [name for name, p in self.component.named_parameters() if p.requires_grad]
-        return dict(zip(names, self._precise(), strict=True))
+        """Returns the trained weights by the names of `weights`, as precise as they are kept.
+
+        With weights in shards it is this process's share.
+        """
+        weights = self._on_device()
+        if not isinstance(self.optimizer, OffloadedAdamW):
+            return weights
+        return {
+            name: self.optimizer.master_of(parameter).detach()
+            for name, parameter in self.component.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def whole(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns values like those of `trained`, gathered. Every process must call it."""
+        if not self.strategy.sharded:
+            return dict(values)
+        return gather_shares(self.component, values)
+
+    def share_of(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns this process's share of gathered values."""
+        if not self.strategy.sharded:
+            return dict(values)
+        return split_shares(self.component, values)
+
+    @contextlib.contextmanager
+    def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Puts values like those of `trained` in the place of the weights while it is open."""
+        weights = self._on_device()
+        kept = {name: weight.clone() for name, weight in weights.items()}
+        for name, weight in weights.items():
+            weight.copy_(values[name])
+        try:
+            yield
+        finally:
+            for name, weight in weights.items():
+                weight.copy_(kept[name])
 
     def weights(self) -> dict[str, Tensor]:
         """Returns what a checkpoint's weights file holds. Every process must call it."""
@@ -110,7 +165,10 @@ class Trainee:
         else:
             self.optimizer.load_state_dict(state)
 
-    def _precise(self) -> list[Tensor]:
-        if not isinstance(self.optimizer, OffloadedAdamW):
-            return [p.detach() for p in self.component.parameters() if p.requires_grad]
-        return [self.optimizer.master_of(p).detach() for p in self.component.parameters()]
+    def _on_device(self) -> dict[str, Tensor]:
+        if self.strategy.adapters:
+            return adapter_weights(self.component)
+        found: dict[str, Any] = {
+            n: p.detach() for n, p in self.component.named_parameters() if p.requires_grad
+        }
+        return {n: p.to_local() for n, p in found.items()} if self.strategy.sharded else found

@@ -6,9 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,6 +19,7 @@ from ultrashape_cli.devices import autocast
 from ultrashape_cli.errors import TrainingError
 from ultrashape_cli.models.weights import load_into
 from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
+from ultrashape_cli.monitoring.trackers import Trackers
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.base import trained_networks
 from ultrashape_cli.training.checkpoint import (
@@ -36,24 +36,23 @@ from ultrashape_cli.training.ema import Ema
 from ultrashape_cli.training.guards import StepGuard, save_batch
 from ultrashape_cli.training.lora import adapter_config, load_adapters
 from ultrashape_cli.training.objectives import FlowObjective, VAEObjective
+from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.schedule import warmup_cosine
 from ultrashape_cli.training.strategies import resolve_strategy
+from ultrashape_cli.training.throughput import (
+    Stopwatch,
+    TimestepBins,
+    memory_readings,
+    utilisation,
+)
 from ultrashape_cli.training.trainee import Trainee
+from ultrashape_cli.training.validation import Validate, Validation, score_sign
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
-COUNTERS = ("step", "samples", "smooth_loss", "bad_samples", "best_val_loss")
+COUNTERS = ("step", "samples", "smooth_loss", "bad_samples", "best_score", "not_improved")
 """Attributes of the trainer that a checkpoint keeps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What a display needs after a step."""
-
-    step: int
-    steps: int
-    values: dict[str, float]
 
 
 class Trainer:
@@ -70,9 +69,11 @@ class Trainer:
         batches: Callable[[int], Iterator[Item]],
         accelerator: Accelerator,
         stages: list[Stage],
-        validate: Callable[[nn.Module], dict[str, float]] | None = None,
+        validate: Validate | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
-        tracker: Callable[[dict[str, Any], int], None] = lambda values, step: None,
+        trackers: Callable[[int], Trackers] = lambda step: Trackers({}),
+        peak_tflops: float = 0.0,
+        recomputed: float = 0.0,
     ) -> None:
         """Resumes if the run has a checkpoint, then builds the optimizer.
 
@@ -85,9 +86,11 @@ class Trainer:
             batches: Sample counter -> endless microbatches of this process.
             accelerator: Device and processes.
             stages: Token counts by step.
-            validate: Returns the validation metrics; called in eval mode.
+            validate: Validation of a network at a step; called in eval mode.
             on_step: Progress leaves through here.
-            tracker: Extra metrics sink.
+            trackers: Last step that is done -> extra metrics sinks.
+            peak_tflops: Dense bf16 peak of the card; 0 where it is not known.
+            recomputed: Share of the forward pass that activation checkpointing computes again.
         """
         self.config = config.train
         self.run = run
@@ -98,12 +101,17 @@ class Trainer:
         self.stages = stages
         self.validate = validate
         self.on_step = on_step
-        self.tracker = tracker
+        self.peak_tflops = peak_tflops
+        self.recomputed = recomputed
+        self.watch = objective.watch = Stopwatch(accelerator.device)
+        self.bins = TimestepBins(accelerator.device)
+        self._flops = 0
         self.step = 0
         self.samples = 0
         self.bad_samples = 0
         self.smooth_loss = math.nan
-        self.best_val_loss = math.inf
+        self.best_score = math.inf
+        self.not_improved = 0
         settings = config.train
         trained = trained_networks(config)
         self._component_name = trained[0] if len(trained) == 1 else ""
@@ -127,8 +135,9 @@ class Trainer:
             settings.async_checkpoints,
         )
         self._saved_step = self.step if found else -1
-        self._val_loss: float | None = None
+        self._score: float | None = None
         self._last_heartbeat = 0.0
+        self.trackers = trackers(self.step)
 
     @property
     def is_main(self) -> bool:
@@ -147,23 +156,27 @@ class Trainer:
         self._heartbeat("running", force=True)
         mark = time.perf_counter()
         try:
-            while self.step < config.steps:
+            while self.step < config.steps and not self._out_of_patience:
                 values = self.train_step(batches)
                 now = time.perf_counter()
                 values["seconds"], mark = now - mark, now
                 last = self.step == config.steps
-                if self.validate and (last or self._due(config.validate_every_steps)):
-                    values |= self._validate(self.validate)
-                if writer and (self._due(config.log_every_steps) or "val_loss" in values or last):
-                    writer.write({"step": self.step, "time": time.time(), **values})
-                    self.tracker(values, self.step)
+                validated = self.validate and (last or self._due(config.validate_every_steps))
+                if validated or last or self._due(config.log_every_steps):
+                    values |= self._readings(values["seconds"])
+                    if validated:
+                        values |= self._validate(last)
+                    if writer:
+                        writer.write({"step": self.step, "time": time.time(), **values})
+                        self.trackers.log(values, self.step)
+                last = last or self._out_of_patience
                 if self.is_main:
                     self.on_step(Progress(self.step, config.steps, values))
                 stopping = self._any(should_stop())
-                improved = self._val_loss is not None and self._val_loss == self.best_val_loss
+                improved = self._score is not None and self._score == self.best_score
                 if stopping or last or improved or self._due(config.save_every_steps):
                     self.save()
-                self._val_loss = None
+                self._score = None
                 self._heartbeat("running")
                 if stopping and not last:
                     return False
@@ -175,31 +188,36 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Item]) -> dict[str, float]:
         """Takes one optimizer step on the mean loss over all samples of the step."""
-        config, device = self.config, self.accelerator.device
+        config, device, watch = self.config, self.accelerator.device, self.watch
         self.objective.num_latents = stage_at(self.stages, self.step).num_latents
         microbatches, count, waited = self._draw(batches)
-        started = time.perf_counter()
-        losses, parts = [], {}
+        losses, parts, self._flops = [], {}, 0
         for index, batch in enumerate(microbatches):
             with self.trainee.accumulating(last=index == len(microbatches) - 1):
-                with autocast(device, config.dtype):
+                with watch("forward"), autocast(device, config.dtype):
                     loss = self.objective(self.trainee.net, to_device(batch, device))
                 # Processes average their gradients, so every sample weighs world / count.
                 share = len(batch["uid"]) * self.accelerator.num_processes / count
-                (loss.total * share).backward()
+                with watch("backward"):
+                    (loss.total * share).backward()
             losses.append(loss.per_sample)
             parts = loss.parts
+            self._flops += loss.flops
+            if loss.t is not None:
+                self.bins.add(loss.t, loss.per_sample)
         mean_loss = self._sum(torch.cat(losses).sum()) / count
-        computed = time.perf_counter()
+        with watch("offload"):
+            self.trainee.wait()
         norm = self.trainee.clip(config.clip_norm)
         taken = self.guard.allows(mean_loss, norm)
         rate = self.learning_rate()
         if taken:
             for group in self.trainee.optimizer.param_groups:
                 group["lr"] = rate
-            self.trainee.optimizer.step()
-            if self.ema:
-                self.ema.update(self.trainee.trained())
+            with watch("update"):
+                self.trainee.optimizer.step()
+                if self.ema:
+                    self.ema.update(self.trainee.trained())
             old = mean_loss if math.isnan(self.smooth_loss) else self.smooth_loss
             self.smooth_loss = old + (mean_loss - old) * 0.05
         self.trainee.optimizer.zero_grad(set_to_none=True)
@@ -211,12 +229,12 @@ class Trainer:
             "loss_smooth": self.smooth_loss,
             "learning_rate": rate,
             "grad_norm": norm,
+            "grad_norm_clipped": min(norm, config.clip_norm),
             "samples": self.samples,
             "skipped_steps": self.guard.skipped,
             "bad_samples": self.bad_samples,
             "data_wait": waited,
-            "compute": computed - started,
-            "update": time.perf_counter() - computed,
+            **self._split(),
             **{name: float(value) for name, value in parts.items()},
         }
 
@@ -239,6 +257,7 @@ class Trainer:
         self._saved_step = self.step
         weights = self.trainee.weights()
         optimizer = self.trainee.optimizer_state()
+        ema = self.trainee.whole(self.ema.shadow) if self.ema else None
         if self.is_main:
             adapters = self.trainee.strategy.adapters
             state = {
@@ -255,14 +274,18 @@ class Trainer:
                     weights=weights,
                     state=state,
                     metadata={"model": self.config.model, "step": str(self.step)},
-                    val_loss=self._val_loss,
-                    ema={**weights, **self.ema.shadow} if self.ema else None,
+                    score=self._score,
+                    ema=None if ema is None else {**weights, **ema},
                     adapter_config=(
                         adapter_config(self.component, self.config) if adapters else None
                     ),
                 )
             )
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.not_improved
 
     @property
     def _samples_per_step(self) -> int:
@@ -300,6 +323,7 @@ class Trainer:
         logger.warning(
             "step %d skipped: loss %g, gradient norm %g (%s)", self.step, loss, norm, ids
         )
+        self.trackers.alert("step skipped", f"step {self.step}: loss {loss:g}, gradient {norm:g}")
         self.guard.check(self.step, loss, norm, path)
 
     def _restore(self, checkpoint: Path) -> None:
@@ -309,20 +333,50 @@ class Trainer:
         self.trainee.load_optimizer_state(state["optimizer"])
         self.guard.load_state_dict(state["guard"])
         if self.ema:
-            self.ema.restore(load_ema(checkpoint, self._component_name), state["ema_updates"])
+            saved = load_ema(checkpoint, self._component_name)
+            self.ema.restore(self.trainee.share_of(saved), state["ema_updates"])
         if self.is_main:
             truncate_after(self.run.metrics, self.step)
 
-    def _validate(self, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
+    def _split(self) -> dict[str, float]:
+        """Returns the seconds of the step's parts; the forward pass without the encoders."""
+        found = self.watch.read()
+        found["forward"] = max(found.get("forward", 0.0) - found.get("encode", 0.0), 0.0)
+        return found
+
+    def _readings(self, seconds: float) -> dict[str, float]:
+        """Returns what is worth measuring on logged steps only."""
+        device = self.accelerator.device
+        return {
+            "samples_per_second": self._samples_per_step / seconds,
+            **(self.bins.read(self.accelerator.reduce) if self.config.stage == "dit" else {}),
+            **memory_readings(device),
+            **utilisation(
+                self._flops,
+                seconds,
+                peak_tflops=self.peak_tflops,
+                backward=1 if self.trainee.strategy.adapters else 2,
+                recomputed=self.recomputed,
+            ),
+        }
+
+    def _validate(self, last: bool) -> dict[str, float]:
+        assert self.validate is not None
         self.component.eval()
         try:
-            values = validate(self.component)
+            averaged = partial(self.trainee.holding, self.ema.shadow) if self.ema else None
+            found: Validation = self.validate(self.component, self.step, last, averaged)
         finally:
             self.component.train()
-        # Checkpoints are written together, so all processes go by the first one's loss.
-        self._val_loss = self._mean(torch.tensor(values["val_loss"]))
-        self.best_val_loss = min(self.best_val_loss, self._val_loss)
-        return values
+        value = found.values.get(self.config.best_metric)
+        if value is not None:
+            # Checkpoints are written together, so all processes go by the same score.
+            sign = score_sign(self.config.best_metric) or 1.0
+            self._score = self._mean(torch.tensor(value)) * sign
+            self.not_improved = 0 if self._score < self.best_score else self.not_improved + 1
+            self.best_score = min(self.best_score, self._score)
+        self.trackers.images(found.pictures, self.step)
+        return found.values
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0

@@ -32,11 +32,13 @@ from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, model_spec
 from ultrashape_cli.models.sources import load_networks
 from ultrashape_cli.models.vae import ShapeVAE
-from ultrashape_cli.monitoring.trackers import make_tracker
+from ultrashape_cli.monitoring.trackers import Trackers, make_trackers
 from ultrashape_cli.runs import RunFolder, record_event
 from ultrashape_cli.training.base import base_source, trained_networks
+from ultrashape_cli.training.checkpoint import best_checkpoint
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.latents import LatentCache
+from ultrashape_cli.training.mesh_validation import MeshValidation
 from ultrashape_cli.training.objectives import (
     ConditionedDiT,
     FlowObjective,
@@ -44,7 +46,8 @@ from ultrashape_cli.training.objectives import (
     VAETrainee,
 )
 from ultrashape_cli.training.plan import lower_strategy, plan_run
-from ultrashape_cli.training.trainer import Progress, Trainer
+from ultrashape_cli.training.progress import Progress, describe
+from ultrashape_cli.training.trainer import Trainer
 from ultrashape_cli.training.validation import make_validation
 
 MAX_VALIDATION_ITEMS = 16
@@ -87,6 +90,8 @@ def train_run(
         state = "finished" if finished else "stopped"
         run.write_status(state, step=trainer.step, steps=config.train.steps)
         record_event(run, "finish" if finished else "stop", step=trainer.step)
+        trainer.trackers.alert(state, f"{run.root.name} at step {trainer.step}")
+        trainer.trackers.finish(state, best_checkpoint(run.checkpoints))
     accelerator.end_training()
     return 0 if finished else stop.exit_code
 
@@ -162,14 +167,27 @@ def build_trainer(
                 [validation_items[VALIDATION_COUNTER + index, index]]
             )
 
+    meshes = None
+    if held_out and settings.validate_every_steps and settings.validate_meshes:
+        meshes = mesh_validation(config, run, dataset, objective, accelerator)
+        meshes.prepare(component.to(device).eval())
     validate = make_validation(
         objective,
         validation_batches,
         wrap=_wrap_vae if settings.stage == "vae" else _wrap_nothing,
         device=device,
         dtype=settings.dtype,
+        meshes=meshes,
+        mesh_every_steps=settings.validate_every_steps * settings.mesh_every_validations,
     )
     main = accelerator.is_main_process
+
+    def trackers(step: int) -> Trackers:
+        names = settings.trackers if main else ()
+        return make_trackers(names, run, step=step, alerts=settings.tracker_alerts)
+
+    dit = getattr(component, "dit", component)
+    recomputed = getattr(dit, "checkpoint_blocks", 0) / spec.dit.depth
     return Trainer(
         config,
         run=run,
@@ -181,7 +199,43 @@ def build_trainer(
         stages=stages,
         validate=validate if held_out and settings.validate_every_steps else None,
         on_step=on_step,
-        tracker=make_tracker(settings.trackers, run) if main else lambda values, step: None,
+        trackers=trackers,
+        peak_tflops=get_profile(config.profile).peak_bf16_tflops if device.type == "cuda" else 0.0,
+        recomputed=recomputed,
+    )
+
+
+def mesh_validation(
+    config: Config,
+    run: RunFolder,
+    dataset: Dataset,
+    objective: FlowObjective | VAEObjective,
+    accelerator: Accelerator,
+) -> MeshValidation:
+    """Returns what refines held-out assets, shared among the processes where it can be."""
+    together = config.train.strategy == "sharded"
+    rank, world = accelerator.process_index, accelerator.num_processes
+
+    def gather(rows: dict[str, Any]) -> dict[str, Any]:
+        if world == 1 or together:
+            return rows
+        found: list[dict[str, Any]] = [{} for _ in range(world)]
+        torch.distributed.all_gather_object(found, rows)
+        return {asset: row for part in found for asset, row in part.items()}
+
+    held_out = dataset.read_split("val")
+    whole = [a for a in held_out if dataset.mesh(a).is_file() and dataset.view_files(a)]
+    return MeshValidation(
+        config,
+        run,
+        dataset,
+        whole[: config.train.validate_meshes],
+        source=base_source(run, config),
+        conditioner=getattr(objective, "conditioner", None),
+        device=accelerator.device,
+        gather=gather,
+        share=(0, 1) if together else (rank, world),
+        main=accelerator.is_main_process,
     )
 
 
@@ -222,10 +276,11 @@ def _networks(
         frozen.vae,
         frozen.conditioner,
         settings,
+        params=spec.dit,
         seed=config.seed,
         cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
     )
-    net = ConditionedDiT(dit, trained.conditioner) if trained.conditioner else dit
+    net: nn.Module = ConditionedDiT(dit, trained.conditioner) if trained.conditioner else dit
     return net, net, objective
 
 
@@ -285,6 +340,9 @@ def _fail(run: RunFolder, trainer: Trainer | None, error: BaseException) -> None
     step = trainer.step if trainer else 0
     run.write_status("failed", step=step, error=message)
     record_event(run, "fail", step=step, message=message)
+    if trainer:
+        trainer.trackers.alert("failed", f"{run.root.name} at step {step}: {message}")
+        trainer.trackers.finish("failed")
 
 
 @contextlib.contextmanager
@@ -319,17 +377,6 @@ def main() -> None:
     except UShapeError as error:
         ui.error(error)
         sys.exit(error.exit_code)
-
-
-def describe(progress: Progress) -> str:
-    """Returns one plain line about a step."""
-    values: dict[str, Any] = progress.values
-    text = (
-        f"step {progress.step}/{progress.steps}  loss {values['loss_smooth']:.4f}  "
-        f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.3f}  "
-        f"{values['seconds']:.2f} s/step"
-    )
-    return text + (f"  val {values['val_loss']:.4f}" if "val_loss" in values else "")
 
 
 if __name__ == "__main__":
