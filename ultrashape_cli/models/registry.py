@@ -70,6 +70,8 @@ MODELS = {
                 voxel_resolution=32,
                 # The same part of a voxel as in the released model.
                 truncation=0.04,
+                # One over the standard deviation of its latents on figurines.
+                scale_factor=0.76,
             ),
             dit=DiTParams(
                 in_channels=32,
