@@ -115,6 +115,16 @@ def train(
             rich_help_panel="Run",
         ),
     ] = None,
+    benchmark: Annotated[
+        int | None,
+        typer.Option(
+            "--benchmark",
+            min=1,
+            help="Time so many steps on synthetic data with random weights, against the plan; "
+            "trains and writes nothing.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     seed: opt.SeedOpt = None,
     force: opt.ForceOpt = False,
     dry_run: opt.DryRunOpt = False,
@@ -135,7 +145,7 @@ def train(
 
       ushape train --model tiny --stage vae --steps 500
 
-      ushape train --config runs/data-tiny-dit/config.toml
+      ushape train --profile h100 --benchmark 10 --price-per-hour 2.5
     """  # fmt: skip
     from ultrashape_cli.commands.steps import show_settings
     from ultrashape_cli.config.resolve import resolve
@@ -170,6 +180,12 @@ def train(
     )
     if show_config:
         show_settings(ui, resolved, ("train", "launch"))
+        return
+
+    if benchmark:
+        from ultrashape_cli.commands.train_benchmark import benchmark_training
+
+        benchmark_training(ui, resolved, benchmark)
         return
 
     from ultrashape_cli.training.setup import default_run

@@ -1,15 +1,16 @@
-"""`ushape weights`: download, convert, inspect, verify and upload weights."""
+"""`ushape weights`: download, convert, export, inspect, verify and upload weights."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ultrashape_cli import options as opt
+from ultrashape_cli.commands.weights_export import export
 from ultrashape_cli.commands.weights_options import (
+    Dtype,
     ModelOpt,
     ShaOpt,
     SourceArg,
@@ -21,7 +22,7 @@ from ultrashape_cli.commands.weights_transfer import pull, push
 
 weights = typer.Typer(
     name="weights",
-    help="Download, convert, inspect, verify or upload weights",
+    help="Download, convert, export, inspect, verify or upload weights",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -29,15 +30,8 @@ weights = typer.Typer(
 _SHOWN_MISFITS = 20
 
 
-class Dtype(StrEnum):
-    """Precision of written weights."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
 weights.command()(pull)
+weights.command()(export)
 
 
 @weights.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,15 @@ import typer
 if TYPE_CHECKING:
     from ultrashape_cli.models.convert import Gathered
     from ultrashape_cli.ui import UI
+
+
+class Dtype(StrEnum):
+    """Precision of written weights."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
 
 SourceArg = Annotated[
     Path,

@@ -18,17 +18,20 @@ PREFIX = "base_model.model."
 
 
 @torch.no_grad()
-def merge_adapters(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+def merge_adapters(
+    weights: Mapping[str, Tensor], folder: Path, file_name: str = ADAPTER_FILE
+) -> dict[str, Tensor]:
     """Returns weights with scale * B @ A added to every adapted one.
 
     Args:
         weights: Of the network the adapters were trained on; not changed.
         folder: Holds adapter_model.safetensors and adapter_config.json.
+        file_name: Another file of the folder with the adapters, such as their average.
 
     Raises:
         CheckpointError: A file is missing or broken, or fits another network.
     """
-    file = folder / ADAPTER_FILE
+    file = folder / file_name
     settings = read_json(folder / ADAPTER_CONFIG)
     try:
         scale = settings["lora_alpha"] / settings["r"]

@@ -54,17 +54,22 @@ class PartSummary(NamedTuple):
     bytes: int
 
 
-def gather_weights(path: Path) -> Gathered:
-    """Return the networks of a weights file, a folder of shards, a run or a checkpoint of one."""
+def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
+    """Return the networks of a weights file, a folder of shards, a run or a checkpoint of one.
+
+    Args:
+        path: What to read.
+        averaged: Take the averaged weights of a run.
+    """
     if path.is_dir() and any((path / n).is_file() for n in ("base.json", CHECKPOINT_MANIFEST)):
-        source = resolve_weights(path)
+        source = resolve_weights(path, averaged=averaged)
         read = {file: read_state_dict(file) for file in set(source.files.values())}
         absent = [name for name, file in source.files.items() if name not in read[file]]
         if absent:
             raise CheckpointError(f"{source.files[absent[0]]}: holds no {absent[0]} weights")
         parts = {name: read[file][name] for name, file in source.files.items()}
         for name, folder in source.adapters.items():
-            parts[name] = merge_adapters(parts[name], folder)
+            parts[name] = merge_adapters(parts[name], folder, source.adapter_file)
         return Gathered(parts, source.files, {}, source.model)
     parts = read_state_dict(path)
     ordered = {name: parts[name] for name in COMPONENTS if name in parts}

@@ -17,8 +17,10 @@ from ultrashape_cli.models.weights import load_into, read_metadata, read_state_d
 from ultrashape_cli.runs import (
     ADAPTER_FILE,
     CHECKPOINT_MANIFEST,
+    EMA_FILE,
     MODEL_FILE,
     RunFolder,
+    checkpoint_name,
     complete_checkpoints,
     find_runs,
 )
@@ -38,6 +40,13 @@ class WeightSource:
     files: dict[str, Path]
     adapters: dict[str, Path] = field(default_factory=dict)
     """Folders of adapters to merge into a network's weights."""
+    averaged: bool = False
+    """Whether the trained weights, or adapters, are their average over the run."""
+
+    @property
+    def adapter_file(self) -> str:
+        """Name of the file with the adapters in their folders."""
+        return EMA_FILE if self.averaged else ADAPTER_FILE
 
 
 class Loaded(NamedTuple):
@@ -47,11 +56,15 @@ class Loaded(NamedTuple):
     source: WeightSource
 
 
-def resolve_weights(path: Path) -> WeightSource:
+def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
     """Finds the weights behind a run, a checkpoint folder, a safetensors file or a bundle.
 
     A run and its checkpoints hold only the network that was trained; `base.json` of the run names
     the files of the others.
+
+    Args:
+        path: What the user names.
+        averaged: Take the averaged weights of a run.
 
     Raises:
         CheckpointError: Nothing usable is there.
@@ -61,19 +74,52 @@ def resolve_weights(path: Path) -> WeightSource:
             f"no weights at `{path}`", hint="pass a run, a checkpoint or a weights file"
         )
     if path.is_dir() and (path / "base.json").is_file():
-        checkpoints = complete_checkpoints(RunFolder(path).checkpoints)
-        if not checkpoints:
-            raise CheckpointError(
-                f"run `{path}` has no complete checkpoint yet",
-                hint=f"ushape train --config {RunFolder(path).config}",
-            )
-        return _from_run(RunFolder(path), checkpoints[-1])
+        return _from_run(RunFolder(path), choose_checkpoint(RunFolder(path)), averaged)
     if path.is_dir() and (path / CHECKPOINT_MANIFEST).is_file():
-        return _from_run(RunFolder(path.parent.parent), path)
+        return _from_run(RunFolder(path.parent.parent), path, averaged)
+    if averaged:
+        raise CheckpointError(f"`{path}` is no run, so it has no averaged weights")
     names = (
         read_metadata(path).get("model", "") if path.suffix == ".safetensors" else REFERENCE_MODEL
     )
     return WeightSource(names or REFERENCE_MODEL, dict.fromkeys(COMPONENTS, path))
+
+
+def choose_checkpoint(run: RunFolder, name: str = "latest") -> Path:
+    """Returns a whole checkpoint of a run: `latest`, `best`, or that of a step.
+
+    Raises:
+        CheckpointError: There is none, or not this one.
+    """
+    found = complete_checkpoints(run.checkpoints)
+    if not found:
+        raise CheckpointError(
+            f"run `{run.root}` has no complete checkpoint yet",
+            hint=f"ushape train --config {run.config}",
+        )
+    if name == "latest":
+        return found[-1]
+    if name == "best":
+        pointer = run.checkpoints / "best"
+        wanted = pointer.read_text().strip() if pointer.is_file() else "best"
+    else:
+        wanted = checkpoint_name(int(name)) if name.isdecimal() else name
+    for path in found:
+        if path.name == wanted:
+            return path
+    raise CheckpointError(
+        f"run `{run.root}` has no checkpoint `{name}`",
+        hint=f"checkpoints: {', '.join(path.name for path in found)}",
+    )
+
+
+def require_averaged(checkpoint: Path) -> None:
+    """Raises CheckpointError where a checkpoint has no averaged weights."""
+    if not (checkpoint / EMA_FILE).is_file():
+        raise CheckpointError(
+            f"`{checkpoint}` has no averaged weights",
+            hint="train with --set train.ema_decay=0.999",
+        )
 
 
 def packaged_weights(name: str) -> Path | None:
@@ -131,7 +177,7 @@ def _no_weights(model: str | None) -> CheckpointError:
     )
 
 
-def _from_run(run: RunFolder, checkpoint: Path) -> WeightSource:
+def _from_run(run: RunFolder, checkpoint: Path, averaged: bool) -> WeightSource:
     base = read_json(run.base)
     if not isinstance(base, dict):
         raise CheckpointError(
@@ -139,9 +185,12 @@ def _from_run(run: RunFolder, checkpoint: Path) -> WeightSource:
             hint="pass a complete weights file instead of the run",
         )
     files = {name: (run.root / file).resolve() for name, file in base["components"].items()}
+    if averaged:
+        require_averaged(checkpoint)
     if (checkpoint / ADAPTER_FILE).is_file():
-        return WeightSource(base["model"], files, dict.fromkeys(base["trained"], checkpoint))
-    files |= dict.fromkeys(base["trained"], checkpoint / MODEL_FILE)
+        adapters = dict.fromkeys(base["trained"], checkpoint)
+        return WeightSource(base["model"], files, adapters, averaged)
+    files |= dict.fromkeys(base["trained"], checkpoint / (EMA_FILE if averaged else MODEL_FILE))
     return WeightSource(base["model"], files)
 
 
@@ -180,7 +229,7 @@ def load_networks(
             absent = getattr(module, "absent_prefixes", ())
             weights = found[name]
             if name in source.adapters:
-                weights = merge_adapters(weights, source.adapters[name])
+                weights = merge_adapters(weights, source.adapters[name], source.adapter_file)
             load_into(module, weights, file, ignore=absent, dtype=dtype)
     for module in networks:
         if module is not None:

@@ -105,7 +105,7 @@ class Trainer:
         self.recomputed = recomputed
         self.watch = objective.watch = Stopwatch(accelerator.device)
         self.bins = TimestepBins(accelerator.device)
-        self._flops = 0
+        self.flops = 0
         self.step = 0
         self.samples = 0
         self.bad_samples = 0
@@ -191,7 +191,7 @@ class Trainer:
         config, device, watch = self.config, self.accelerator.device, self.watch
         self.objective.num_latents = stage_at(self.stages, self.step).num_latents
         microbatches, count, waited = self._draw(batches)
-        losses, parts, self._flops = [], {}, 0
+        losses, parts, self.flops = [], {}, 0
         for index, batch in enumerate(microbatches):
             with self.trainee.accumulating(last=index == len(microbatches) - 1):
                 with watch("forward"), autocast(device, config.dtype):
@@ -202,7 +202,7 @@ class Trainer:
                     (loss.total * share).backward()
             losses.append(loss.per_sample)
             parts = loss.parts
-            self._flops += loss.flops
+            self.flops += loss.flops
             if loss.t is not None:
                 self.bins.add(loss.t, loss.per_sample)
         mean_loss = self._sum(torch.cat(losses).sum()) / count
@@ -352,7 +352,7 @@ class Trainer:
             **(self.bins.read(self.accelerator.reduce) if self.config.stage == "dit" else {}),
             **memory_readings(device),
             **utilisation(
-                self._flops,
+                self.flops,
                 seconds,
                 peak_tflops=self.peak_tflops,
                 backward=1 if self.trainee.strategy.adapters else 2,

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,18 @@ from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.devices import choose_device
 from ultrashape_cli.errors import TrainingError, UShapeError
 from ultrashape_cli.interrupts import SignalFlag
-from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
-from ultrashape_cli.models.moe import set_expert_dispatch
-from ultrashape_cli.models.registry import ModelSpec, model_spec
+from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.sources import load_networks
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import Trackers, make_trackers
 from ultrashape_cli.runs import RunFolder, record_event
-from ultrashape_cli.training.base import base_source, trained_networks
+from ultrashape_cli.training.base import base_source
 from ultrashape_cli.training.checkpoint import best_checkpoint
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.latents import LatentCache
 from ultrashape_cli.training.mesh_validation import MeshValidation
-from ultrashape_cli.training.objectives import (
-    ConditionedDiT,
-    FlowObjective,
-    VAEObjective,
-    VAETrainee,
-)
+from ultrashape_cli.training.networks import build_networks
+from ultrashape_cli.training.objectives import FlowObjective, VAEObjective, VAETrainee
 from ultrashape_cli.training.plan import lower_strategy, plan_run
 from ultrashape_cli.training.progress import Progress, describe
 from ultrashape_cli.training.trainer import Trainer
@@ -132,7 +127,13 @@ def build_trainer(
     if accelerator.is_main_process:
         base_source(run, config)
     accelerator.wait_for_everyone()
-    component, net, objective = _networks(config, spec, run, device)
+    source = base_source(run, config)
+    component, net, objective = build_networks(
+        config,
+        partial(load_networks, source),
+        device,
+        cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
+    )
     stages = parse_curriculum(
         settings.curriculum,
         num_latents=settings.num_latents,
@@ -237,58 +238,6 @@ def mesh_validation(
         share=(0, 1) if together else (rank, world),
         main=accelerator.is_main_process,
     )
-
-
-def _networks(
-    config: Config, spec: ModelSpec, run: RunFolder, device: torch.device
-) -> tuple[nn.Module, nn.Module, FlowObjective | VAEObjective]:
-    """Returns the network to save, the network to call, and the objective."""
-    settings = config.train
-    source = base_source(run, config)
-    if settings.stage == "vae":
-        vae = load_networks(source, components=("vae",)).vae
-        assert vae is not None
-        return (
-            vae,
-            VAETrainee(vae),
-            VAEObjective(spec.vae, num_latents=settings.num_latents, seed=config.seed),
-        )
-    trained = load_networks(source, components=trained_networks(config))
-    dit = trained.dit
-    half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
-    # Only what the loss needs is resident: not the VAE's decoder.
-    frozen = load_networks(
-        source,
-        components=("vae",) if trained.conditioner else ("vae", "conditioner"),
-        vae_parts=("encoder",),
-        device=device,
-        dtype=half,
-    )
-    assert dit is not None
-    assert frozen.vae is not None
-    frozen.vae.requires_grad_(False)
-    dit.checkpoint_blocks = _checkpoint_blocks(config, spec, device)
-    tokens, heads = settings.num_latents + 1, spec.dit.num_heads
-    shape = AttentionShape(settings.microbatch, heads, tokens, tokens, spec.dit.width // heads)
-    set_expert_dispatch(dit, settings.expert_dispatch, device=device, dtype=half)
-    use_backend(dit, settings.attention, [shape], device=device, dtype=half, backward=True)
-    objective = FlowObjective(
-        frozen.vae,
-        frozen.conditioner,
-        settings,
-        params=spec.dit,
-        seed=config.seed,
-        cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
-    )
-    net: nn.Module = ConditionedDiT(dit, trained.conditioner) if trained.conditioner else dit
-    return net, net, objective
-
-
-def _checkpoint_blocks(config: Config, spec: ModelSpec, device: torch.device) -> int:
-    wanted = config.train.activation_checkpointing
-    if wanted == "auto" and device.type == "cuda":
-        return plan_run(config, get_profile(config.profile)).checkpoint_blocks
-    return spec.dit.depth if wanted == "all" else 0
 
 
 def _items(

@@ -1,0 +1,129 @@
+"""`ushape weights export`: a run's result as one file for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ultrashape_cli import options as opt
+from ultrashape_cli.commands.weights_options import Dtype, show_parts, size
+
+SUFFIXES = {"safetensors": ".safetensors", "reference": ".pt"}
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder.", exists=True, file_okay=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File, or a folder with --no-merge-lora. Default: NAME.safetensors or NAME.pt.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint", help="latest, best, or a step such as 12000.", rich_help_panel="Input"
+        ),
+    ] = "latest",
+    ema: Annotated[
+        bool,
+        typer.Option(
+            "--ema/--no-ema",
+            help="Averaged weights, where the run keeps them.",
+            rich_help_panel="Input",
+        ),
+    ] = False,
+    merge_lora: Annotated[
+        bool,
+        typer.Option(
+            "--merge-lora/--no-merge-lora",
+            help="Add adapters to the weights, or write them alone as peft reads them.",
+            rich_help_panel="Output",
+        ),
+    ] = True,
+    format_name: Annotated[
+        Literal["safetensors", "reference"],
+        typer.Option(
+            "--format",
+            help="One safetensors file, or the bundle of the reference implementation.",
+            rich_help_panel="Output",
+        ),
+    ] = "safetensors",
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option("--dtype", help="Cast weights. Default: keep.", rich_help_panel="Output"),
+    ] = None,
+    force: opt.ForceOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+) -> None:
+    """Export the weights of a run: all three networks in one file
+
+    Reads RUN. Writes the trained network together with those it started from, or the adapters
+    alone.
+
+    Examples:
+
+      ushape weights export runs/data-ultrashape-1.0-dit --checkpoint best --ema
+
+      ushape weights export runs/data-ultrashape-1.0-dit --format reference --dtype fp16 -o mine.pt
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.models.convert import DTYPES, convert_weights, gather_weights
+    from ultrashape_cli.models.registry import model_spec
+    from ultrashape_cli.models.sources import choose_checkpoint
+    from ultrashape_cli.runs import RunFolder
+    from ultrashape_cli.ui import UI
+
+    ui = UI("weights export", json_output=json_output, quiet=quiet, verbose=verbose)
+    folder = RunFolder(run)
+    chosen = choose_checkpoint(folder, checkpoint)
+    suffix = SUFFIXES[format_name] if merge_lora else ""
+    target = out or Path(f"{run.resolve().name}{suffix or '-lora'}")
+    if merge_lora and target.suffix != suffix:
+        raise UsageError(
+            f"`{target.name}` is not the name of a {format_name} file",
+            hint=f"-o {target.with_suffix(suffix)}",
+        )
+    if target.exists() and not force:
+        raise UsageError(f"`{target}` exists", hint="-o OTHER, or --force to replace it")
+    inputs = {"run": str(run), "checkpoint": chosen.name, "ema": ema}
+    if not merge_lora:
+        files = _write_adapters(chosen, target, ema)
+        ui.result(inputs=inputs, outputs={"adapters": str(target)}, counts={"files": files})
+        return
+    gathered = gather_weights(chosen, averaged=ema)
+    assert gathered.model is not None
+    show_parts(ui, gathered)
+    cast = DTYPES[dtype.value] if dtype else None
+    convert_weights(gathered, model_spec(gathered.model), target, dtype=cast)
+    ui.info(f"{target}: {size(target.stat().st_size)} from {chosen}")
+    ui.result(inputs=inputs, outputs={"weights": str(target)})
+
+
+def _write_adapters(checkpoint: Path, target: Path, ema: bool) -> int:
+    """Copies the adapters of a checkpoint under peft's names; returns the number of files."""
+    import shutil
+
+    from ultrashape_cli.errors import CheckpointError
+    from ultrashape_cli.files import temporary_path
+    from ultrashape_cli.models.sources import require_averaged
+    from ultrashape_cli.runs import ADAPTER_CONFIG, ADAPTER_FILE, EMA_FILE
+
+    if not (checkpoint / ADAPTER_FILE).is_file():
+        raise CheckpointError(f"`{checkpoint}` holds no adapters", hint="leave --no-merge-lora out")
+    if ema:
+        require_averaged(checkpoint)
+    sources = {ADAPTER_FILE: EMA_FILE if ema else ADAPTER_FILE, ADAPTER_CONFIG: ADAPTER_CONFIG}
+    for name, source in sources.items():
+        with temporary_path(target / name) as temporary:
+            shutil.copyfile(checkpoint / source, temporary)
+    return len(sources)

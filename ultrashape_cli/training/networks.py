@@ -1,0 +1,87 @@
+"""What a run trains, what it calls, and its loss, from weights of any origin."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ultrashape_cli.config.profiles import get_profile
+from ultrashape_cli.config.schema import Config
+from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.moe import set_expert_dispatch
+from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
+from ultrashape_cli.training.base import trained_networks
+from ultrashape_cli.training.latents import LatentCache
+from ultrashape_cli.training.objectives import (
+    ConditionedDiT,
+    FlowObjective,
+    VAEObjective,
+    VAETrainee,
+)
+from ultrashape_cli.training.plan import plan_run
+
+
+class Load(Protocol):
+    """Returns networks with their weights; the arguments are those of `load_networks`."""
+
+    def __call__(self, *, components: Any, **options: Any) -> Networks:
+        """Returns the named networks."""
+
+
+def build_networks(
+    config: Config, load: Load, device: torch.device, *, cache: LatentCache | None = None
+) -> tuple[nn.Module, nn.Module, FlowObjective | VAEObjective]:
+    """Returns the network to save, the network to call, and the objective.
+
+    Args:
+        config: Settings of the run.
+        load: Where the weights come from.
+        device: Where the frozen networks go; the trained ones follow their strategy later.
+        cache: Where the latents of `train.latent_variants` are kept.
+    """
+    settings, spec = config.train, model_spec(config.train.model)
+    if settings.stage == "vae":
+        vae = load(components=("vae",)).vae
+        assert vae is not None
+        return (
+            vae,
+            VAETrainee(vae),
+            VAEObjective(spec.vae, num_latents=settings.num_latents, seed=config.seed),
+        )
+    trained = load(components=trained_networks(config))
+    dit = trained.dit
+    half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+    # Only what the loss needs is resident: not the VAE's decoder.
+    frozen = load(
+        components=("vae",) if trained.conditioner else ("vae", "conditioner"),
+        vae_parts=("encoder",),
+        device=device,
+        dtype=half,
+    )
+    assert dit is not None
+    assert frozen.vae is not None
+    frozen.vae.requires_grad_(False)
+    dit.checkpoint_blocks = _checkpoint_blocks(config, spec, device)
+    tokens, heads = settings.num_latents + 1, spec.dit.num_heads
+    shape = AttentionShape(settings.microbatch, heads, tokens, tokens, spec.dit.width // heads)
+    set_expert_dispatch(dit, settings.expert_dispatch, device=device, dtype=half)
+    use_backend(dit, settings.attention, [shape], device=device, dtype=half, backward=True)
+    objective = FlowObjective(
+        frozen.vae,
+        frozen.conditioner,
+        settings,
+        params=spec.dit,
+        seed=config.seed,
+        cache=cache,
+    )
+    net: nn.Module = ConditionedDiT(dit, trained.conditioner) if trained.conditioner else dit
+    return net, net, objective
+
+
+def _checkpoint_blocks(config: Config, spec: ModelSpec, device: torch.device) -> int:
+    wanted = config.train.activation_checkpointing
+    if wanted == "auto" and device.type == "cuda":
+        return plan_run(config, get_profile(config.profile)).checkpoint_blocks
+    return spec.dit.depth if wanted == "all" else 0
