@@ -11,7 +11,17 @@ import pytest
 from ultrashape_cli import __version__
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("prepare", "render", "sample", "split", "train", "refine", "monitor", "weights")
+VERBS = (
+    "prepare",
+    "render",
+    "sample",
+    "split",
+    "train",
+    "refine",
+    "evaluate",
+    "monitor",
+    "weights",
+)
 HEAVY = ("torch", "trimesh", "open3d", "pymeshlab", "wandb", "accelerate", "numpy", "numba")
 
 

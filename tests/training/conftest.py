@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
 from ultrashape_cli.files import write_json
+from ultrashape_cli.geometry.mesh import Mesh, save_mesh
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.progress import Progress
@@ -26,7 +28,7 @@ NUM_ASSETS = 5
 
 @pytest.fixture(scope="session")
 def ball_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Balls of different radii: samples, one view each, train and val lists."""
+    """Balls of different radii: samples, one view each, lists, the held-out one as a mesh too."""
     root = tmp_path_factory.mktemp("balls")
     dataset = Dataset(root)
     rng = np.random.default_rng(0)
@@ -47,6 +49,8 @@ def ball_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image = np.zeros((32, 32, 4), np.uint8)
         image[8:24, 8:24] = (100 + 20 * index, 90, 80, 255)
         save_png(image, dataset.views(asset) / "view_000.png")
+    ball = trimesh.creation.icosphere(3, radius)
+    save_mesh(Mesh.from_arrays(ball.vertices, ball.faces), dataset.mesh(ids[-1]))
     write_json(dataset.list_path("train"), ids[:-1])
     write_json(dataset.list_path("val"), ids[-1:])
     (root / "records").mkdir()
@@ -71,6 +75,7 @@ def make_run(ball_data: Path, tmp_path: Path) -> Callable[..., tuple[RunFolder, 
             "log_every_steps": 1,
             "save_every_steps": 100,
             "validate_every_steps": 0,
+            "validate_meshes": 0,
             **settings,
         }
         flags = {f"train.{key}": value for key, value in values.items()}

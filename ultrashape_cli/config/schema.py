@@ -293,6 +293,24 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Refined held-out assets against their ground truth."""
+
+    coarse_resolution: int = 32
+    """Cells along the longest side of the coarse version that refinement starts from."""
+    coarse_smoothing: int = 5
+    """Its Laplacian smoothing steps."""
+    points: int = 100_000
+    """Surface samples of each mesh."""
+    earth_movers_points: int = 1024
+    """Samples of each mesh that the earth mover's distance assigns, exactly."""
+    views: int = 4
+    """Views that are compared; 0 for none."""
+    view_size: int = 256
+    """Pixels along one side of a view."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LaunchConfig:
     """Processes and machines of a training run."""
 
@@ -328,6 +346,7 @@ class Config:
     quality: QualityConfig = field(default_factory=QualityConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     alerts: AlertConfig = field(default_factory=AlertConfig)
 

@@ -193,6 +193,8 @@ class MeshValidation:
             frame="normalised",
             dtype=settings.dtype,
             attention="sdpa",
+            # Shards are only gathered in the network's own forward pass.
+            cache_context=settings.strategy != "sharded",
         )
 
         def refiner(net: nn.Module) -> Produce:

@@ -168,7 +168,12 @@ class Trainee:
     def _on_device(self) -> dict[str, Tensor]:
         if self.strategy.adapters:
             return adapter_weights(self.component)
+        if self.strategy.sharded:
+            # A forward pass without a backward pass leaves the outermost weights gathered.
+            self.component.reshard()  # type: ignore[operator]
         found: dict[str, Any] = {
-            n: p.detach() for n, p in self.component.named_parameters() if p.requires_grad
+            name: parameter.detach()
+            for name, parameter in self.component.named_parameters()
+            if parameter.requires_grad
         }
         return {n: p.to_local() for n, p in found.items()} if self.strategy.sharded else found

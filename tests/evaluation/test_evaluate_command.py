@@ -1,0 +1,92 @@
+"""`ushape evaluate`: rows, resume, reports, failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import trimesh
+
+from ultrashape_cli.evaluation import evaluate as module
+from ultrashape_cli.geometry.mesh import Mesh, save_mesh
+
+FAST = [
+    part
+    for setting in ("points=2000", "earth_movers_points=64", "views=1", "view_size=48")
+    for part in ("--set", f"evaluate.{setting}")
+]
+
+
+def _ball(path: Path, radius: float) -> None:
+    ball = trimesh.creation.icosphere(3, radius)
+    save_mesh(Mesh.from_arrays(ball.vertices, ball.faces), path)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Three truths, a tool that is close and one that is far off and lacks a mesh."""
+    folder = tmp_path / "pairs"
+    for index, radius in enumerate((0.7, 0.8, 0.9)):
+        _ball(folder / "truth" / f"a{index}.ply", radius)
+        _ball(folder / "far" / f"a{index}.obj", radius * 0.7)
+        if index:
+            _ball(folder / "near" / f"a{index}.ply", radius * 0.98)
+    return folder
+
+
+def test_meshes_of_other_tools_are_compared(ushape, pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = ushape("evaluate", "--pairs", pairs, "-o", out, "--json", *FAST)
+    # One mesh is missing: the others are measured, and the code says that something failed.
+    assert result.code == 1
+    body = json.loads(result.out)
+    assert body["counts"] == {"made": 5, "failed": 1}
+    assert "has no mesh `a0`" in result.err
+    found = json.loads((out / "results.json").read_text())
+    (comparison,) = found["comparisons"]
+    assert (comparison["row"], comparison["against"]) == ("near", "far")
+    chamfer = comparison["scores"]["chamfer_l1"]
+    assert chamfer["better"] == 1
+    assert chamfer["difference"]["mean"] == pytest.approx(-0.28 * 0.85, abs=0.03)
+    assert found["not_measured"].keys() == {"lpips", "clip"}
+    rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
+    assert len(rows) == 5
+    assert {row["row"] for row in rows} == {"near", "far"}
+    page = (out / "report.html").read_text()
+    assert "near against far" in page
+    assert page.count("data:image/") >= 6
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_repeated_command_makes_nothing_again(
+    ushape, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("evaluate", "--pairs", pairs, "-o", tmp_path / "out", *FAST)
+    ushape(*command)
+    made = []
+    original = module.score_mesh
+    monkeypatch.setattr(module, "score_mesh", lambda *a: made.append(1) or original(*a))
+    ushape(*command)
+    assert made == []
+    _ball(pairs / "far" / "a1.obj", 0.3)
+    ushape(*command)
+    # Another file of the folder: its row is made again, the other is not.
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--pairs", "none"), "is not a folder of pairs"),
+        (("--pairs", "none", "--model", "tiny"), "--pairs takes no weights"),
+        (("--checkpoint", "none"), "no weights at `none`"),
+    ],
+)
+def test_bad_usage_is_named(ushape, tmp_path, monkeypatch, arguments, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ushape("evaluate", *arguments)
+    assert result.code in (1, 2)
+    assert message in result.err
+    assert not (tmp_path / "evaluation").exists()

@@ -1,0 +1,327 @@
+"""`ushape evaluate`: refine held-out assets and measure them against the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ultrashape_cli import options as opt
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.evaluation.rows import Asset, Row
+    from ultrashape_cli.models.sources import WeightSource
+    from ultrashape_cli.ui import UI
+
+
+def evaluate(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="Weights to evaluate.", rich_help_panel="Input"),
+    ] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against",
+            help="Weights to compare with; may be repeated.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Model with packaged weights, in place of --checkpoint: tiny.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option("--data", help="Prepared dataset.", rich_help_panel="Input")
+    ] = Path("data"),
+    split: Annotated[
+        Literal["train", "val", "test"],
+        typer.Option("--split", help="Which list of assets.", rich_help_panel="Input"),
+    ] = "val",
+    coarse: Annotated[
+        Path | None,
+        typer.Option(
+            "--coarse",
+            help="Folder of coarse meshes ID.ply, .glb ...; default: made from the truth.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            help="Folder with truth/ and one folder per tool, the same names in each, in one "
+            "frame; measures those meshes and refines nothing.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    vae: Annotated[
+        bool,
+        typer.Option(
+            "--vae", help="Measure the autoencoders' round trip only.", rich_help_panel="Run"
+        ),
+    ] = False,
+    ablation: Annotated[
+        bool,
+        typer.Option(
+            "--ablation",
+            help="Also refine with the image of another asset and without one.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder of the results.", rich_help_panel="Output"),
+    ] = Path("evaluation"),
+    limit: opt.LimitOpt = None,
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
+    profile: opt.ProfileOpt = None,
+    device: opt.DeviceOpt = None,
+    seed: opt.SeedOpt = None,
+    dry_run: opt.DryRunOpt = False,
+    show_config: opt.ShowConfigOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:
+    """Evaluate checkpoints on held-out assets
+
+    Reads DATA and the checkpoints. Refines every asset from a coarse version of itself and writes
+    scores with intervals and paired tests to OUT: report.html, results.json, results.csv, meshes
+    and pictures. The coarse mesh is always a row, and so is the truth through the autoencoder.
+    Repeating the command only makes what is not there yet.
+
+    Examples:
+
+      ushape evaluate --checkpoint runs/mine --against ultrashape_v1.pt --limit 50
+
+      ushape evaluate --model tiny --data data --ablation
+
+      ushape evaluate --pairs exports -o comparison
+    """
+    from ultrashape_cli.commands.steps import show_settings
+    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.models.sources import find_weights, resolve_weights
+    from ultrashape_cli.ui import UI
+
+    ui = UI("evaluate", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    if pairs is not None and (checkpoint or against or model or vae or ablation or coarse):
+        raise UsageError("--pairs takes no weights", hint="ushape evaluate --pairs DIR -o OUT")
+    sources: dict[str, WeightSource] = {}
+    if pairs is None:
+        sources = {_label(checkpoint, model): find_weights(checkpoint, model)}
+        for path in against or ():
+            sources[_unique(_label(path, None), sources)] = resolve_weights(path)
+    resolved = resolve(
+        flags={"profile": profile, "device": device, "seed": seed},
+        overrides=tuple(overrides or ()),
+        file=None if no_config else config,
+        environ={} if no_config else None,
+        model=next(iter(sources.values())).model if sources else None,
+    )
+    if show_config:
+        show_settings(ui, resolved, ("refine", "evaluate"))
+        return
+    if pairs is not None:
+        assets, rows = _pairs(pairs, limit)
+        about = f"meshes of {pairs}"
+    else:
+        assets = _assets(data, split, coarse, limit)
+        rows = _rows(resolved, sources, assets, vae=vae, ablation=ablation)
+        about = f"{len(assets)} assets of {data}, list {split}, seed {resolved.config.seed}"
+    ui.info(f"{len(assets)} assets, rows: {', '.join(row.name for row in rows)}")
+    if dry_run:
+        ui.result(inputs={"assets": len(assets)}, outputs={})
+        return
+    _run(ui, resolved, assets, rows, out, about)
+
+
+def _run(
+    ui: UI, resolved: Resolved, assets: list[Asset], rows: list[Row], out: Path, about: str
+) -> None:
+    from ultrashape_cli.evaluation.evaluate import evaluate as measure
+    from ultrashape_cli.evaluation.evaluate import summary
+    from ultrashape_cli.evaluation.perceptual import load_perceptual
+    from ultrashape_cli.evaluation.report import KEY_SCORES, show_estimate, write_csv, write_report
+    from ultrashape_cli.evaluation.scores import Sampling
+    from ultrashape_cli.files import write_json
+
+    settings = resolved.config.evaluate
+    sampling = Sampling(
+        points=settings.points,
+        earth_movers_points=settings.earth_movers_points,
+        views=settings.views,
+        view_size=settings.view_size,
+        seed=resolved.config.seed,
+    )
+    perceptual, missing = load_perceptual() if settings.views else ([], {})
+    for name, why in missing.items():
+        ui.info(f"not measured: {name} ({why})")
+    with ui.progress("evaluate", len(assets) * len(rows)) as bar:
+        result = measure(assets, rows, out, sampling, perceptual=perceptual, progress=bar.update)
+        bar.update(len(assets) * len(rows))
+    against = _comparisons([row.name for row in rows])
+    found = summary(result, against)
+    body = {"about": about, "not_measured": missing, **found}
+    write_json(out / "results.json", body)
+    write_csv(result, out)
+    subject = next(iter(against), rows[0].name)
+    base = against.get(subject, [rows[0].name])[0]
+    report = write_report(result, found, out, subject=subject, base=base, about=about)
+    names = [n for n in KEY_SCORES[:6] if any(n in row["means"] for row in found["rows"])]
+    cells = [
+        [show_estimate(row["means"][n]) if n in row["means"] else "-" for n in names]
+        for row in found["rows"]
+    ]
+    lines = [[row["name"], *line] for row, line in zip(found["rows"], cells, strict=True)]
+    ui.table(("row", *names), lines)
+    for comparison in found["comparisons"]:
+        _say(ui, comparison)
+    for failure in result.failures:
+        ui.warn(f"{failure['row']} {failure['asset']}: {failure['error']}")
+    failed = len(result.failures)
+    ui.result(
+        status="error" if failed else "ok",
+        inputs={"assets": len(assets)},
+        outputs={"report": str(report), "results": str(out / "results.json"), **_short(found)},
+        counts={"made": len(assets) * len(rows) - failed, "failed": failed},
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _comparisons(names: list[str]) -> dict[str, list[str]]:
+    """Returns which rows are compared with which: what was refined with its input and the others.
+
+    The first row is the input, the second the ceiling; without them (pairs), tools with the first.
+    """
+    if "coarse" not in names:
+        return {name: [names[0]] for name in names[1:]}
+    refined = [name for name in names if name != "coarse" and not name.startswith("vae ")]
+    if not refined:
+        return {name: ["coarse"] for name in names[1:]}
+    return {refined[0]: ["coarse", *refined[1:]], **{name: ["coarse"] for name in refined[1:]}}
+
+
+def _say(ui: UI, comparison: dict[str, Any]) -> None:
+    from ultrashape_cli.evaluation.report import show_share
+
+    parts = [
+        f"{name} {show_share(c['relative'])}, better on {c['better']:.0%}, p {c['p_value']:.1g}"
+        for name, c in comparison["scores"].items()
+        if name in ("chamfer_l1", "normal_consistency")
+    ]
+    ui.info(f"{comparison['row']} against {comparison['against']}: {'; '.join(parts)}")
+
+
+def _short(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "means": {
+            row["name"]: {name: value["mean"] for name, value in row["means"].items()}
+            for row in found["rows"]
+        }
+    }
+
+
+def _label(path: Path | None, model: str | None) -> str:
+    if path is None:
+        return model or "newest"
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _unique(name: str, taken: dict[str, Any]) -> str:
+    number = 2
+    wanted = name
+    while wanted in taken:
+        wanted, number = f"{name}-{number}", number + 1
+    return wanted
+
+
+def _assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> list[Asset]:
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.errors import DatasetError
+    from ultrashape_cli.evaluation.rows import Asset
+    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+
+    dataset = Dataset(data)
+    dataset.require()
+    ids = dataset.read_split(split)[:limit]
+    if not ids:
+        raise DatasetError(
+            f"`{data}` has no {split} assets", hint=f"ushape split {data} --{split} 0.1"
+        )
+    given: dict[str, Path] = {}
+    if coarse is not None:
+        given = {path.stem: path for path in coarse.iterdir() if path.suffix in MESH_SUFFIXES}
+        missing = [asset for asset in ids if asset not in given]
+        if missing:
+            raise DatasetError(
+                f"`{coarse}` lacks {len(missing)} of {len(ids)} meshes, such as `{missing[0]}`",
+                hint="name each coarse mesh like its asset",
+            )
+    found = []
+    for asset in ids:
+        views = dataset.view_files(asset)
+        image = views[0] if views else None
+        found.append(Asset(asset, dataset.mesh(asset), image, given.get(asset)))
+    return found
+
+
+def _rows(
+    resolved: Resolved,
+    sources: dict[str, WeightSource],
+    assets: list[Asset],
+    *,
+    vae: bool,
+    ablation: bool,
+) -> list[Row]:
+    from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.evaluation.rows import coarse_row, refine_row, vae_row
+
+    config = resolved.config
+    device, seed = choose_device(config.device), config.seed
+    refine, settings = config.refine, config.evaluate
+    first = next(iter(sources))
+    ceilings = sources if vae else {first: sources[first]}
+    rows = [coarse_row(settings)]
+    rows += [vae_row(f"vae {n}", source, refine, device, seed) for n, source in ceilings.items()]
+    if vae:
+        return rows
+    for name, source in sources.items():
+        rows.append(refine_row(name, source, refine, settings, device, seed))
+    if ablation:
+        images = [asset.image for asset in assets]
+        others = dict(zip((a.id for a in assets), images[1:] + images[:1], strict=True))
+        wrong = {asset: image for asset, image in others.items() if image is not None}
+        common = (sources[first], refine, settings, device, seed)
+        note = "the image of the next asset"
+        rows.append(refine_row(f"{first}, wrong image", *common, images=wrong, note=note))
+        rows.append(refine_row(f"{first}, no image", *common, blind=True, note="no image"))
+    return rows
+
+
+def _pairs(folder: Path, limit: int | None) -> tuple[list[Asset], list[Row]]:
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.evaluation.rows import Asset, folder_row
+    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+
+    truth = folder / "truth"
+    tools = [path for path in sorted(folder.glob("*/")) if path != truth] if truth.is_dir() else []
+    files = [p for p in sorted(truth.iterdir()) if p.suffix in MESH_SUFFIXES] if tools else []
+    if not files:
+        raise UsageError(
+            f"`{folder}` is not a folder of pairs",
+            hint=f"put ground truths into {truth} and each tool's meshes into a folder beside it",
+        )
+    assets = [Asset(path.stem, path) for path in files[:limit]]
+    return assets, [folder_row(tool.name, tool, MESH_SUFFIXES) for tool in tools]

@@ -1,0 +1,1 @@
+"""How good refined meshes are: scores, statistics, reports."""

@@ -1,0 +1,195 @@
+"""The rows of an evaluation: what makes a mesh from a held-out asset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from ultrashape_cli import __version__
+from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
+from ultrashape_cli.data.images import load_rgba
+from ultrashape_cli.errors import AssetError
+from ultrashape_cli.geometry.coarsen import coarsen
+from ultrashape_cli.geometry.mesh import Mesh, load_mesh
+from ultrashape_cli.geometry.normalize import fit_frame
+from ultrashape_cli.inference.refiner import Refiner
+from ultrashape_cli.inference.round_trip import reconstruct
+from ultrashape_cli.models.sources import WeightSource, load_networks
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One ground truth with what refinement starts from."""
+
+    id: str
+    truth: Path
+    image: Path | None = None
+    coarse: Path | None = None
+    """A given coarse mesh; None makes one from the truth."""
+
+
+@dataclass(slots=True)
+class Made:
+    """A mesh in the normalised frame, and what it took."""
+
+    mesh: Mesh | None
+    """None where the field had no surface."""
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+Make = Callable[[Asset, Mesh], Made]
+"""Asset and its truth -> mesh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the result."""
+
+    name: str
+    note: str
+    inputs: dict[str, Any]
+    """All that its meshes depend on, beside the asset."""
+    load: Callable[[], Make]
+    """Loads networks, once for all assets."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the inputs, and with the version that made them."""
+        text = json.dumps([__version__, self.name, self.inputs], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def coarse_of(asset: Asset, truth: Mesh, settings: EvaluateConfig) -> Mesh:
+    """Returns the given coarse mesh, fitted to the cube, or the truth without its detail."""
+    if asset.coarse is None:
+        mesh = coarsen(truth, settings.coarse_resolution, settings.coarse_smoothing)
+    else:
+        mesh = load_mesh(asset.coarse)
+    return Mesh(fit_frame(mesh.vertices).to_normalised(mesh.vertices), mesh.faces)
+
+
+def coarse_row(settings: EvaluateConfig) -> Row:
+    """Returns the floor: the coarse mesh itself."""
+
+    def make(asset: Asset, truth: Mesh) -> Made:
+        return Made(coarse_of(asset, truth, settings))
+
+    return Row("coarse", "the input itself", asdict(settings), lambda: make)
+
+
+def folder_row(name: str, folder: Path, suffixes: Sequence[str]) -> Row:
+    """Returns the meshes of another tool, by name; they keep their frame."""
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in suffixes}
+
+    def make(asset: Asset, truth: Mesh) -> Made:
+        if asset.id not in files:
+            raise AssetError(
+                f"`{folder}` has no mesh `{asset.id}`", hint=f"names must equal those of {name}"
+            )
+        return Made(load_mesh(files[asset.id]))
+
+    return Row(name, str(folder), {"files": _stats(files.values())}, lambda: make)
+
+
+def vae_row(
+    name: str, source: WeightSource, refine: RefineConfig, device: torch.device, seed: int
+) -> Row:
+    """Returns the ceiling: the truth encoded and decoded by the autoencoder of a checkpoint."""
+
+    def load() -> Make:
+        vae = load_networks(source, components=("vae",), device=device).vae
+        assert vae is not None
+        tokens, cells = refine.tokens, refine.grid_resolution
+
+        def make(asset: Asset, truth: Mesh) -> Made:
+            return _timed(device, lambda: reconstruct(vae, truth, tokens, cells, seed))
+
+        return make
+
+    inputs = {"weights": _stats([source.files["vae"]]), "refine": asdict(refine), "seed": seed}
+    return Row(name, "the truth through the autoencoder", inputs, load)
+
+
+def refine_row(
+    name: str,
+    source: WeightSource,
+    refine: RefineConfig,
+    settings: EvaluateConfig,
+    device: torch.device,
+    seed: int,
+    *,
+    images: dict[str, Path] | None = None,
+    blind: bool = False,
+    note: str = "",
+) -> Row:
+    """Returns the refined meshes of a checkpoint.
+
+    Args:
+        name: Of the row.
+        source: The weights.
+        refine: Settings of `ushape refine`.
+        settings: How coarse meshes are made.
+        device: Where networks run.
+        seed: Of everything random.
+        images: Asset -> image to use in place of its own.
+        blind: Use no image.
+        note: Said beside the row.
+    """
+    refine = replace(refine, frame="normalised")
+
+    def load() -> Make:
+        refiner = Refiner.load(source, refine, device)
+
+        def make(asset: Asset, truth: Mesh) -> Made:
+            path = (images or {}).get(asset.id, asset.image)
+            rgba: np.ndarray | None = None
+            if not blind:
+                if path is None:
+                    raise AssetError(f"asset `{asset.id}` has no image", hint="ushape render")
+                rgba = load_rgba(path)
+            coarse = coarse_of(asset, truth, settings)
+            return _timed(device, lambda: refiner.refine(coarse, rgba, seed).mesh)
+
+        return make
+
+    files = [*source.files.values(), *(p / source.adapter_file for p in source.adapters.values())]
+    inputs = {
+        "weights": _stats(files),
+        "refine": asdict(refine),
+        "coarse": asdict(settings),
+        "seed": seed,
+        "images": {asset: str(path) for asset, path in (images or {}).items()},
+        "blind": blind,
+    }
+    return Row(name, note or str(source.files["dit"]), inputs, load)
+
+
+def _timed(device: torch.device, make: Callable[[], Mesh | None]) -> Made:
+    from ultrashape_cli.errors import MeshError
+
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    try:
+        mesh = make()
+    except MeshError:  # the field has no surface: a result, and a bad one
+        mesh = None
+    seconds = time.perf_counter() - started
+    peak = torch.cuda.max_memory_allocated(device) if cuda else psutil.Process().memory_info().rss
+    return Made(mesh, {"seconds": seconds, "memory_gib": peak / 2**30})
+
+
+def _stats(files: Any) -> list[list[Any]]:
+    return [
+        [str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(set(files))
+    ]
