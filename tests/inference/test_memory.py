@@ -94,16 +94,17 @@ def test_less_memory_makes_smaller_chunks_down_to_a_bound(full: ModelSpec) -> No
     assert small.chunk_size == 256
 
 
-def test_a_plan_that_does_not_fit_names_the_tokens_that_do(full: ModelSpec) -> None:
-    budget = 4 * GIB
-    plan = plan_refinement(full, BF16, CUDA, 32_768, budget=budget, host=64 * GIB)
+def test_a_plan_that_does_not_fit_names_the_tokens_that_do() -> None:
+    config = RefineConfig(chunk_size=256)
+    resident = plan_refinement(SMALL, config, CUDA, 4096, budget=0, host=64 * GIB)
+    budget = resident.fixed + (resident.needed - resident.fixed) // 3
+    plan = plan_refinement(SMALL, config, CUDA, 4096, budget=budget, host=64 * GIB)
     assert not plan.fits
     with pytest.raises(OutOfMemory) as caught:
-        check_plan(plan, full, BF16, CUDA)
+        check_plan(plan, SMALL, config, CUDA)
     tokens = int(caught.value.option.removeprefix("--tokens "))
-    assert 64 <= tokens < 32_768
-    again = plan_refinement(full, BF16, CUDA, tokens, budget=budget, host=64 * GIB)
-    assert again.fits
+    assert 64 <= tokens < 4096
+    assert plan_refinement(SMALL, config, CUDA, tokens, budget=budget, host=64 * GIB).fits
 
 
 def test_the_bound_of_the_settings_is_the_budget() -> None:

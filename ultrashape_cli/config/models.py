@@ -35,18 +35,20 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 QUALITY_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    # Heun needs the fewest passes for one likeness: with the tiny model 16 of the plain 38 give
+    # surfaces that differ by less than the samples they are compared at.
     "ultrashape-1.0": {
-        "standard": {"refine.solver": "dpm", "refine.steps": 25},
+        "standard": {"refine.solver": "heun", "refine.steps": 13},
         "draft": {
-            "refine.solver": "dpm",
-            "refine.steps": 12,
+            "refine.solver": "heun",
+            "refine.steps": 6,
             "refine.tokens": 16_384,
             "refine.grid_resolution": 512,
         },
     },
     "tiny": {
-        "standard": {"refine.solver": "dpm", "refine.steps": 10},
-        "draft": {"refine.solver": "dpm", "refine.steps": 6, "refine.grid_resolution": 64},
+        "standard": {"refine.solver": "heun", "refine.steps": 5},
+        "draft": {"refine.solver": "heun", "refine.steps": 3, "refine.grid_resolution": 64},
     },
 }
 """What the presets below `max` change for each model; `max` is the plain sampler."""

@@ -306,7 +306,10 @@ def check_plan(
         tokens //= 2
         if plan_refinement(spec, config, device, tokens, budget=plan.budget).fits:
             raise OutOfMemory(message, option=f"--tokens {tokens}")
-    raise OutOfMemory(message, hint="a larger --max-memory-gib, or --device cpu")
+    raise OutOfMemory(
+        message,
+        hint="a larger --max-memory-gib" + ("" if device.type == "cpu" else ", or --device cpu"),
+    )
 
 
 def limit_device(config: RefineConfig, device: torch.device) -> None:
