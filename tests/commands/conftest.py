@@ -47,6 +47,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_metric_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nearest-point search from the middle of a ball looks at all of it."""
+    monkeypatch.setattr("ultrashape_cli.inference.job.METRIC_POINTS", 2000)
+
+
 @pytest.fixture
 def refine(ushape, inputs: Path) -> Callable:
     """Runs `ushape refine` with fast settings: `refine("-o", path, mesh=path, image=path)`."""

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ball_networks import ball_networks
 
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.weights import write_safetensors
@@ -63,6 +64,17 @@ def test_weights_of_another_model_name_the_difference(refine, inputs: Path, tmp_
     result = refine("--checkpoint", path)
     assert result.code == 1
     assert "holds no `vae`" in result.err or "holds no `conditioner`" in result.err
+
+
+def test_weights_of_another_size_name_the_first_difference(
+    refine, inputs: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "small.safetensors"
+    write_safetensors(path, ball_networks()._asdict(), {"model": "tiny"})
+    result = refine("--checkpoint", path)
+    assert result.code == 1
+    assert f"{path}: does not fit" in result.err
+    assert "expected" in result.err
 
 
 def test_an_unknown_output_format_is_bad_usage(refine, inputs: Path, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_metrics_against_the_input_and_a_ground_truth(refine, inputs: Path, tmp_
     )
     metrics = json.loads(result.out)["result"]["metrics"]
     assert metrics["to_input"].keys() == metrics["to_ground_truth"].keys()
-    assert metrics["to_input"]["chamfer_l1"] > 0.01
-    # The ground truth is the input here.
-    assert metrics["input_to_ground_truth"]["chamfer_l1"] < 0.01
+    # The ground truth is the input here: only the samples differ.
+    near, far = metrics["input_to_ground_truth"], metrics["to_input"]
+    assert near["chamfer_l1"] < 0.2 * far["chamfer_l1"]
 
 
 def test_faces_are_reduced_and_the_full_mesh_is_kept_on_request(
@@ -202,23 +202,50 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     result = refine("-o", "/proc/none/out.glb")
     assert result.code == 1
     assert "/proc/none" in result.err
-    assert "sample" not in result.err
+    assert "Traceback" not in result.err
 
 
 def test_out_of_memory_names_the_setting_and_the_command(
     refine, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ultrashape_cli.models.dit import RefineDiT
-
-    def exhausted(*inputs: object) -> None:
+    def exhausted(*inputs: object, **more: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(RefineDiT, "forward", exhausted)
+    monkeypatch.setattr("ultrashape_cli.inference.refiner.sample", exhausted)
     out = tmp_path / "out.glb"
     result = refine("-o", out)
     assert result.code == 1
     assert "out of memory" in result.err
     assert "--tokens 32" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_is_shown_and_a_bound_that_is_too_low_refused(
+    refine, inputs: Path, tmp_path: Path
+) -> None:
+    result = refine("-o", tmp_path / "o.glb", "--max-memory-gib", 0.05)
+    assert result.code == 1
+    assert "64 tokens need about" in result.err
+    assert "0.05 GiB may be used" in result.err
+    result = refine("-o", tmp_path / "o.glb", "--dry-run")
+    assert result.code == 0
+    assert "memory: resident weights in fp32, 64 tokens" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_speed_comparison_prints_deviations_and_writes_no_mesh(
+    refine, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ultrashape_cli.inference.speed.METRIC_POINTS", 500)
+    monkeypatch.setattr("ultrashape_cli.config.models.plain_steps", lambda model: 8)
+    result = refine("--compare-speed", "--json")
+    assert result.code == 0, result.err
+    trials = json.loads(result.out)["trials"]
+    assert trials[0]["name"] == "plain"
+    assert trials[0]["velocity_error_max"] == 0.0
+    assert trials[-1]["name"] == "as set (standard)"
+    assert trials[-1]["velocity_error_mean"] > 0
     assert not list(tmp_path.iterdir())
 
 

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from ball_networks import SMALL, ball_networks
+from golden_data import TRAJECTORY, assert_near, dit_params, load_golden, load_strictly
 from torch import Tensor
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.diffusion.sampler import sample, schedule
+from ultrashape_cli.inference.refiner import compile_blocks
 from ultrashape_cli.inference.velocity import NetworkVelocity, with_zeros
 from ultrashape_cli.models.dit import ContextKeys, RefineDiT
 
@@ -91,3 +94,31 @@ def test_without_a_context_nothing_is_guided(dit: RefineDiT) -> None:
     velocity = NetworkVelocity(dit, None, None, voxels, CONFIG, torch.device("cpu"))
     sample(velocity.guided(), noise, schedule(CONFIG.steps))
     assert velocity.evaluations == 4
+
+
+@pytest.mark.parametrize("changes", [{}, {"guidance_batch": True}])
+def test_the_recorded_trajectory_is_followed_with_cached_keys(changes: dict) -> None:
+    golden = load_golden("e2e_tiny")
+    part = load_golden(golden.info["dit"])
+    net = RefineDiT(dit_params(part.info["config"])).eval()
+    load_strictly(net, part)
+    config = RefineConfig(guidance_scale=golden.info["guidance"], **changes)
+    with torch.no_grad():
+        seen = net.context_keys(golden["cond_tokens"])
+    voxels, cpu = golden["voxel_idx"], torch.device("cpu")
+    velocity = NetworkVelocity(net, seen, None, voxels, config, cpu).guided()
+    for num_steps in golden.info["steps"]:
+        latents = golden[f"latents.{num_steps}"]
+        final = sample(velocity, latents[0], schedule(num_steps))
+        assert_near(final, latents[-1], TRAJECTORY)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_compiled_blocks_give_the_same_latents() -> None:
+    networks = ball_networks()
+    assert networks.dit is not None
+    plain = latents(networks.dit, cached=True)
+    compile_blocks(networks)
+    assert torch.allclose(latents(networks.dit, cached=True), plain, atol=1e-4)

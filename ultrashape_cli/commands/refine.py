@@ -94,8 +94,10 @@ def refine(
       ushape refine --batch jobs.csv -o refined
     """  # fmt: skip
     from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.training.launch import is_distributed_child
     from ultrashape_cli.ui import UI
 
+    quiet = quiet or is_distributed_child()
     ui = UI("refine", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     flags = {
         "refine.background": background,
@@ -220,11 +222,7 @@ def _refine_one(ui: UI, request: Request, source: WeightSource, resolved: Resolv
     recipe = recipe_of(job, source, resolved.config)
     if _already_made(ui, job, recipe, request.force):
         return
-    if request.dry_run:
-        ui.info(f"would refine {job.mesh} into {job.target} with {source.files['dit']}")
-        ui.result(inputs=recipe["inputs"], outputs={})
-        return
-    _work(ui, job, source, resolved, recipe)
+    _work(ui, request, job, source, resolved, recipe)
 
 
 def _already_made(ui: UI, job: Job, recipe: dict[str, Any], force: bool) -> bool:
@@ -264,30 +262,42 @@ def outputs_of(job: Job) -> dict[str, str]:
 
 
 def _work(
-    ui: UI, job: Job, source: WeightSource, resolved: Resolved, recipe: dict[str, Any]
+    ui: UI,
+    request: Request,
+    job: Job,
+    source: WeightSource,
+    resolved: Resolved,
+    recipe: dict[str, Any],
 ) -> None:
+    from ultrashape_cli.commands.refine_plan import planned
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.inference.job import check_writable, read_inputs, write_outputs
-    from ultrashape_cli.inference.refiner import Refiner
+    from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
+    from ultrashape_cli.models.registry import model_spec
 
-    config = resolved.config.refine
-    # Inputs and output folder are checked before the weights are loaded.
+    config, spec = resolved.config.refine, model_spec(source.model)
+    device = choose_device(resolved.config.device)
+    # Inputs, output folder and memory are checked before the weights are loaded.
     inputs = read_inputs(job, config)
-    for folder in {path.parent for path in (job.target, job.preview) if path is not None}:
-        check_writable(folder)
     for warning in inputs.warnings:
         ui.warn(warning)
-    device = choose_device(resolved.config.device)
-    refiner = Refiner.load(source, config, device)
-    with ui.progress("refine", 100) as bar:
+    with naming_the_command():
+        prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
+        settings = planned(ui, spec, config, device, prepared.voxels.shape[1])
+    if request.dry_run:
+        ui.info(f"would refine {job.mesh} into {job.target} with {source.files['dit']}")
+        ui.result(inputs=recipe["inputs"], outputs={})
+        return
+    for folder in {path.parent for path in (job.target, job.preview) if path is not None}:
+        check_writable(folder)
+    refiner = Refiner.load(source, settings, device)
+    with ui.progress("refine", 100) as bar, naming_the_command():
 
         def on_progress(stage: str, done: int, total: int) -> None:
             bar.update(100 * done // max(total, 1), stage)
 
-        with naming_the_command():
-            prepared = refiner.prepare(inputs.mesh, job.seed, inputs.up)
-            grid = refiner.evaluate(prepared, inputs.rgba, on_progress)
-            refined = refiner.finish(prepared, grid)
+        grid = refiner.evaluate(prepared, inputs.rgba, on_progress)
+        refined = refiner.finish(prepared, grid)
     measured = write_outputs(job, inputs, prepared, refined, recipe, device)
     if refined.repaired:
         ui.warn("the decoded surface was open and was closed by the watertight step")

@@ -87,7 +87,8 @@ StepsOpt = Annotated[
     typer.Option(
         "--steps",
         min=2,
-        help="Points of the sampler's schedule. Default: by --quality; max 50, tiny 20.",
+        help="Points of the sampler's schedule. Default: by --quality; full model: standard 13, "
+        "each with two evaluations, max 50 with one.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -96,7 +97,7 @@ GuidanceOpt = Annotated[
     typer.Option(
         "--guidance-scale",
         min=0,
-        help="How strictly to follow the image; 0 turns guidance off. Default: 5, tiny 2.",
+        help="How strictly to follow the image; 0 turns guidance off. Default: the model's, 5.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -105,7 +106,7 @@ TokensOpt = Annotated[
     typer.Option(
         "--tokens",
         min=1,
-        help="Most latent tokens; lower it if memory runs out. Default: 32768, tiny 512.",
+        help="Most latent tokens; lower it if memory runs out. Default: the model's, 32768.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -114,7 +115,7 @@ ResolutionOpt = Annotated[
     typer.Option(
         "--grid-resolution",
         min=8,
-        help="Cells along one side of the decoded field. Default: 1024, tiny 128.",
+        help="Cells along one side of the decoded field. Default: the model's, 1024.",
         rich_help_panel=_RUN,
     ),
 ]

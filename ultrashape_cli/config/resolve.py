@@ -1,4 +1,4 @@
-"""Default < profile < strategy < model < file < environment < flags, with every origin."""
+"""Default < profile < strategy < model < quality < file < environment < flags, with origins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ultrashape_cli.config.bounds import POSITIVE, RANGES
-from ultrashape_cli.config.models import model_settings
+from ultrashape_cli.config.models import model_settings, quality_settings
 from ultrashape_cli.config.profiles import STRATEGY_SETTINGS, HardwareProfile, get_profile
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.errors import ConfigError
@@ -108,6 +108,9 @@ def resolve(
         values |= {key: (value, f"strategy {strategy}") for key, value in settings.items()}
         model = model or given.get("train.model", (Config().train.model, ""))[0]
         values |= {key: (value, f"model {model}") for key, value in model_settings(model).items()}
+        quality = given.get("refine.quality", (Config().refine.quality, ""))[0]
+        preset = quality_settings(model, quality)
+        values |= {key: (value, f"quality {quality}") for key, value in preset.items()}
     except ConfigError as error:
         problems.append(error.message)
         hint = error.hint or hint

@@ -28,6 +28,8 @@ from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import ADAPTER_FILE
 
+METRIC_POINTS = 100_000
+"""Samples of each surface; the distance of equal surfaces is about half their spacing."""
 REPAIR_RESOLUTION = 256
 """Cells of the watertight step on a coarse mesh, whose detail is coarser anyway."""
 
@@ -168,10 +170,13 @@ def write_outputs(
     result = Mesh(placed, refined.mesh.faces)
     truth = _ground_truth(job, prepared)
     if job.metrics:
-        measured["metrics"] = {"to_input": compare_meshes(result, prepared.mesh)}
+        pairs = {"to_input": (result, prepared.mesh)}
         if truth is not None:
-            measured["metrics"]["to_ground_truth"] = compare_meshes(result, truth)
-            measured["metrics"]["input_to_ground_truth"] = compare_meshes(prepared.mesh, truth)
+            pairs["to_ground_truth"] = (result, truth)
+            pairs["input_to_ground_truth"] = (prepared.mesh, truth)
+        measured["metrics"] = {
+            name: compare_meshes(*pair, num_points=METRIC_POINTS) for name, pair in pairs.items()
+        }
     if job.preview is not None:
         meshes = [("input", prepared.mesh), ("refined", result)]
         if truth is not None:

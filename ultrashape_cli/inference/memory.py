@@ -1,13 +1,35 @@
-"""What to do about memory that runs out."""
+"""What a refinement needs before anything is loaded, which mode fits, and what to lower.
+
+Bytes come from the real modules on fake tensors. Assumed are only the driver's context and
+fragmentation, and that every patch of the image is foreground.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
+import psutil
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ultrashape_cli.config.choices import MemoryMode
+from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.devices import autocast
 from ultrashape_cli.errors import UShapeError
+from ultrashape_cli.inference.decode import SMALLEST_CHUNK
+from ultrashape_cli.inference.streaming import SLOTS, quantise_dit
+from ultrashape_cli.inference.velocity import NetworkVelocity
+from ultrashape_cli.models.metering import Meter, materialise, planning, replaced, size_of
+from ultrashape_cli.models.registry import ModelSpec, Networks, build
+from ultrashape_cli.training.plan import CONTEXT_BYTES, FRAGMENTATION
+
+MODES: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if mode != "auto")
+STAGES = ("condition", "sample", "decode")
+_NETWORKS = {"condition": "conditioner", "sample": "dit", "decode": "vae"}
 
 
 class OutOfMemory(UShapeError):
@@ -45,3 +67,254 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # The CPU allocator has no exception of its own.
     return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """Bytes of a refinement, by stage."""
+
+    weights: dict[str, int]
+    """Of the network of each stage."""
+    activations: dict[str, int]
+    """Most bytes a stage holds beside weights; of decoding, without queries."""
+    blocks: int
+    """Weights of all blocks of the DiT."""
+    largest_block: int
+    per_query: int
+    """Decoding, for each point of a chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefinePlan:
+    """Where the weights wait and what each stage needs of the device."""
+
+    mode: MemoryMode
+    chunk_size: int
+    tokens: int
+    stages: dict[str, int]
+    """Bytes of the device by stage."""
+    fixed: int
+    """Bytes beside them: driver context or the process itself."""
+    host: int
+    """Bytes of weights that wait in host memory."""
+    budget: int
+
+    @property
+    def needed(self) -> int:
+        """Most bytes of the device at once."""
+        return max(self.stages.values()) + self.fixed
+
+    @property
+    def fits(self) -> bool:
+        """Says whether the budget suffices."""
+        return self.needed <= self.budget
+
+
+def measure_refinement(
+    spec: ModelSpec, config: RefineConfig, tokens: int, *, accelerator: bool, int8: bool = False
+) -> Footprint:
+    """Returns what the stages take, from the real modules on fake tensors.
+
+    Args:
+        spec: The model.
+        config: Settings of the run.
+        tokens: Latent tokens.
+        accelerator: Count the kernels of a GPU, where they differ from those of a CPU.
+        int8: Quantise the DiT.
+    """
+    networks = build(spec, vae_parts=("decoder",))
+    half = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        planning(accelerator),
+        contextlib.ExitStack() as s,
+    ):
+        if accelerator and config.dtype == "bf16":
+            s.enter_context(replaced(nn.LayerNorm, "forward", _wide_norm))
+        for module in networks:
+            assert module is not None
+            materialise(module, lambda parameter: half)
+        if int8:
+            assert networks.dit is not None
+            quantise_dit(networks.dit)
+        with torch.no_grad():
+            return _measure(spec, config, tokens, networks)
+
+
+def _wide_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """The layer norm of CUDA's autocast, which returns fp32."""
+    return torch.empty_like(x, dtype=torch.float32)
+
+
+def _measure(spec: ModelSpec, config: RefineConfig, tokens: int, networks: Networks) -> Footprint:
+    conditioner, dit, vae = networks.conditioner, networks.dit, networks.vae
+    assert conditioner is not None
+    assert dit is not None
+    assert vae is not None
+    cpu = torch.device("cpu")
+    half = dit.x_embedder.weight.dtype
+    side = spec.conditioner.image_size
+    weights = {stage: _size(getattr(networks, name)) for stage, name in _NETWORKS.items()}
+    activations = {}
+    with _metered(conditioner) as meter, autocast(cpu, config.dtype):
+        context = conditioner.main_image_encoder.model(torch.randn(1, 3, side, side, dtype=half))
+    activations["condition"] = meter.peak - weights["condition"]
+    del context
+    size = 1 + (side // spec.conditioner.patch_size) ** 2
+    with _metered(dit) as meter:
+        context = torch.randn(1, size, spec.conditioner.width, dtype=half)
+        seen: Any = context
+        if config.cache_context:
+            with autocast(cpu, config.dtype):
+                seen = dit.context_keys(context)
+        voxels = torch.zeros(1, tokens, 3, dtype=torch.long)
+        # Values that fake tensors have not decide where guidance is on: plan for on.
+        always = replace(config, guidance_start=0.0, guidance_end=1.0)
+        velocity = NetworkVelocity(dit, seen, None, voxels, always, cpu)
+        x = torch.randn(1, tokens, spec.dit.in_channels)
+        # The states that a solver of second order keeps.
+        kept = [torch.empty_like(x) for _ in range(3)]
+        velocity.guided()(x, torch.rand(1))
+    activations["sample"] = meter.peak - weights["sample"]
+    del context, seen, velocity, kept
+    with _metered(vae) as meter, autocast(cpu, config.dtype):
+        field = vae.field(vae.decode(torch.randn(1, tokens, spec.vae.latent_channels)))
+        per_query = field.bytes_per_query
+    activations["decode"] = meter.peak - weights["decode"]
+    blocks = [_size(block) for block in dit.blocks]
+    return Footprint(
+        weights=weights,
+        activations=activations,
+        blocks=sum(blocks),
+        largest_block=max(blocks),
+        per_query=per_query,
+    )
+
+
+@contextlib.contextmanager
+def _metered(network: nn.Module) -> Iterator[Meter]:
+    """Counts what is made inside the block, and the network's weights, which views share."""
+    with Meter() as meter:
+        for value in (*network.parameters(), *network.buffers()):
+            meter.track(value)
+        yield meter
+
+
+def _size(module: nn.Module) -> int:
+    return sum(map(size_of, (*module.parameters(), *module.buffers())))
+
+
+def plan_refinement(
+    spec: ModelSpec,
+    config: RefineConfig,
+    device: torch.device,
+    tokens: int,
+    *,
+    budget: int | None = None,
+    host: int | None = None,
+) -> RefinePlan:
+    """Returns the first mode that fits the memory, or the one asked for; the last where none does.
+
+    Args:
+        spec: The model.
+        config: Settings of the run; `tokens` there is a bound, not used here.
+        device: Where it runs.
+        tokens: Latent tokens.
+        budget: Bytes of the device to use; None takes `max_memory_gib`, else what is free.
+        host: Bytes of host memory for waiting weights; None takes what is free.
+    """
+    accelerator = device.type == "cuda"
+    tokens = min(tokens, spec.vae.voxel_resolution**3)
+    budget = free_memory(config, device) if budget is None else budget
+    host = psutil.virtual_memory().available if host is None else host
+    if config.memory != "auto":
+        modes: tuple[MemoryMode, ...] = (config.memory,)
+    else:
+        # On the CPU waiting weights take the same memory as those in use.
+        modes = MODES if accelerator else ("resident", "int8")
+    plain = measure_refinement(spec, config, tokens, accelerator=accelerator)
+    plan: RefinePlan | None = None
+    for mode in modes:
+        found = plain
+        if mode == "int8":
+            found = measure_refinement(spec, config, tokens, accelerator=accelerator, int8=True)
+        plan = _plan(mode, found, config, tokens, budget, accelerator)
+        if plan.fits and (mode == "resident" or not accelerator or plan.host <= host):
+            return plan
+    assert plan is not None
+    return plan
+
+
+def _plan(
+    mode: MemoryMode,
+    found: Footprint,
+    config: RefineConfig,
+    tokens: int,
+    budget: int,
+    accelerator: bool,
+) -> RefinePlan:
+    everything = sum(found.weights.values())
+    static = dict(found.weights)
+    if mode == "resident" or not accelerator:
+        static = dict.fromkeys(STAGES, everything)
+    elif mode == "streamed":
+        slots = SLOTS * found.largest_block
+        static["sample"] -= found.blocks
+        static = {stage: size + slots for stage, size in static.items()}
+    stages = {stage: static[stage] + found.activations[stage] for stage in STAGES}
+    fixed = CONTEXT_BYTES if accelerator else psutil.Process().memory_info().rss
+    share = 1 + FRAGMENTATION if accelerator else 1
+    left = (budget - fixed) / share - stages["decode"]
+    chunk = int(min(max(left / found.per_query, SMALLEST_CHUNK), config.chunk_size))
+    stages["decode"] += chunk * found.per_query
+    return RefinePlan(
+        mode=mode,
+        chunk_size=chunk,
+        tokens=tokens,
+        stages={stage: int(size * share) for stage, size in stages.items()},
+        fixed=fixed,
+        host=0 if mode == "resident" else everything,
+        budget=budget,
+    )
+
+
+def free_memory(config: RefineConfig, device: torch.device) -> int:
+    """Returns the bytes of the device that a run may use."""
+    if config.max_memory_gib:
+        return int(config.max_memory_gib * 2**30)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    # What the process holds by now is counted as used by the plan.
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+
+
+def check_plan(
+    plan: RefinePlan, spec: ModelSpec, config: RefineConfig, device: torch.device
+) -> None:
+    """Raises OutOfMemory, which names the option that helps, where the plan does not fit."""
+    if plan.fits:
+        return
+    needed, there = plan.needed / 2**30, plan.budget / 2**30
+    message = (
+        f"{plan.tokens:,} tokens need about {needed:.2f} GiB in mode `{plan.mode}`, "
+        f"{there:.2f} GiB may be used"
+    )
+    if config.memory != "auto":
+        raise OutOfMemory(message, option="--set refine.memory=auto")
+    tokens = plan.tokens
+    while tokens > 64:
+        tokens //= 2
+        if plan_refinement(spec, config, device, tokens, budget=plan.budget).fits:
+            raise OutOfMemory(message, option=f"--tokens {tokens}")
+    raise OutOfMemory(
+        message,
+        hint="a larger --max-memory-gib" + ("" if device.type == "cpu" else ", or --device cpu"),
+    )
+
+
+def limit_device(config: RefineConfig, device: torch.device) -> None:
+    """Makes the device refuse more than `max_memory_gib`, should a plan be wrong."""
+    if config.max_memory_gib and device.type == "cuda":
+        total = torch.cuda.mem_get_info(device)[1]
+        share = min(config.max_memory_gib * 2**30 / total, 1.0)
+        torch.cuda.set_per_process_memory_fraction(share, device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fitting_chunk
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
+from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
 from ultrashape_cli.models.dit import ContextKeys
@@ -72,8 +73,8 @@ class Refiner:
     """Refines meshes with the networks of one model.
 
     Args:
-        networks: On `device`, in eval mode; the autoencoder needs its decoder only, and
-            unconditional refinement no conditioner.
+        networks: In eval mode; on `device`, or on the host where `refine.memory` says so. The
+            autoencoder needs its decoder only, and unconditional refinement no conditioner.
         spec: The model they belong to.
         config: Settings of the sampler and the decoder.
         device: Where the networks are.
@@ -86,17 +87,35 @@ class Refiner:
         self.spec = spec
         self.config = config
         self.device = device
+        mode = "resident" if config.memory == "auto" else config.memory
+        self.placement = Placement(networks, device, mode)
+        self.passes = 0
+        """Passes through the DiT of the last sampling, one of twice the batch counted twice."""
+        if config.compile and mode != "streamed":
+            compile_blocks(networks)
 
     @classmethod
     def load(cls, source: WeightSource, config: RefineConfig, device: torch.device) -> Refiner:
         """Returns a refiner with the weights of a checkpoint, in the dtype of the settings.
 
+        `refine.memory` says where the weights wait; `auto`, which a plan resolves, is `resident`.
+
         Raises:
             CheckpointError: The weights do not fit the model.
         """
         dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-        networks = load_networks(source, vae_parts=("decoder",), device=device, dtype=dtype)
+        home = device if config.memory in ("auto", "resident") else torch.device("cpu")
+        networks = load_networks(source, vae_parts=("decoder",), device=home, dtype=dtype)
+        if config.memory == "int8":
+            assert networks.dit is not None
+            quantise_dit(networks.dit)
         return cls(networks, model_spec(source.model), config, device)
+
+    def with_config(self, config: RefineConfig) -> Refiner:
+        """Returns a refiner with other settings and the same networks, where they are."""
+        other = Refiner(self.networks, self.spec, replace(config, compile=False), self.device)
+        other.config, other.placement = config, self.placement
+        return other
 
     def refine(
         self,
@@ -130,12 +149,7 @@ class Refiner:
         Raises:
             MeshError: The mesh is empty or has no extent.
         """
-        seconds: dict[str, float] = {}
-        with _timed(seconds, "voxels"):
-            frame = fit_frame(mesh.vertices, up=up)
-            placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
-            voxels = self.voxelise(placed, seed)
-        return Prepared(frame, placed, voxels, seed, seconds)
+        return prepare_mesh(mesh, seed, self.spec, self.config, up)
 
     @torch.inference_mode()
     def evaluate(
@@ -186,15 +200,7 @@ class Refiner:
 
     def voxelise(self, mesh: Mesh, seed: int) -> Tensor:  # [1, M, 3]
         """Returns the voxels the coarse surface occupies, at most `tokens` of them."""
-        rng = np.random.default_rng(seed)
-        count = self.config.surface_points
-        points = sample_faces(mesh, count // 2, rng)[0]
-        sharp = sample_sharp_edges(mesh, count - count // 2, rng)
-        if sharp is not None:
-            points = np.concatenate([points, sharp[0]])
-        occupied = occupied_voxels(torch.from_numpy(points).float(), self.spec.vae.voxel_resolution)
-        generator = torch.Generator().manual_seed(seed)
-        return select_voxels([occupied], self.config.tokens, generator)
+        return voxelise(mesh, seed, self.spec, self.config)
 
     def condition(self, rgba: np.ndarray | None) -> tuple[Tensor | None, list[int] | None]:
         """Returns the image tokens [1, L, X] and their number, or twice None without an image."""
@@ -202,7 +208,7 @@ class Refiner:
             return None, None
         image, mask = preprocess_inference(rgba, self.spec.image_size)
         assert self.networks.conditioner is not None
-        with autocast(self.device, self.config.dtype):
+        with self.placement.using("conditioner"), autocast(self.device, self.config.dtype):
             return self.networks.conditioner.encode(
                 image[None].to(self.device), mask[None].to(self.device)
             )
@@ -214,42 +220,50 @@ class Refiner:
         lengths: list[int] | None,
         seed: int,
         progress: Progress,
+        on_step: Callable[[float, Tensor], None] = lambda t, x: None,
     ) -> Tensor:  # [1, M, C] fp32
-        """Integrates the flow from seeded noise to latents; without context, unguided."""
+        """Integrates the flow from seeded noise to latents; without context, unguided.
+
+        `on_step` gets t and x at the start and after each step.
+        """
         dit = self.networks.dit
         assert dit is not None
-        generator = torch.Generator().manual_seed(seed + 1)
-        noise = torch.randn(1, voxels.shape[1], self.spec.dit.in_channels, generator=generator)
         config, params, tokens = self.config, self.spec.dit, voxels.shape[1] + 1
-        use_backend(
+        generator = torch.Generator().manual_seed(seed + 1)
+        noise = torch.randn(1, tokens - 1, params.in_channels, generator=generator)
+        self.attention = use_backend(
             dit,
             config.attention,
             [AttentionShape(1, params.num_heads, tokens, tokens, params.width // params.num_heads)],
             device=self.device,
             dtype=dit.x_embedder.weight.dtype,
         )
-        seen: Tensor | ContextKeys | None = context
-        if context is not None and config.cache_context:
-            with autocast(self.device, config.dtype):
-                seen = dit.context_keys(context)
-        velocity = NetworkVelocity(dit, seen, lengths, voxels.to(self.device), config, self.device)
-        return sample(
-            velocity.guided(),
-            noise.to(self.device),
-            schedule(config.steps),
-            solver=config.solver,
-            callback=lambda step, steps, _: progress("sample", step, steps),
-        )
+        with self.placement.using("dit") as stream:
+            seen: Tensor | ContextKeys | None = context
+            if context is not None and config.cache_context:
+                with autocast(self.device, config.dtype):
+                    blocks = None if stream is None else stream.each()
+                    seen = dit.context_keys(context, blocks)
+            places = voxels.to(self.device)
+            velocity = NetworkVelocity(dit, seen, lengths, places, config, self.device)
+            times, x = schedule(config.steps), noise.to(self.device)
+
+            def callback(step: int, steps: int, x: Tensor) -> None:
+                progress("sample", step, steps)
+                on_step(float(times[step]), x)
+
+            on_step(0.0, x)
+            x = sample(velocity.guided(), x, times, solver=config.solver, callback=callback)
+            self.passes = velocity.evaluations
+            return x
 
     def decode(self, latents: Tensor, progress: Progress) -> BrickGrid:
         """Evaluates the field of latents [1, M, C] near its surface."""
         vae = self.networks.vae
         assert vae is not None
-        with autocast(self.device, self.config.dtype):
-            features = vae.decode(latents / self.spec.vae.scale_factor)
-            query = vae.field(features)
-
-            limit = self.config.max_memory_gib or None
+        with self.placement.using("vae"):
+            with autocast(self.device, self.config.dtype):
+                query = vae.field(vae.decode(latents / self.spec.vae.scale_factor))
 
             def ask(points: Tensor) -> Tensor:
                 with autocast(self.device, self.config.dtype):
@@ -258,10 +272,46 @@ class Refiner:
             return decode_field(
                 ask,
                 self.config.grid_resolution,
-                chunk_size=min(self.config.chunk_size, fitting_chunk(query, limit, self.device)),
+                chunk_size=min(self.config.chunk_size, fitting_chunk(query, None, self.device)),
                 device=self.device,
                 progress=lambda level, done, total: progress(f"decode {level}", done, total),
             )
+
+
+def prepare_mesh(
+    mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig, up: Up = "y"
+) -> Prepared:
+    """Returns a coarse mesh as `Refiner.prepare` does, before there are weights."""
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "voxels"):
+        frame = fit_frame(mesh.vertices, up=up)
+        placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
+        voxels = voxelise(placed, seed, spec, config)
+    return Prepared(frame, placed, voxels, seed, seconds)
+
+
+def voxelise(mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig) -> Tensor:  # [1, M, 3]
+    """Returns the voxels that a surface in the normalised frame occupies, at most `tokens`."""
+    rng = np.random.default_rng(seed)
+    count = config.surface_points
+    points = sample_faces(mesh, count // 2, rng)[0]
+    sharp = sample_sharp_edges(mesh, count - count // 2, rng)
+    if sharp is not None:
+        points = np.concatenate([points, sharp[0]])
+    occupied = occupied_voxels(torch.from_numpy(points).float(), spec.vae.voxel_resolution)
+    generator = torch.Generator().manual_seed(seed)
+    return select_voxels([occupied], config.tokens, generator)
+
+
+def compile_blocks(networks: Networks) -> None:
+    """Compiles every block of the DiT on its first use."""
+    import torch._dynamo  # a second of import
+
+    assert networks.dit is not None
+    # The expert counts are numbers of the graph.
+    torch._dynamo.config.capture_scalar_outputs = True
+    for block in networks.dit.blocks:
+        block.compile()
 
 
 def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [Q, 3] -> [Q]

@@ -101,15 +101,16 @@ def planning(accelerator: bool) -> Iterator[None]:
         return F.layer_norm(x, layer.weight.shape, layer.weight.to(x.dtype))
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(MoEFeedForward, "split", split_evenly))
-        stack.enter_context(_replaced(RefineDiT, "_check", lambda *inputs: None))
+        stack.enter_context(replaced(MoEFeedForward, "split", split_evenly))
+        stack.enter_context(replaced(RefineDiT, "_check", lambda *inputs: None))
         if accelerator:
-            stack.enter_context(_replaced(RMSNorm, "forward", fused_norm))
+            stack.enter_context(replaced(RMSNorm, "forward", fused_norm))
         yield
 
 
 @contextlib.contextmanager
-def _replaced(owner: type, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: type, name: str, value: Any) -> Iterator[None]:
+    """Gives a class another attribute inside the block."""
     original = getattr(owner, name)
     setattr(owner, name, value)
     try:

@@ -52,13 +52,30 @@ def launch_processes(run: RunFolder, config: Config, on_signal: Callable[[], Non
     Raises:
         TrainingError: The workers failed.
     """
+    flag, code = supervise("ultrashape_cli.training.worker", [str(run.root)], config, on_signal)
+    if flag:
+        return flag.exit_code
+    if code != 0:
+        error = run.read_status().get("error", f"exit code {code}")
+        raise TrainingError(f"the workers failed: {error}", hint=f"see {run.log()}")
+    return 0
+
+
+def supervise(
+    module: str, arguments: list[str], config: Config, on_signal: Callable[[], None]
+) -> tuple[SignalFlag, int]:
+    """Runs `python -m module` in several processes under accelerate and passes signals on.
+
+    Returns:
+        The flag, set where a signal came, and the launcher's exit code.
+    """
     cpu = config.device == "cpu" or not _has_gpu()
     environment = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if cpu:
         # `accelerate launch --cpu` silently starts one process; this is the way to several.
         environment |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": _threads(config.launch)}
     command = [sys.executable, "-m", "accelerate.commands.launch", *_arguments(config.launch)]
-    command += ["-m", "ultrashape_cli.training.worker", str(run.root)]
+    command += ["-m", module, *arguments]
     # What launchers print is not data: our stdout stays clean.
     process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
     with SignalFlag(on_signal) as flag:
@@ -67,13 +84,8 @@ def launch_processes(run: RunFolder, config: Config, on_signal: Callable[[], Non
             time.sleep(0.2)
             if flag and not forwarded:
                 forwarded = True
-                _signal_workers(process.pid)
-    if flag:
-        return flag.exit_code
-    if process.returncode != 0:
-        error = run.read_status().get("error", f"exit code {process.returncode}")
-        raise TrainingError(f"the workers failed: {error}", hint=f"see {run.log()}")
-    return 0
+                _signal_workers(process.pid, module)
+    return flag, process.returncode
 
 
 def _arguments(launch: LaunchConfig) -> list[str]:
@@ -100,10 +112,10 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _signal_workers(launcher: int) -> None:
+def _signal_workers(launcher: int, module: str) -> None:
     """Sends TERM to the workers, not to the launcher, which would kill them after it."""
     import psutil
 
     for child in psutil.Process(launcher).children(recursive=True):
-        if any("ultrashape_cli.training.worker" in part for part in child.cmdline()):
+        if any(module in part for part in child.cmdline()):
             os.kill(child.pid, signal.SIGTERM)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ultrashape_cli.data.background import load_reference
+from ultrashape_cli.errors import ImageError, UsageError
+
+
+def picture(folder: Path, pixels: np.ndarray) -> Path:
+    path = folder / "image.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def on_white() -> np.ndarray:
+    """A dark square on white, with a white spot inside."""
+    pixels = np.full((40, 40, 3), 252, np.uint8)
+    pixels[10:30, 10:30] = (120, 40, 40)
+    pixels[18:22, 18:22] = 255
+    return pixels
+
+
+def test_transparency_of_the_file_is_used_whatever_the_setting(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 20, 4), np.uint8)
+    pixels[5:15, 5:15] = 255
+    path = picture(tmp_path, pixels)
+    for background in ("auto", "keep", "white", "remove"):
+        assert np.array_equal(load_reference(path, background), pixels)  # type: ignore[arg-type]
+
+
+def test_white_is_cut_where_it_touches_the_border(tmp_path: Path) -> None:
+    rgba = load_reference(picture(tmp_path, on_white()), "white")
+    inside = np.zeros((40, 40), bool)
+    inside[10:30, 10:30] = True
+    assert np.array_equal(rgba[..., 3] > 0, inside)
+
+
+def test_keep_takes_every_pixel(tmp_path: Path) -> None:
+    assert (load_reference(picture(tmp_path, on_white()), "keep")[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize(("grey", "reason"), [(255, "white all over"), (10, "no white border")])
+def test_an_image_without_white_border_or_object_is_named(
+    tmp_path: Path, grey: int, reason: str
+) -> None:
+    path = picture(tmp_path, np.full((20, 20, 3), grey, np.uint8))
+    with pytest.raises(ImageError, match=reason) as caught:
+        load_reference(path, "white")
+    assert str(path) in caught.value.message
+
+
+def test_rembg_is_used_where_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def remove(image: Image.Image) -> Image.Image:
+        cut = image.convert("RGBA")
+        cut.putalpha(Image.fromarray(np.uint8(np.asarray(image)[..., 1] < 100) * 255))
+        return cut
+
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(remove=remove))
+    rgba = load_reference(picture(tmp_path, on_white()), "auto")
+    assert 0 < (rgba[..., 3] > 0).sum() < 40 * 40
+
+    def fail(image: Image.Image) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setitem(sys.modules, "rembg", SimpleNamespace(remove=fail))
+    with pytest.raises(ImageError, match="no network"):
+        load_reference(picture(tmp_path, on_white()), "remove")
+
+
+def test_without_rembg_the_user_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    with pytest.raises(UsageError, match="what is its background"):
+        load_reference(picture(tmp_path, on_white()), "auto")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+from ball_networks import SMALL, ball_networks
+
+from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.inference.memory import (
+    OutOfMemory,
+    check_plan,
+    is_out_of_memory,
+    measure_refinement,
+    memory_errors,
+    plan_refinement,
+)
+from ultrashape_cli.models.registry import ModelSpec, model_spec
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+GIB = 2**30
+BF16 = RefineConfig(dtype="bf16")
+
+
+@pytest.fixture(scope="module")
+def full() -> ModelSpec:
+    return model_spec("ultrashape-1.0")
+
+
+@pytest.fixture(autouse=True)
+def measure_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full-size measurements take seconds; the plan asks for the same ones again and again."""
+
+    def cached(spec, config, tokens, *, accelerator, int8=False):
+        # Only these settings change what is measured.
+        key = (spec.name, config.dtype, tokens, accelerator, int8)
+        if key not in MEASURED:
+            MEASURED[key] = measure_refinement(
+                spec, config, tokens, accelerator=accelerator, int8=int8
+            )
+        return MEASURED[key]
+
+    monkeypatch.setattr("ultrashape_cli.inference.memory.measure_refinement", cached)
+
+
+MEASURED: dict = {}
+
+
+def test_weights_are_counted_as_they_are() -> None:
+    networks = ball_networks()
+    found = measure_refinement(SMALL, RefineConfig(), 100, accelerator=False)
+    assert networks.dit is not None
+    assert found.weights["sample"] == sum(4 * p.numel() for p in networks.dit.parameters())
+    assert found.blocks == sum(4 * p.numel() for p in networks.dit.blocks.parameters())
+    half = measure_refinement(SMALL, BF16, 100, accelerator=False)
+    assert half.weights["sample"] * 2 == found.weights["sample"]
+
+
+def test_more_tokens_need_more_activations() -> None:
+    few, many = (
+        measure_refinement(SMALL, RefineConfig(), n, accelerator=False) for n in (1000, 4000)
+    )
+    for stage in ("sample", "decode"):
+        assert 3 < many.activations[stage] / few.activations[stage] < 4.5
+    assert many.activations["condition"] == few.activations["condition"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gib", "mode"),
+    [(32_768, 24, "resident"), (32_768, 16, "resident"), (8192, 8, "streamed")],
+)
+def test_the_full_model_fits_the_cards_it_should(
+    full: ModelSpec, tokens: int, gib: float, mode: str
+) -> None:
+    plan = plan_refinement(full, BF16, CUDA, tokens, budget=int(gib * GIB), host=64 * GIB)
+    assert plan.fits
+    assert plan.mode == mode
+    assert plan.needed < gib * GIB
+
+
+def test_without_host_memory_the_weights_are_quantised(full: ModelSpec) -> None:
+    plan = plan_refinement(full, BF16, CUDA, 8192, budget=8 * GIB, host=5 * GIB)
+    assert plan.mode == "int8"
+    assert plan.fits
+
+
+def test_less_memory_makes_smaller_chunks_down_to_a_bound(full: ModelSpec) -> None:
+    large, small = (
+        plan_refinement(full, replace(BF16, memory="streamed"), CUDA, 8192, budget=b, host=64 * GIB)
+        for b in (24 * GIB, GIB)
+    )
+    assert large.chunk_size == BF16.chunk_size
+    assert small.chunk_size == 256
+
+
+def test_a_plan_that_does_not_fit_names_the_tokens_that_do() -> None:
+    config = RefineConfig(chunk_size=256)
+    resident = plan_refinement(SMALL, config, CUDA, 4096, budget=0, host=64 * GIB)
+    budget = resident.fixed + (resident.needed - resident.fixed) // 3
+    plan = plan_refinement(SMALL, config, CUDA, 4096, budget=budget, host=64 * GIB)
+    assert not plan.fits
+    with pytest.raises(OutOfMemory) as caught:
+        check_plan(plan, SMALL, config, CUDA)
+    tokens = int(caught.value.option.removeprefix("--tokens "))
+    assert 64 <= tokens < 4096
+    assert plan_refinement(SMALL, config, CUDA, tokens, budget=budget, host=64 * GIB).fits
+
+
+def test_the_bound_of_the_settings_is_the_budget() -> None:
+    plan = plan_refinement(SMALL, replace(RefineConfig(), max_memory_gib=0.25), CPU, 100)
+    assert plan.budget == GIB // 4
+    assert plan.fixed >= psutil.Process().memory_info().rss // 2
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors("sample", "--tokens 1"):
+        raise RuntimeError("shapes differ")
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried"))

@@ -1,0 +1,37 @@
+"""The memory plan of a refinement, shown before the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from ultrashape_cli.config.refine import RefineConfig
+    from ultrashape_cli.models.registry import ModelSpec
+    from ultrashape_cli.ui import UI
+
+
+def planned(
+    ui: UI, spec: ModelSpec, config: RefineConfig, device: torch.device, tokens: int
+) -> RefineConfig:
+    """Plans the memory, shows the plan, and returns the settings with its mode and chunk.
+
+    Raises:
+        OutOfMemory: No mode fits; the hint names the option that helps.
+    """
+    from dataclasses import replace
+
+    from ultrashape_cli.inference.memory import check_plan, limit_device, plan_refinement
+
+    plan = plan_refinement(spec, config, device, tokens)
+    gib = 2**30
+    stages = ", ".join(f"{name} {size / gib:.2f}" for name, size in plan.stages.items())
+    ui.info(
+        f"memory: {plan.mode} weights in {config.dtype}, {plan.tokens:,} tokens, "
+        f"{plan.needed / gib:.2f} of {plan.budget / gib:.2f} GiB on {device} ({stages}), "
+        f"{plan.host / gib:.2f} GiB of weights on the host, {plan.chunk_size:,} queries at once"
+    )
+    check_plan(plan, spec, config, device)
+    limit_device(config, device)
+    return replace(config, memory=plan.mode, chunk_size=plan.chunk_size)
