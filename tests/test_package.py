@@ -11,7 +11,7 @@ import pytest
 from ultrashape_cli import __version__
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("prepare", "render", "sample", "split", "train", "refine", "monitor", "weights")
+VERBS = ("prepare", "render", "sample", "split", "train", "refine", "monitor", "report", "weights")
 HEAVY = ("torch", "trimesh", "open3d", "pymeshlab", "wandb", "accelerate", "numpy", "numba")
 
 

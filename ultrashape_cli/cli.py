@@ -15,6 +15,7 @@ from ultrashape_cli import __version__
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine import refine
+from ultrashape_cli.commands.report import report
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.steps import render, sample
 from ultrashape_cli.commands.train import train
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (prepare, render, sample, split, train, refine, monitor):
+for verb in (prepare, render, sample, split, train, refine, monitor, report):
     app.command()(verb)
 app.add_typer(weights)
 

@@ -72,6 +72,10 @@ class RunFolder:
         """Returns the log file of one rank."""
         return self.root / ("log.txt" if rank == 0 else f"log-rank{rank}.txt")
 
+    def is_run(self) -> bool:
+        """Says whether the folder holds a run."""
+        return any(path.is_file() for path in (self.config, self.status, self.metrics))
+
     def write_status(self, state: str, **values: Any) -> None:
         """Replaces status.json; readers never see half of it."""
         write_json(

@@ -101,6 +101,7 @@ def monitor(
         path,
         lambda run: AlertBook(run.root, alerts, notify=notifier, remember=once),
         ascii_only=ui.ascii_only,
+        whole=once,
     )
     if tensorboard and not view.runs:
         raise UsageError("--tensorboard shows runs", hint="ushape monitor runs --tensorboard")
@@ -169,7 +170,7 @@ def _live(ui: UI, view: View, notifier: Notifier, feeds: list[Feed], interval: f
                     Text(text, style="yellow", no_wrap=True) for text in notifier.problems[-1:]
                 ]
                 live.update(Group(look.render(width, height - len(notes)), *notes), refresh=True)
-                time.sleep(interval)
+                time.sleep(0.2 if look.partial else interval)
                 look = view.look()
                 for feed in feeds:
                     feed.update()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.monitoring import dashboard
 from ultrashape_cli.monitoring.alerts import Alert, AlertBook, Facts
-from ultrashape_cli.monitoring.dataset_state import DatasetReader, DatasetState
+from ultrashape_cli.monitoring.dataset_state import READ_BUDGET_S, DatasetReader, DatasetState
 from ultrashape_cli.monitoring.panels import STYLES
 from ultrashape_cli.monitoring.plot import number, progress
 from ultrashape_cli.monitoring.run_state import ENDED, RunReader, RunState, clean
@@ -40,6 +41,8 @@ class Look:
     """Whether nothing more will happen."""
     alarm: bool
     """Whether an alert is active."""
+    partial: bool = False
+    """Whether there is more to read than one look took."""
 
 
 class View(Protocol):
@@ -53,13 +56,16 @@ class View(Protocol):
         """Reads the present state."""
 
 
-def open_view(path: Path | None, make_book: MakeBook, *, ascii_only: bool = False) -> View:
+def open_view(
+    path: Path | None, make_book: MakeBook, *, ascii_only: bool = False, whole: bool = False
+) -> View:
     """Returns the view of a run, a dataset or a folder of runs.
 
     Args:
         path: What to watch; None for the newest run in ./runs.
         make_book: Makes what judges a run.
         ascii_only: Whether the terminal cannot show more.
+        whole: Whether the first look must see everything, however long it takes.
 
     Raises:
         UsageError: The path is none of these.
@@ -72,10 +78,10 @@ def open_view(path: Path | None, make_book: MakeBook, *, ascii_only: bool = Fals
             )
         path = runs[0].root
     run = RunFolder(path)
-    if run.config.is_file() or run.status.is_file() or run.metrics.is_file():
+    if run.is_run():
         return RunPage(run, make_book(run), ascii_only)
     if Dataset(path).exists():
-        return DatasetPage(Dataset(path), ascii_only)
+        return DatasetPage(Dataset(path), ascii_only, whole)
     if find_runs(path):
         return RunsPage(path, make_book)
     raise UsageError(
@@ -158,8 +164,8 @@ class DatasetPage:
 
     runs: ClassVar[list[RunFolder]] = []
 
-    def __init__(self, dataset: Dataset, ascii_only: bool) -> None:
-        self._reader = DatasetReader(dataset)
+    def __init__(self, dataset: Dataset, ascii_only: bool, whole: bool) -> None:
+        self._reader = DatasetReader(dataset, math.inf if whole else READ_BUDGET_S)
         self._ascii = ascii_only
 
     def look(self) -> Look:
@@ -171,6 +177,7 @@ class DatasetPage:
             render=lambda width, height: _render_dataset(state, width, height, self._ascii),
             ended=state.state == "idle" and state.read == state.assets,
             alarm=False,
+            partial=state.read < state.assets,
         )
 
 

@@ -32,7 +32,7 @@ CHANGEABLE = frozenset(
 RECORDED = ("train", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
          "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
-         "events.jsonl", "origins.json")  # fmt: skip
+         "events.jsonl", "origins.json", "alerts.jsonl")  # fmt: skip
 """What `--force` removes: everything this command made, nothing else."""
 
 
