@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import __version__
+from ultrashape_cli.commands.doctor import doctor
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine import refine
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (prepare, render, sample, split, train, refine, monitor, report):
+for verb in (prepare, render, sample, split, train, refine, monitor, report, doctor):
     app.command()(verb)
 app.add_typer(weights)
 

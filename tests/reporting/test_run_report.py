@@ -85,7 +85,13 @@ def test_everything_a_run_left_is_on_its_page(run: RunFolder) -> None:
     text = " ".join(" ".join(page.words).split())
     for part in (
         *("shoes", "failed", "<script>boom</script>", "F-score@0.01", "+60.0 %", "pretrained"),
-        *("+50.0 % better", "fine-tuned", "over the run", "GPU too hot", "2 warnings and errors"),
+        *(
+            "+50.0 % better",
+            "fine-tuned",
+            "over the run",
+            "GPU too hot",
+            "Warnings and errors of the log: 2",
+        ),
         *("step 7 skipped", "died", "start", "step-00000040", "train.model", "flag", "--set"),
         *("/data/<b>", "torch", "2.9", "ushape train --model tiny", "41.0 % of 100 steps"),
         *("backward 60 %", "Loss by t", "Gradient norm", "cost so far"),

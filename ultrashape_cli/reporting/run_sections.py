@@ -189,7 +189,7 @@ def problems(run: RunFolder, state: RunState) -> str:
     if lines:
         text = "\n".join(html.escape(line) for line in lines[-MAX_PROBLEMS:])
         body += (
-            f"<details><summary>{len(lines):,} warnings and errors of the log</summary>"
+            f"<details><summary>Warnings and errors of the log: {len(lines):,}</summary>"
             f"<pre>{text}</pre></details>"
         )
     return body
