@@ -55,3 +55,10 @@ def test_a_path_with_nothing_to_watch_is_refused(ushape, tmp_path: Path) -> None
     result = ushape("monitor", tmp_path, "--once")
     assert result.code == 2
     assert "neither a run" in result.err
+
+
+def test_names_that_are_no_unicode_are_shown(ushape, tmp_path: Path) -> None:
+    make_run(tmp_path / "caf\udce9 [red]")
+    result = ushape("monitor", tmp_path, "--once", *QUIET)
+    assert result.code == 0
+    assert result.out.startswith("caf\\udce9 [red]  running")

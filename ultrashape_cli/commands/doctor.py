@@ -87,7 +87,7 @@ def doctor(
         _emit(ui, findings, failed)
     elif fix_hints:
         for fix in fixes(findings):
-            ui.out.print(fix, markup=False)
+            ui.data(fix)
     else:
         _show(ui, findings, failed)
     if failed:
@@ -133,7 +133,7 @@ def _show(ui: UI, findings: list[Finding], failed: int) -> None:
             ui.out.print(Text.assemble(" " * 19, ("try: ", "cyan"), found.fix))
     warned = sum(found.status == "warn" for found in findings)
     ui.out.print(f"\n{len(findings)} looked at, {warned} to mind, {failed} failed. For an issue:\n")
-    ui.out.print(paste_block(findings), markup=False)
+    ui.data(paste_block(findings))
 
 
 def _emit(ui: UI, findings: list[Finding], failed: int) -> None:

@@ -141,7 +141,7 @@ def _watch(
             elif once and ui.out.is_terminal:
                 ui.out.print(look.render(ui.out.width, max(40, ui.out.height)))
             else:
-                ui.out.print(look.plain, markup=False)
+                ui.data(look.plain)
             # TensorBoard stays after the end of a run, until Ctrl-C.
             if once or (look.ended and not feeds):
                 return look.alarm

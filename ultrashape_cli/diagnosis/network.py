@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
 
 from ultrashape_cli.diagnosis.check import OK, WARN, Finding, Subject
 from ultrashape_cli.dotenv import masked
+from ultrashape_cli.monitoring.trackers import wandb_address, wandb_key
 
 TIMEOUT_S = 4.0
 HUB = "https://huggingface.co"
-WANDB = "https://api.wandb.ai"
 MAX_SKEW_S = 60.0
 OLDEST_TIME = 1_735_689_600.0
 """2025-01-01: a clock before this is wrong."""
@@ -45,9 +43,9 @@ def check_hub(subject: Subject) -> Iterator[Finding]:
 
 def check_wandb(subject: Subject) -> Iterator[Finding]:
     """Looks for a key, and asks the server only where one is set."""
-    address = os.environ.get("WANDB_BASE_URL", "").rstrip("/") or WANDB
+    address = wandb_address()
     wanted = "wandb" in subject.resolved.config.train.trackers
-    key = os.environ.get("WANDB_API_KEY") or _netrc_password(urlsplit(address).hostname or "")
+    key = wandb_key()
     if not key:
         status = WARN if wanted else OK
         message = "no key: runs are recorded offline" if wanted else "no key; it is optional"
@@ -95,11 +93,3 @@ def _skew(date: str | None) -> float | None:
         return time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
         return None
-
-
-def _netrc_password(host: str) -> str | None:
-    try:
-        entry = netrc.netrc().authenticators(host)
-    except (OSError, netrc.NetrcParseError):
-        return None
-    return entry[2] if entry else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import netrc
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.runs import RunFolder
@@ -28,6 +30,22 @@ def make_tracker(names: Sequence[str], run: RunFolder) -> Tracker:
     if "wandb" not in names:
         return lambda values, step: None
     return _wandb(run)
+
+
+def wandb_address() -> str:
+    """Returns the server of Weights & Biases, without a slash at its end."""
+    return os.environ.get("WANDB_BASE_URL", "").rstrip("/") or "https://api.wandb.ai"
+
+
+def wandb_key() -> str | None:
+    """Returns the key of this user, from WANDB_API_KEY or where `wandb login` puts it."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    try:
+        entry = netrc.netrc().authenticators(urlsplit(wandb_address()).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return entry[2] if entry else None
 
 
 def _wandb(run: RunFolder) -> Tracker:

@@ -133,7 +133,7 @@ class RunsPage:
             reader, book = self._readers[run.root]
             state = reader.read(now, clock)
             rows.append((state, book.look(Facts(state, reader.history, machine), now, clock)))
-        lines = [(Path(state.run).name, dashboard.plain(state, alerts)) for state, alerts in rows]
+        lines = [(_name(state.run), dashboard.plain(state, alerts)) for state, alerts in rows]
         widest = max((len(name) for name, _ in lines), default=0)
         return Look(
             json={
@@ -201,13 +201,13 @@ def plain_dataset(state: DatasetState) -> str:
 def _render_runs(
     rows: list[tuple[RunState, tuple[Alert, ...]]], width: int, height: int
 ) -> RenderableType:
-    name_width = min(max((len(Path(s.run).name) for s, _ in rows), default=4), width // 3)
+    name_width = min(max((len(_name(s.run)) for s, _ in rows), default=4), width // 3)
     head = f"{'run':{name_width}}  {'state':9}{'step':>19}  {'loss':>8}  {'left':>8}  {'cost':>9}"
     lines = [Text(head, style="bold")]
     for state, alerts in rows:
         left = duration(state.seconds_left) if state.seconds_left is not None else "-"
         cost = f"{state.cost:,.2f}" if state.cost is not None else "-"
-        line = Text(f"{Path(state.run).name[:name_width]:{name_width}}  ")
+        line = Text(f"{_name(state.run)[:name_width]:{name_width}}  ")
         line.append(f"{state.state:9}", style=STYLES.get(state.state, "yellow"))
         line.append(f"{f'{state.step:,}/{state.steps:,}':>19}")
         line.append(f"  {number(state.metrics.get('loss_smooth')):>8}  {left:>8}  {cost:>9}")
@@ -221,7 +221,7 @@ def _render_runs(
 def _render_dataset(
     state: DatasetState, width: int, height: int, ascii_only: bool
 ) -> RenderableType:
-    head = Text(Path(state.dataset).absolute().name, style="bold")
+    head = Text(_name(state.dataset), style="bold")
     head.append(f"  {state.state.upper()}", style="green bold")
     head.append(f"  {state.complete:,} of {state.assets:,} assets complete")
     if state.state == "preparing":
@@ -251,16 +251,18 @@ def _render_dataset(
             newest = next((f for f in state.failures if f["cause"] == cause), None)
             line = Text(f"  {cause:10}{count:>7,}  ")
             if newest:
-                line.append(
-                    f"{Path(newest['source']).name}: {clean(newest['message'])}", style="dim"
-                )
+                line.append(f"{_name(newest['source'])}: {clean(newest['message'])}", style="dim")
             lines.append(line)
         lines += [Text(), Text("newest failures", style="bold")]
         lines += [
-            Text(f"  {f['step']:11}{Path(f['source']).name}: {clean(f['message'])}")
+            Text(f"  {f['step']:11}{_name(f['source'])}: {clean(f['message'])}")
             for f in state.failures
         ]
     return _fit(lines, width, height)
+
+
+def _name(path: str) -> str:
+    return clean(Path(path).absolute().name)
 
 
 def _fit(lines: list[Text], width: int, height: int) -> RenderableType:

@@ -6,7 +6,7 @@ import html
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ultrashape_cli.monitoring.plot import number
 
@@ -55,6 +55,8 @@ def line_chart(
     curves = [curve for curve in curves if len(curve.points) > 1]
     if not curves:
         return ""
+    if len(curves) == 1 and curves[0].kind == "faint":
+        curves = [replace(curves[0], kind="line", colour=0)]
     scale = _Scale.around([point for curve in curves for point in curve.points], linear)
     lines = [_grid(scale)]
     lines += [

@@ -216,7 +216,10 @@ def settings(run: RunFolder, state: RunState) -> str:
             flat |= {f"{name}.{key}": item for key, item in value.items()}
         else:
             flat[name] = value
-    rows = [[key, _value(key, value), str(origins.get(key, ""))] for key, value in flat.items()]
+    rows = [
+        [key, _value(key, value), str(origins.get(key, "")).strip("`")]
+        for key, value in flat.items()
+    ]
     chosen = [row for row in rows if row[2] not in ("", "default")]
     rest = [row for row in rows if row not in chosen]
     head = ("setting", "value", "from")
