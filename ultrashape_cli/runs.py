@@ -116,7 +116,14 @@ def find_runs(root: Path) -> list[RunFolder]:
     if not root.is_dir():
         return []
     found = [RunFolder(path.parent) for path in root.glob("*/config.toml")]
-    return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)
+    return sorted(found, key=_config_time, reverse=True)
+
+
+def _config_time(run: RunFolder) -> float:
+    try:
+        return run.config.stat().st_mtime
+    except FileNotFoundError:  # removed since it was listed
+        return 0.0
 
 
 def describe_state(status: dict[str, Any], now: float | None = None) -> str:

@@ -55,6 +55,7 @@ def monitor(
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
+    show_config: opt.ShowConfigOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -65,7 +66,8 @@ def monitor(
     Reads files only: finished, crashed, copied and remotely mounted runs can be watched too. Writes
     nothing but alerts.jsonl in the run folder. Ctrl-C ends the view, not the run. `--json` prints
     one object per line. The limits and hooks of the alerts are settings: `--set alerts.KEY=VALUE`,
-    the table [alerts] of --config, or USHAPE_ALERTS_KEY (also in a file .env).
+    the table `alerts` of --config, or USHAPE_ALERTS_KEY (also in a file .env); `--show-config`
+    lists them.
 
     Examples:
 
@@ -79,6 +81,7 @@ def monitor(
 
       ushape monitor runs --tensorboard
     """
+    from ultrashape_cli.commands.steps import show_settings
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.monitoring.alerts import AlertBook
@@ -89,13 +92,17 @@ def monitor(
     ui = UI("monitor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     if check and not once:
         raise UsageError("--check goes with --once", hint="ushape monitor RUN --once --check")
-    alerts = resolve(
+    resolved = resolve(
         # Named, so that no card is looked for.
         flags={"profile": "cpu"},
         overrides=overrides or (),
         file=None if no_config else config,
         environ={} if no_config else None,
-    ).config.alerts
+    )
+    if show_config:
+        show_settings(ui, resolved, ("alerts",))
+        return
+    alerts = resolved.config.alerts
     notifier = Notifier(alerts)
     view = open_view(
         path,
