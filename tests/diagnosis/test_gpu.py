@@ -102,6 +102,8 @@ def test_the_plan_is_held_against_card_host_and_disk(monkeypatch) -> None:
     )
     assert _plan(host_gib=60.0)["host memory"].status == WARN
     assert _plan(host_gib=65.0)["host memory"].status == FAIL
+    on_cpu = gpu.judge_plan({"plan": PLAN}, _subject(profile="cpu"))
+    assert {f.name: f.status for f in on_cpu}["host memory"] == WARN  # 60 GiB and 1
     assert _plan(checkpoint_gib=1e6)["disk"].status == FAIL
     failed = _plan(problem="too little", hint="--set train.strategy=lora")["profile"]
     assert (failed.status, failed.fix) == (FAIL, "ushape train --set train.strategy=lora")

@@ -195,10 +195,12 @@ def judge_plan(answer: dict[str, Any], subject: Subject) -> Iterator[Finding]:
         message = f"{text}, needs about {plan['device_gib']:.1f}{there} GiB per process"
         yield Finding("profile", OK, message)
     used, total = (size / 2**30 for size in read_memory())
-    need = plan["host_gib"]
+    # Without a card its part is the host's, too.
+    need = plan["host_gib"] + (0.0 if profile.memory_gib else plan["device_gib"])
     message = f"{total - used:.1f} of {total:.1f} GiB free, the strategy needs about {need:.1f}"
     status = FAIL if need > total else WARN if need > total - used else OK
-    yield Finding("host memory", status, message)
+    fix = "" if status == OK else "ushape train --set train.async_checkpoints=false"
+    yield Finding("host memory", status, message, fix)
     kept = plan["checkpoint_gib"] * plan["kept_checkpoints"]
     folder = subject.runs if subject.runs.exists() else subject.runs.absolute().parent
     free = shutil.disk_usage(folder).free / 2**30
