@@ -12,10 +12,12 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import __version__
+from ultrashape_cli.commands.doctor import doctor
 from ultrashape_cli.commands.evaluate import evaluate
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine import refine
+from ultrashape_cli.commands.report import report
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.steps import render, sample
 from ultrashape_cli.commands.train import train
@@ -31,7 +33,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (prepare, render, sample, split, train, refine, evaluate, monitor):
+for verb in (
+    prepare, render, sample, split, train, refine, evaluate, monitor, report, doctor,
+):  # fmt: skip
     app.command()(verb)
 app.add_typer(weights)
 

@@ -72,6 +72,10 @@ class RunFolder:
         """Returns the log file of one rank."""
         return self.root / ("log.txt" if rank == 0 else f"log-rank{rank}.txt")
 
+    def is_run(self) -> bool:
+        """Says whether the folder holds a run."""
+        return any(path.is_file() for path in (self.config, self.status, self.metrics))
+
     def write_status(self, state: str, **values: Any) -> None:
         """Replaces status.json; readers never see half of it."""
         write_json(
@@ -112,7 +116,14 @@ def find_runs(root: Path) -> list[RunFolder]:
     if not root.is_dir():
         return []
     found = [RunFolder(path.parent) for path in root.glob("*/config.toml")]
-    return sorted(found, key=lambda run: run.config.stat().st_mtime, reverse=True)
+    return sorted(found, key=_config_time, reverse=True)
+
+
+def _config_time(run: RunFolder) -> float:
+    try:
+        return run.config.stat().st_mtime
+    except FileNotFoundError:  # removed since it was listed
+        return 0.0
 
 
 def describe_state(status: dict[str, Any], now: float | None = None) -> str:

@@ -132,6 +132,10 @@ class UI:
             if isinstance(value, str):
                 self.out.print(_safe(value), soft_wrap=True)
 
+    def data(self, text: str) -> None:
+        """Prints text the user asked for, on stdout."""
+        self.out.print(_safe(text), soft_wrap=True)
+
     def line(self, value: dict[str, Any]) -> None:
         """Prints one JSON object of a stream (`monitor --json`)."""
         sys.stdout.write(json.dumps(value, default=str) + "\n")

@@ -55,3 +55,17 @@ def test_a_path_with_nothing_to_watch_is_refused(ushape, tmp_path: Path) -> None
     result = ushape("monitor", tmp_path, "--once")
     assert result.code == 2
     assert "neither a run" in result.err
+
+
+def test_names_that_are_no_unicode_are_shown(ushape, tmp_path: Path) -> None:
+    make_run(tmp_path / "caf\udce9 [red]")
+    result = ushape("monitor", tmp_path, "--once", *QUIET)
+    assert result.code == 0
+    assert result.out.startswith("caf\\udce9 [red]  running")
+
+
+def test_the_limits_of_the_alerts_are_listed_with_their_origin(ushape) -> None:
+    result = ushape("monitor", "--set", "alerts.temperature=80", "--show-config", "--json")
+    settings = json.loads(result.out)["settings"]
+    assert settings["alerts.temperature"] == {"value": 80.0, "origin": "--set"}
+    assert settings["alerts.data_wait"] == {"value": 0.1, "origin": "default"}

@@ -104,6 +104,7 @@ def test_a_failing_command_is_a_problem(state: RunState) -> None:
 
 def test_wandb_gets_an_alert_of_the_right_level(monkeypatch, state: RunState) -> None:
     calls = []
+    monkeypatch.setenv("WANDB_API_KEY", "x")
     run = SimpleNamespace(alert=lambda **values: calls.append(values))
     monkeypatch.setitem(
         sys.modules, "wandb", SimpleNamespace(init=lambda **values: calls.append(values) or run)
@@ -119,3 +120,10 @@ def test_hooks_that_cannot_work_are_refused_at_once() -> None:
         Notifier(AlertConfig(webhook="hooks.slack.com/x"))
     with pytest.raises(ConfigError, match="cannot be parsed"):
         Notifier(AlertConfig(command="mail 'me"))
+
+
+def test_wandb_without_a_key_is_a_problem_and_no_question(monkeypatch, tmp_path, state) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())
+    assert "no key" in _send(AlertConfig(wandb=True), state).problems[0]

@@ -9,7 +9,7 @@ from ultrashape_cli.config.schema import flatten
 from ultrashape_cli.errors import ConfigError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.training.base import base_source
-from ultrashape_cli.training.setup import open_run
+from ultrashape_cli.training.setup import open_run, record_origins
 
 
 def test_the_recorded_config_repeats_the_run(make_run) -> None:
@@ -63,3 +63,11 @@ def test_the_base_is_fixed_by_the_first_call(make_run) -> None:
     assert base_source(run, config) == first
     assert first.files["dit"].stat().st_mtime_ns == mtime
     assert read_json(run.base)["trained"] == ["dit", "conditioner"]
+
+
+def test_origins_survive_a_resume_from_the_runs_own_config(make_run) -> None:
+    run, _ = make_run(steps=4)
+    record_origins(run, {"train.steps": "flag", "train.data": "`my.toml`", "render.size": "flag"})
+    assert read_json(run.origins) == {"train.steps": "flag", "train.data": "`my.toml`"}
+    record_origins(run, {"train.steps": f"`{run.config}`", "train.data": "--set"})
+    assert read_json(run.origins) == {"train.steps": "flag", "train.data": "--set"}

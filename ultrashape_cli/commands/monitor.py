@@ -55,6 +55,7 @@ def monitor(
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
+    show_config: opt.ShowConfigOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -65,7 +66,8 @@ def monitor(
     Reads files only: finished, crashed, copied and remotely mounted runs can be watched too. Writes
     nothing but alerts.jsonl in the run folder. Ctrl-C ends the view, not the run. `--json` prints
     one object per line. The limits and hooks of the alerts are settings: `--set alerts.KEY=VALUE`,
-    the table [alerts] of --config, or USHAPE_ALERTS_KEY (also in a file .env).
+    the table `alerts` of --config, or USHAPE_ALERTS_KEY (also in a file .env); `--show-config`
+    lists them.
 
     Examples:
 
@@ -79,6 +81,7 @@ def monitor(
 
       ushape monitor runs --tensorboard
     """
+    from ultrashape_cli.commands.steps import show_settings
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.monitoring.alerts import AlertBook
@@ -89,18 +92,23 @@ def monitor(
     ui = UI("monitor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     if check and not once:
         raise UsageError("--check goes with --once", hint="ushape monitor RUN --once --check")
-    alerts = resolve(
+    resolved = resolve(
         # Named, so that no card is looked for.
         flags={"profile": "cpu"},
         overrides=overrides or (),
         file=None if no_config else config,
         environ={} if no_config else None,
-    ).config.alerts
+    )
+    if show_config:
+        show_settings(ui, resolved, ("alerts",))
+        return
+    alerts = resolved.config.alerts
     notifier = Notifier(alerts)
     view = open_view(
         path,
         lambda run: AlertBook(run.root, alerts, notify=notifier, remember=once),
         ascii_only=ui.ascii_only,
+        whole=once,
     )
     if tensorboard and not view.runs:
         raise UsageError("--tensorboard shows runs", hint="ushape monitor runs --tensorboard")
@@ -140,7 +148,7 @@ def _watch(
             elif once and ui.out.is_terminal:
                 ui.out.print(look.render(ui.out.width, max(40, ui.out.height)))
             else:
-                ui.out.print(look.plain, markup=False)
+                ui.data(look.plain)
             # TensorBoard stays after the end of a run, until Ctrl-C.
             if once or (look.ended and not feeds):
                 return look.alarm
@@ -169,7 +177,7 @@ def _live(ui: UI, view: View, notifier: Notifier, feeds: list[Feed], interval: f
                     Text(text, style="yellow", no_wrap=True) for text in notifier.problems[-1:]
                 ]
                 live.update(Group(look.render(width, height - len(notes)), *notes), refresh=True)
-                time.sleep(interval)
+                time.sleep(0.2 if look.partial else interval)
                 look = view.look()
                 for feed in feeds:
                     feed.update()

@@ -261,7 +261,6 @@ def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float) -> None:
 def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
     import sys
 
-    from ultrashape_cli.files import write_json
     from ultrashape_cli.runs import checkpoint_name, complete_checkpoints
     from ultrashape_cli.training.launch import (
         is_distributed_child,
@@ -269,14 +268,14 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
         launch_processes,
         wait_for_run_folder,
     )
-    from ultrashape_cli.training.setup import open_run
+    from ultrashape_cli.training.setup import open_run, record_origins
 
     config = resolved.config
     child = is_distributed_child()
     main = is_main_process() and config.launch.machine_rank == 0
     if main:
         open_run(run, config, force=force, command=["ushape", *sys.argv[1:]])
-        write_json(run.origins, resolved.origins)
+        record_origins(run, resolved.origins)
     outputs = {"run": str(run.root)}
     final = run.checkpoints / checkpoint_name(config.train.steps)
     # Processes started by others decide together, in the trainer.

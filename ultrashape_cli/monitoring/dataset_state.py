@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ultrashape_cli.data.layout import STEPS, TRAINING_STEPS, Dataset
@@ -15,8 +15,8 @@ from ultrashape_cli.files import read_json
 
 READ_BUDGET_S = 0.4
 """Time one look may spend on records; of a large dataset the rest comes with the next looks."""
-SCAN_SHARE = 0.01
-"""Share of the time that listing the records may take."""
+SCAN_SHARE = COUNT_SHARE = 0.008
+"""Shares of the time that listing and counting the records may take."""
 RATE_WINDOW_S = 600.0
 IDLE_AFTER_S = 180.0
 MAX_FAILURES = 200
@@ -70,18 +70,39 @@ class DatasetState:
 class DatasetReader:
     """Follows a dataset; only records that changed are read again."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, budget_s: float = READ_BUDGET_S) -> None:
+        """Follows a dataset; a look reads records for at most `budget_s` seconds."""
         self.dataset = dataset
+        self._budget_s = budget_s
         self._assets: dict[str, _Asset] = {}
         self._waiting: dict[str, tuple[int, int]] = {}
         self._folder_time = 0
         self._next_scan = 0.0
+        self._counted: DatasetState | None = None
+        self._changed = False
+        self._next_count = 0.0
+        self._latest = 0.0
+        self._left = 0
 
     def read(self, now: float | None = None) -> DatasetState:
-        """Returns the present state; `now` is the wall clock, seconds since 1970."""
+        """Returns the present state; `now` is the wall clock, seconds since 1970.
+
+        Of a large dataset neither the listing nor the counting is done at every call.
+        """
         now = time.time() if now is None else now
-        self._scan(time.monotonic())
-        self._read_changed()
+        started = time.monotonic()
+        self._scan(started)
+        self._changed |= self._read_changed()
+        if self._counted is None or (self._changed and started >= self._next_count):
+            before = time.perf_counter()
+            self._counted = self._count()
+            self._next_count = started + (time.perf_counter() - before) / COUNT_SHARE
+            self._changed = False
+        if self._left and now - self._latest < IDLE_AFTER_S:
+            return replace(self._counted, state="preparing")
+        return replace(self._counted, seconds_left=None)
+
+    def _count(self) -> DatasetState:
         assets = self._assets
         total = len(assets.keys() | self._waiting.keys())
         counts = {name: {"done": 0, "failed": 0} for name in STEPS}
@@ -92,12 +113,12 @@ class DatasetReader:
         ended = [a for a in assets.values() if a.failure or all(name in a.steps for name in ran)]
         latest = max((a.finished for a in assets.values()), default=0.0)
         pace = _per_second([a.finished for a in ended], latest)
-        active = now - latest < IDLE_AFTER_S
-        left = total - len(ended)
+        self._latest = latest
+        self._left = left = total - len(ended)
         failed = {name: a for name, a in assets.items() if a.failure}
         return DatasetState(
             dataset=str(self.dataset.root),
-            state="preparing" if active and left else "idle",
+            state="idle",
             assets=total,
             read=total - len(self._waiting.keys() - assets.keys()),
             steps=counts,
@@ -107,7 +128,7 @@ class DatasetReader:
             failed=len(failed),
             rejected=sum(a.rejected for a in assets.values()),
             per_minute=60 * pace,
-            seconds_left=left / pace if active and left and pace else None,
+            seconds_left=left / pace if left and pace else None,
             failures_by_cause=dict(
                 Counter(a.failure[0] for a in failed.values() if a.failure).most_common()
             ),
@@ -141,9 +162,12 @@ class DatasetReader:
         self._next_scan = clock + (time.perf_counter() - started) / SCAN_SHARE
         for gone in self._assets.keys() - seen:
             del self._assets[gone]
+            self._counted = None
 
-    def _read_changed(self) -> None:
-        deadline = time.perf_counter() + READ_BUDGET_S
+    def _read_changed(self) -> bool:
+        """Reads records that changed, as far as the time goes; says whether there were some."""
+        waiting = bool(self._waiting)
+        deadline = time.perf_counter() + self._budget_s
         folder = str(self.dataset.root / "records")
         for asset_id in list(self._waiting):
             mark = self._waiting.pop(asset_id)
@@ -155,7 +179,8 @@ class DatasetReader:
             with suppress(AttributeError, KeyError, TypeError):
                 self._assets[asset_id] = _summarise(value, mark)
             if time.perf_counter() > deadline:
-                return
+                break
+        return waiting
 
     def _splits(self) -> dict[str, int]:
         found = {}

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.config.alerts import AlertConfig
-from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.monitoring.alerts import Alert, alert_json
 from ultrashape_cli.monitoring.run_state import RunState
+from ultrashape_cli.monitoring.trackers import wandb_key
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +135,9 @@ class _WandbHook:
     def __call__(self, message: Message) -> None:
         import wandb
 
+        # wandb would ask for one on the terminal, in the middle of the view.
+        if wandb_key() is None:
+            raise DependencyError("no key of Weights & Biases", hint="wandb login")
         with self._lock:
             if self._run is None:
                 name = f"{Path(message['run']).name}-alerts"

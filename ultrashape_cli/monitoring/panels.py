@@ -11,7 +11,7 @@ from rich.text import Text
 from ultrashape_cli.monitoring.alerts import Alert
 from ultrashape_cli.monitoring.history import MetricsHistory
 from ultrashape_cli.monitoring.plot import bars, number, plot, progress
-from ultrashape_cli.monitoring.run_state import RunState
+from ultrashape_cli.monitoring.run_state import RunState, clean
 from ultrashape_cli.monitoring.system import Machine
 from ultrashape_cli.ui import duration
 
@@ -63,7 +63,7 @@ class Snapshot:
 def headline(shot: Snapshot, width: int) -> list[Text]:
     """Returns name, state and progress, the bar, then error and alerts."""
     state = shot.state
-    text = Text(state.run.rstrip("/").rsplit("/", 1)[-1], style="bold")
+    text = Text(clean(state.run.rstrip("/").rsplit("/", 1)[-1]), style="bold")
     text.append(f"  {state.state.upper()}", style=f"{STYLES.get(state.state, 'yellow')} bold")
     text.append(f"  step {state.step:,} of {state.steps:,}")
     share = state.step / state.steps if state.steps else 0.0

@@ -322,8 +322,8 @@ def read_log(run: RunFolder, count: int = 40) -> tuple[str, ...]:
 
 
 def clean(text: str) -> str:
-    """Returns a text without terminal sequences and control characters."""
-    return _CONTROL.sub("", text)
+    """Returns a text that any terminal can show: no control characters, no broken Unicode."""
+    return _CONTROL.sub("", text.encode(errors="backslashreplace").decode())
 
 
 def _is_another_process(pid: int, beat: float | None) -> bool:

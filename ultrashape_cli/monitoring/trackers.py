@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import netrc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.runs import RunFolder
@@ -97,6 +99,22 @@ def make_trackers(
     return Trackers(found)
 
 
+def wandb_address() -> str:
+    """Returns the server of Weights & Biases, without a slash at its end."""
+    return os.environ.get("WANDB_BASE_URL", "").rstrip("/") or "https://api.wandb.ai"
+
+
+def wandb_key() -> str | None:
+    """Returns the key of this user, from WANDB_API_KEY or where `wandb login` puts it."""
+    if key := os.environ.get("WANDB_API_KEY"):
+        return key
+    try:
+        entry = netrc.netrc().authenticators(urlsplit(wandb_address()).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return entry[2] if entry else None
+
+
 class _TensorBoard:
     def __init__(self, run: RunFolder, step: int, alerts: bool) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -126,7 +144,7 @@ class _TensorBoard:
 class _Wandb:
     def __init__(self, run: RunFolder, step: int, alerts: bool) -> None:
         # Without a key a run is recorded offline; `wandb sync` uploads it later.
-        if not os.environ.get("WANDB_API_KEY"):
+        if wandb_key() is None:
             os.environ.setdefault("WANDB_MODE", "offline")
         import wandb
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.monitoring import dashboard
 from ultrashape_cli.monitoring.alerts import Alert, AlertBook, Facts
-from ultrashape_cli.monitoring.dataset_state import DatasetReader, DatasetState
+from ultrashape_cli.monitoring.dataset_state import READ_BUDGET_S, DatasetReader, DatasetState
 from ultrashape_cli.monitoring.panels import STYLES
 from ultrashape_cli.monitoring.plot import number, progress
 from ultrashape_cli.monitoring.run_state import ENDED, RunReader, RunState, clean
@@ -40,6 +41,8 @@ class Look:
     """Whether nothing more will happen."""
     alarm: bool
     """Whether an alert is active."""
+    partial: bool = False
+    """Whether there is more to read than one look took."""
 
 
 class View(Protocol):
@@ -53,13 +56,16 @@ class View(Protocol):
         """Reads the present state."""
 
 
-def open_view(path: Path | None, make_book: MakeBook, *, ascii_only: bool = False) -> View:
+def open_view(
+    path: Path | None, make_book: MakeBook, *, ascii_only: bool = False, whole: bool = False
+) -> View:
     """Returns the view of a run, a dataset or a folder of runs.
 
     Args:
         path: What to watch; None for the newest run in ./runs.
         make_book: Makes what judges a run.
         ascii_only: Whether the terminal cannot show more.
+        whole: Whether the first look must see everything, however long it takes.
 
     Raises:
         UsageError: The path is none of these.
@@ -72,10 +78,10 @@ def open_view(path: Path | None, make_book: MakeBook, *, ascii_only: bool = Fals
             )
         path = runs[0].root
     run = RunFolder(path)
-    if run.config.is_file() or run.status.is_file() or run.metrics.is_file():
+    if run.is_run():
         return RunPage(run, make_book(run), ascii_only)
     if Dataset(path).exists():
-        return DatasetPage(Dataset(path), ascii_only)
+        return DatasetPage(Dataset(path), ascii_only, whole)
     if find_runs(path):
         return RunsPage(path, make_book)
     raise UsageError(
@@ -127,7 +133,7 @@ class RunsPage:
             reader, book = self._readers[run.root]
             state = reader.read(now, clock)
             rows.append((state, book.look(Facts(state, reader.history, machine), now, clock)))
-        lines = [(Path(state.run).name, dashboard.plain(state, alerts)) for state, alerts in rows]
+        lines = [(_name(state.run), dashboard.plain(state, alerts)) for state, alerts in rows]
         widest = max((len(name) for name, _ in lines), default=0)
         return Look(
             json={
@@ -158,8 +164,8 @@ class DatasetPage:
 
     runs: ClassVar[list[RunFolder]] = []
 
-    def __init__(self, dataset: Dataset, ascii_only: bool) -> None:
-        self._reader = DatasetReader(dataset)
+    def __init__(self, dataset: Dataset, ascii_only: bool, whole: bool) -> None:
+        self._reader = DatasetReader(dataset, math.inf if whole else READ_BUDGET_S)
         self._ascii = ascii_only
 
     def look(self) -> Look:
@@ -171,6 +177,7 @@ class DatasetPage:
             render=lambda width, height: _render_dataset(state, width, height, self._ascii),
             ended=state.state == "idle" and state.read == state.assets,
             alarm=False,
+            partial=state.read < state.assets,
         )
 
 
@@ -194,13 +201,13 @@ def plain_dataset(state: DatasetState) -> str:
 def _render_runs(
     rows: list[tuple[RunState, tuple[Alert, ...]]], width: int, height: int
 ) -> RenderableType:
-    name_width = min(max((len(Path(s.run).name) for s, _ in rows), default=4), width // 3)
+    name_width = min(max((len(_name(s.run)) for s, _ in rows), default=4), width // 3)
     head = f"{'run':{name_width}}  {'state':9}{'step':>19}  {'loss':>8}  {'left':>8}  {'cost':>9}"
     lines = [Text(head, style="bold")]
     for state, alerts in rows:
         left = duration(state.seconds_left) if state.seconds_left is not None else "-"
         cost = f"{state.cost:,.2f}" if state.cost is not None else "-"
-        line = Text(f"{Path(state.run).name[:name_width]:{name_width}}  ")
+        line = Text(f"{_name(state.run)[:name_width]:{name_width}}  ")
         line.append(f"{state.state:9}", style=STYLES.get(state.state, "yellow"))
         line.append(f"{f'{state.step:,}/{state.steps:,}':>19}")
         line.append(f"  {number(state.metrics.get('loss_smooth')):>8}  {left:>8}  {cost:>9}")
@@ -214,7 +221,7 @@ def _render_runs(
 def _render_dataset(
     state: DatasetState, width: int, height: int, ascii_only: bool
 ) -> RenderableType:
-    head = Text(Path(state.dataset).absolute().name, style="bold")
+    head = Text(_name(state.dataset), style="bold")
     head.append(f"  {state.state.upper()}", style="green bold")
     head.append(f"  {state.complete:,} of {state.assets:,} assets complete")
     if state.state == "preparing":
@@ -244,16 +251,18 @@ def _render_dataset(
             newest = next((f for f in state.failures if f["cause"] == cause), None)
             line = Text(f"  {cause:10}{count:>7,}  ")
             if newest:
-                line.append(
-                    f"{Path(newest['source']).name}: {clean(newest['message'])}", style="dim"
-                )
+                line.append(f"{_name(newest['source'])}: {clean(newest['message'])}", style="dim")
             lines.append(line)
         lines += [Text(), Text("newest failures", style="bold")]
         lines += [
-            Text(f"  {f['step']:11}{Path(f['source']).name}: {clean(f['message'])}")
+            Text(f"  {f['step']:11}{_name(f['source'])}: {clean(f['message'])}")
             for f in state.failures
         ]
     return _fit(lines, width, height)
+
+
+def _name(path: str) -> str:
+    return clean(Path(path).absolute().name)
 
 
 def _fit(lines: list[Text], width: int, height: int) -> RenderableType:

@@ -14,6 +14,12 @@ Tile = tuple[str, str, str]
 """Label, value, and how it looks: `good`, `bad`, `warn` or nothing."""
 
 
+class Html(str):
+    """A text that is HTML already; every other text is escaped."""
+
+    __slots__ = ()
+
+
 def page(title: str, header: str, body: str, *, style: str = "", script: str = "") -> str:
     """Returns the whole page.
 
@@ -62,7 +68,7 @@ def bars(counts: Mapping[str, int], notes: Mapping[str, str], kind: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """Returns a table of texts; a cell that is HTML begins with `<`."""
+    """Returns a table of texts."""
     cells = "".join(f"<th>{html.escape(name)}" for name in head)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}' for cell in row)}" for row in rows)
     return f"<div class=wide><table class='{kind}'><tr>{cells}{body}</table></div>"
@@ -89,7 +95,7 @@ def picture_data(path: Path, size: int) -> str:
 
 
 def _cell(text: str) -> str:
-    return text if text.startswith("<") else html.escape(text)
+    return text if isinstance(text, Html) else html.escape(text)
 
 
 STYLE = """
@@ -132,7 +138,7 @@ overflow-wrap:anywhere}tr{content-visibility:auto}
 th,td.ok,td.bad,td.none{white-space:nowrap}.ok{color:var(--good)}
 td.bad{color:var(--bad);font-weight:600}.none{color:var(--soft)}
 footer{margin:2rem 0;color:var(--soft)}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto;margin:.6rem 0}
 details{background:var(--card);border-radius:12px;margin:.5rem 0;box-shadow:0 1px 2px var(--line)}
 summary{padding:.55rem .9rem;cursor:pointer;font-weight:600}
 details ul{margin:0;padding:0 .9rem .7rem 2rem}

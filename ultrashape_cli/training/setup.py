@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from ultrashape_cli import __version__
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.errors import UsageError
-from ultrashape_cli.files import disk_errors, write_atomic, write_json
+from ultrashape_cli.files import disk_errors, read_json, write_atomic, write_json
 from ultrashape_cli.runs import RunFolder
 
 CHANGEABLE = frozenset(
@@ -72,6 +73,23 @@ def open_run(run: RunFolder, config: Config, *, force: bool, command: list[str])
     with disk_errors(run.root), (run.root / "command.txt").open("a", encoding="utf-8") as file:
         file.write(" ".join(command) + "\n")
     write_atomic(run.config, lambda file: file.write(text.encode()))
+
+
+def record_origins(run: RunFolder, origins: Mapping[str, str]) -> None:
+    """Writes where the recorded settings came from.
+
+    What a continued run takes from its own config.toml keeps the origin it had at first.
+    """
+    before = read_json(run.origins)
+    before = before if isinstance(before, dict) else {}
+    kept = {}
+    for key, origin in origins.items():
+        if "." in key and key.split(".")[0] not in RECORDED:
+            continue
+        file = origin.strip("`")
+        own = file != origin and Path(file).absolute() == run.config.absolute()
+        kept[key] = before.get(key, origin) if own else origin
+    write_json(run.origins, kept)
 
 
 def changed_keys(run: RunFolder, config: Config) -> list[str]:

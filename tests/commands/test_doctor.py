@@ -1,0 +1,61 @@
+"""`ushape doctor`: output, exit codes, and one whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ultrashape_cli.diagnosis import all_checks
+from ultrashape_cli.diagnosis.check import FAIL, OK, WARN, Check, Finding
+
+
+@pytest.fixture
+def some_checks(monkeypatch) -> None:
+    found = [Finding("a", OK, "fine"), Finding("b", WARN, "[slow]", "do this")]
+    monkeypatch.setattr(all_checks, "CHECKS", (Check("a", lambda subject: found),))
+    monkeypatch.setattr(all_checks, "NETWORK_CHECKS", ())
+
+
+def _fail(monkeypatch) -> None:
+    bad = Finding("c", FAIL, "broken", "do that")
+    monkeypatch.setattr(all_checks, "NETWORK_CHECKS", (Check("c", lambda subject: [bad]),))
+
+
+def test_findings_end_in_a_block_to_paste(ushape, some_checks) -> None:
+    result = ushape("doctor")
+    assert result.code == 0
+    assert "try: do this" in result.out
+    assert result.out.endswith("```\nok   a: fine\nwarn b: [slow]\n```\n")
+
+
+def test_a_failed_check_exits_1(ushape, some_checks, monkeypatch) -> None:
+    _fail(monkeypatch)
+    assert ushape("doctor").code == 1
+    assert ushape("doctor", "--no-network").code == 0
+
+
+def test_fix_hints_are_commands_and_nothing_else(ushape, some_checks, monkeypatch) -> None:
+    _fail(monkeypatch)
+    assert ushape("doctor", "--fix-hints") == (1, "do this\ndo that\n", "")
+
+
+def test_bad_settings_are_a_finding_among_the_others(ushape, some_checks) -> None:
+    result = ushape("doctor", "--set", "train.lerning_rate=1", "--json")
+    assert result.code == 1
+    checks = json.loads(result.out)["checks"]
+    assert [check["name"] for check in checks] == ["settings", "a", "b"]
+    assert "did you mean `train.learning_rate`" in checks[0]["message"]
+
+
+def test_this_machine_is_looked_at_as_a_whole(ushape, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
+    result = ushape("doctor", "--set", "train.model=tiny", "--profile", "cpu", "--no-network",
+                    "--json")  # fmt: skip
+    names = {check["name"] for check in json.loads(result.out)["checks"]}
+    assert {"python", "driver", "torch", "attention", "profile", "host memory", "disk", "optional",
+            "shared memory", "open files", "cache", "blender", "variables"} <= names  # fmt: skip
+    assert "0123456789" not in result.out
+    assert list(tmp_path.iterdir()) == []

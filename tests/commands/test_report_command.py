@@ -1,0 +1,34 @@
+"""`ushape report` on runs and datasets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from synthetic_run import make_run
+
+from ultrashape_cli.data.layout import Dataset, Record
+
+
+def test_a_run_gets_its_page(ushape, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "runs" / "shoes")
+    assert ushape("report") == (0, "runs/shoes/report.html\n", "")
+    assert "shoes - ushape run" in (run.root / "report.html").read_text()
+
+
+def test_a_dataset_gets_its_page(ushape, tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "data")
+    dataset.write_record(Record("a", {"path": "/m/a.obj", "sha256": "a"}))
+    out = tmp_path / "page.html"
+    result = ushape("report", dataset.root, "-o", out, "--json")
+    assert json.loads(result.out)["outputs"] == {"report": str(out)}
+    assert "data - ushape dataset" in out.read_text()
+    assert not (dataset.root / "report.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [(), (".",)])
+def test_what_is_neither_is_refused(ushape, tmp_path: Path, monkeypatch, arguments) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ushape("report", *arguments).code == 2

@@ -1,0 +1,146 @@
+"""`ushape doctor`: is this machine fit for the work?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ultrashape_cli import options as opt
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.diagnosis.check import Finding
+    from ultrashape_cli.ui import UI
+
+
+def doctor(
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Dataset to look at, too.", rich_help_panel="Input"),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            "--init",
+            help="Weights to look at: a run, a safetensors file or the reference bundle.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
+    profile: opt.ProfileOpt = None,
+    network: Annotated[
+        bool,
+        typer.Option(
+            "--network/--no-network",
+            help="Ask the hub and wandb, for some seconds each.",
+            rich_help_panel="Run",
+        ),
+    ] = True,
+    fix_hints: Annotated[
+        bool,
+        typer.Option(
+            "--fix-hints",
+            help="Print only commands that help, one per line. Runs none of them.",
+            rich_help_panel="Display",
+        ),
+    ] = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:
+    """Check whether this machine is fit to prepare, train and refine
+
+    Looks at Python, driver, CUDA and torch, cards, bf16, attention, the profile and the memory and
+    disk it implies, limits, dataset, weights, hub, wandb, Blender, the clock and variables. Changes
+    nothing. Ends in a block to paste into an issue; exits 1 if a check fails. Every check has a
+    time limit, also without a network.
+
+    Examples:
+
+      ushape doctor
+
+      ushape doctor --data data --init ultrashape_v1.pt --profile h100
+
+      ushape doctor --fix-hints
+    """
+    from ultrashape_cli.diagnosis.all_checks import CHECKS, NETWORK_CHECKS, fixes
+    from ultrashape_cli.diagnosis.check import FAIL, Subject, run_checks
+    from ultrashape_cli.ui import UI
+
+    quiet = quiet or fix_hints
+    ui = UI("doctor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    resolved, findings = _settings(config, overrides, no_config, profile)
+    settings = resolved.config.train
+    if data is None and resolved.origins["train.data"] != "default":
+        data = Path(settings.data)
+    weights = init or (Path(settings.init) if settings.init else None)
+    checks = CHECKS + (NETWORK_CHECKS if network else ())
+    ui.info("looking; this takes some seconds")
+    findings += run_checks(checks, Subject(resolved, data, weights))
+    failed = sum(found.status == FAIL for found in findings)
+    if json_output:
+        _emit(ui, findings, failed)
+    elif fix_hints:
+        for fix in fixes(findings):
+            ui.data(fix)
+    else:
+        _show(ui, findings, failed)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _settings(
+    config: Path | None, overrides: list[str] | None, no_config: bool, profile: str | None
+) -> tuple[Resolved, list[Finding]]:
+    """Returns the settings; bad ones are a finding, and the rest is checked without them."""
+    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.diagnosis.check import FAIL, Finding
+    from ultrashape_cli.errors import ConfigError
+
+    flags = {"profile": profile}
+    try:
+        resolved = resolve(
+            flags=flags,
+            overrides=overrides or (),
+            file=None if no_config else config,
+            environ={} if no_config else None,
+        )
+        return resolved, []
+    except ConfigError as error:
+        found = Finding("settings", FAIL, error.message)
+        return resolve(environ={}), [found]
+
+
+def _show(ui: UI, findings: list[Finding], failed: int) -> None:
+    from rich.text import Text
+
+    from ultrashape_cli.diagnosis.all_checks import paste_block
+
+    styles = {"ok": "green", "warn": "yellow", "fail": "red"}
+    for found in findings:
+        line = Text.assemble(
+            (f"{found.status:5}", f"bold {styles[found.status]}"),
+            (f"{found.name:14}", "bold"),
+            found.message,
+        )
+        ui.out.print(line)
+        if found.fix:
+            ui.out.print(Text.assemble(" " * 19, ("try: ", "cyan"), found.fix))
+    warned = sum(found.status == "warn" for found in findings)
+    ui.out.print(f"\n{len(findings)} looked at, {warned} to mind, {failed} failed. For an issue:\n")
+    ui.data(paste_block(findings))
+
+
+def _emit(ui: UI, findings: list[Finding], failed: int) -> None:
+    counts = {name: sum(found.status == name for found in findings)
+              for name in ("ok", "warn", "fail")}  # fmt: skip
+    rows = [
+        {"name": found.name, "status": found.status, "message": found.message, "fix": found.fix}
+        for found in findings
+    ]
+    ui.result(status="error" if failed else "ok", counts=counts, checks=rows)

@@ -1,0 +1,1 @@
+"""Checks of `ushape doctor`, each with a time limit of its own."""
