@@ -29,7 +29,7 @@ def prepare(root: Path) -> Path:
     examples = Path(__file__).parents[1] / "examples"
     meshes, data = root / "meshes", root / "data"
     run([sys.executable, examples / "make_figurines.py", meshes, "--count", 4])
-    ushape("prepare", meshes, "--out", data, "--config", examples / "tiny.toml")
+    ushape("prepare", meshes, "--out", data, "--config", examples / "tiny" / "quickstart.toml")
     return data
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from ultrashape_cli.config.resolve import resolve
@@ -32,10 +33,41 @@ def test_figurines_are_made_coarsened_and_previewed(tmp_path: Path) -> None:
 
 
 def test_the_quickstarts_settings_are_valid() -> None:
-    config = resolve(file=EXAMPLES / "tiny.toml", environ={}).config
+    config = resolve(file=EXAMPLES / "tiny" / "quickstart.toml", environ={}).config
     assert config.train.model == "tiny"
     assert config.sample.contents == "full"
 
 
-def test_the_quickstart_script_is_well_formed() -> None:
-    subprocess.run(["bash", "-n", EXAMPLES / "quickstart.sh"], check=True)
+@pytest.mark.parametrize("script", [*EXAMPLES.glob("*.sh"), *EXAMPLES.glob("*/*.sh")], ids=str)
+def test_every_script_is_well_formed(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("file", [*EXAMPLES.glob("*/*.toml")], ids=lambda path: path.stem)
+def test_every_config_is_valid(file: Path) -> None:
+    resolve(file=file, environ={})
+
+
+def test_the_batch_file_gives_every_machine_its_rank(tmp_path: Path) -> None:
+    # Stand-ins for the scheduler and the command, which prints what it was given.
+    for name, body in {
+        "scontrol": "echo node1; echo node2",
+        "srun": 'SLURM_NODEID=1 exec "$@"',
+        "ushape": 'printf "%s " "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    result = subprocess.run(
+        ["bash", EXAMPLES / "train.sbatch", "my data", "runs/a", "--steps", "5"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **job},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = result.stdout.split()
+    assert "--data my data --out runs/a" in result.stdout
+    assert words[words.index("--num-processes") + 1] == "8"
+    assert words[words.index("--machine-rank") + 1] == "1"
+    assert words[words.index("--main-process-ip") + 1] == "node1"
+    assert words[-2:] == ["--steps", "5"]

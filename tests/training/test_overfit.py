@@ -55,7 +55,7 @@ def test_the_tiny_model_memorises_eight_figurines(ushape, tmp_path) -> None:
 
     for seed in range(10):
         save_mesh(make_figurine(seed, resolution=48), tmp_path / "meshes" / f"{seed}.ply")
-    config = Path(__file__).parents[2] / "examples" / "tiny.toml"
+    config = Path(__file__).parents[2] / "examples" / "tiny" / "quickstart.toml"
     ushape("prepare", tmp_path / "meshes", "--out", tmp_path / "data", "--config", config)
     run = ushape(
         *("train", "--model", "tiny", "--profile", "cpu", "--data", tmp_path / "data"),

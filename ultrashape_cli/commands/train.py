@@ -35,7 +35,8 @@ def train(
         Path | None,
         typer.Option(
             "--init",
-            help="Weights to start from: a run, a safetensors file or the reference bundle.",
+            help="Weights to start from: a run, a safetensors file, the reference bundle, or "
+            "`tiny` for those that come with the package.",
             rich_help_panel="Input",
         ),
     ] = None,

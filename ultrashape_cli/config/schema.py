@@ -171,7 +171,8 @@ class TrainConfig:
     stage: Stage = "dit"
     """`dit` trains the diffusion transformer, `vae` the autoencoder."""
     init: str = ""
-    """Weights to start from: a run, a safetensors file or the reference bundle."""
+    """Weights to start from: a run, a safetensors file, the reference bundle, or `tiny` for those
+    that come with the package."""
     steps: int = 50_000
     """Optimizer steps of the whole run."""
     dtype: DtypePolicy = "fp32"

@@ -26,7 +26,7 @@ from ultrashape_cli.runs import (
 )
 
 REFERENCE_MODEL = "ultrashape-1.0"
-PACKAGED = Path(__file__).parent / "weights"
+PACKAGED = Path(__file__).parent / "packaged"
 """Folder of the weights that come with the package."""
 RUNS, INSTALLED = Path("runs"), Path("weights")
 """Where `ushape train` and `ushape weights pull` write, below the current folder."""

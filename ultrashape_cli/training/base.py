@@ -13,7 +13,12 @@ from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.models.convert import model_metadata
 from ultrashape_cli.models.initialise import attend_by_position
 from ultrashape_cli.models.registry import COMPONENTS, ModelSpec, build, model_spec
-from ultrashape_cli.models.sources import WeightSource, load_networks, resolve_weights
+from ultrashape_cli.models.sources import (
+    WeightSource,
+    load_networks,
+    packaged_weights,
+    resolve_weights,
+)
 from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.runs import RunFolder
 
@@ -85,7 +90,9 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
 
 
 def _resolve(config: Config) -> WeightSource:
-    source = resolve_weights(Path(config.train.init))
+    path = Path(config.train.init)
+    packaged = None if path.exists() else packaged_weights(config.train.init)
+    source = resolve_weights(packaged or path)
     if source.model != config.train.model:
         raise ConfigError(
             f"`{config.train.init}` holds model `{source.model}`, not `{config.train.model}`",
