@@ -54,8 +54,13 @@ def test_this_machine_is_looked_at_as_a_whole(ushape, tmp_path: Path, monkeypatc
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")
     result = ushape("doctor", "--set", "train.model=tiny", "--profile", "cpu", "--no-network",
                     "--json")  # fmt: skip
-    names = {check["name"] for check in json.loads(result.out)["checks"]}
-    assert {"python", "driver", "torch", "attention", "profile", "host memory", "disk", "optional",
-            "shared memory", "open files", "cache", "blender", "variables"} <= names  # fmt: skip
+    said = {check["name"]: check["message"] for check in json.loads(result.out)["checks"]}
+    for name in (
+        *("python", "driver", "torch", "attention", "profile", "host memory", "disk", "optional"),
+        *("shared memory", "open files", "cache", "blender", "variables"),
+    ):
+        assert name in said
+    assert said["attention"].startswith("sdpa ")
+    assert said["profile"].startswith("cpu: full in fp32, tiny, needs about 0.")
     assert "0123456789" not in result.out
     assert list(tmp_path.iterdir()) == []

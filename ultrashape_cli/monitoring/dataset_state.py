@@ -53,6 +53,8 @@ class DatasetState:
     complete: int
     """Assets with everything that training reads."""
     failed: int
+    waiting: int
+    """Assets that are not at their end."""
     rejected: int
     per_minute: float
     """Assets that came to their end, over the last minutes of work."""
@@ -82,7 +84,6 @@ class DatasetReader:
         self._changed = False
         self._next_count = 0.0
         self._latest = 0.0
-        self._left = 0
 
     def read(self, now: float | None = None) -> DatasetState:
         """Returns the present state; `now` is the wall clock, seconds since 1970.
@@ -98,7 +99,7 @@ class DatasetReader:
             self._counted = self._count()
             self._next_count = started + (time.perf_counter() - before) / COUNT_SHARE
             self._changed = False
-        if self._left and now - self._latest < IDLE_AFTER_S:
+        if self._counted.waiting and now - self._latest < IDLE_AFTER_S:
             return replace(self._counted, state="preparing")
         return replace(self._counted, seconds_left=None)
 
@@ -114,7 +115,7 @@ class DatasetReader:
         latest = max((a.finished for a in assets.values()), default=0.0)
         pace = _per_second([a.finished for a in ended], latest)
         self._latest = latest
-        self._left = left = total - len(ended)
+        left = total - len(ended)
         failed = {name: a for name, a in assets.items() if a.failure}
         return DatasetState(
             dataset=str(self.dataset.root),
@@ -126,6 +127,7 @@ class DatasetReader:
                 all(a.steps.get(name) for name in TRAINING_STEPS) for a in assets.values()
             ),
             failed=len(failed),
+            waiting=left,
             rejected=sum(a.rejected for a in assets.values()),
             per_minute=60 * pace,
             seconds_left=left / pace if left and pace else None,

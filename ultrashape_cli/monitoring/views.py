@@ -175,7 +175,7 @@ class DatasetPage:
             json=state.to_json(),
             plain=plain_dataset(state),
             render=lambda width, height: _render_dataset(state, width, height, self._ascii),
-            ended=state.state == "idle" and state.read == state.assets,
+            ended=state.waiting == 0 and state.read == state.assets > 0,
             alarm=False,
             partial=state.read < state.assets,
         )
