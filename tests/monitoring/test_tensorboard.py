@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import struct
 import sys
 import time
 from pathlib import Path
@@ -9,46 +8,28 @@ import pytest
 from synthetic_run import add_lines, make_run
 
 from ultrashape_cli.errors import DependencyError
-from ultrashape_cli.monitoring.tensorboard import Feed, crc32c, event, serve, tunnel_command
+from ultrashape_cli.monitoring.tensorboard import Feed, serve, tunnel_command
 
 
-def _records(path: Path) -> list[bytes]:
-    """The bodies of a record file; their checksums must be right."""
-    data, found = path.read_bytes(), []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        body, rest = data[12 : 12 + length], data[12 + length :]
-        for part, stored in ((data[:8], data[8:12]), (body, rest[:4])):
-            crc = crc32c(part)
-            wanted = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-            assert struct.unpack("<I", stored) == (wanted,)
-        found.append(body)
-        data = rest[4:]
-    return found
+def _losses(folder: Path) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-
-def test_the_checksum_is_the_standards() -> None:
-    # The check value of CRC-32C, RFC 3720 B.4 has the second one.
-    assert crc32c(b"123456789") == 0xE3069283
-    assert crc32c(bytes(32)) == 0x8A9136AA
-
-
-def test_an_event_holds_time_step_and_values() -> None:
-    body = event({"step": 300, "time": 2.5, "loss": 0.5})
-    summary = b"\x0a\x0b" + b"\x0a\x04loss\x15" + struct.pack("<f", 0.5)
-    assert body == b"\x09" + struct.pack("<d", 2.5) + b"\x10\xac\x02" + b"\x2a\x0d" + summary
+    events = EventAccumulator(str(folder)).Reload().Scalars("loss")
+    return [(event.step, event.wall_time) for event in events]
 
 
 def test_a_feed_writes_the_past_and_then_what_is_new(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the extra [tensorboard]")
     run = make_run(tmp_path / "run")
     feed = Feed(run, tmp_path / "tb")
-    (file,) = (tmp_path / "tb").iterdir()
-    assert "tfevents" in file.name
-    assert len(_records(file)) == 1 + 20
+    past = _losses(tmp_path / "tb")
+    assert len(past) == 20
+    assert all(moment > 0 for _, moment in past)
     add_lines(run, [21, 22])
     feed.update()
     feed.update()
-    assert len(_records(file)) == 1 + 22
+    assert [step for step, _ in _losses(tmp_path / "tb")][-2:] == [21, 22]
+    assert len(_losses(tmp_path / "tb")) == 22
     feed.close()
 
 
@@ -65,7 +46,8 @@ def test_the_server_gets_a_folder_per_run_and_ends_with_the_view(
         f"open({str(said)!r}, 'w').write(text)\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.syspath_prepend(package.parent)
+    # The server is a stand-in; the files are written by the package itself.
+    pytest.importorskip("tensorboard", reason="needs the extra [tensorboard]")
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     with serve([make_run(tmp_path / "a"), make_run(tmp_path / "b")]) as (port, feeds):
         deadline = time.monotonic() + 30

@@ -1,7 +1,6 @@
 """TensorBoard for runs: their metrics as event files in a temporary folder, and its server.
 
-The format of the event files is TensorFlow's record format around the `Event` message of
-TensorBoard; both are written here, so that only the server needs a package.
+Runs need no tracker for this; what metrics.jsonl holds is written as it grows.
 """
 
 from __future__ import annotations
@@ -12,15 +11,12 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.monitoring.history import Line, MetricsHistory
@@ -29,8 +25,6 @@ from ultrashape_cli.runs import RunFolder
 FIRST_PORT, NUM_PORTS = 6006, 100
 MAX_BACKFILL = 800
 """Lines of the past that are written; a curve needs no more."""
-_HEAD = struct.Struct("<Q")
-_CRC = struct.Struct("<I")
 _NOT_METRICS = frozenset({"step", "time"})
 
 
@@ -44,10 +38,10 @@ class Feed:
             run: To follow.
             folder: Of the event files, for this run alone.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
         self._history = MetricsHistory(run.metrics)
-        self._file: IO[bytes] = (folder / "events.out.tfevents.0.ushape").open("wb")
-        self._file.write(_record(_version()))
+        self._writer = EventFileWriter(str(folder))
         self._last = -1.0
         self._history.update()
         lines = self._history.lines
@@ -62,14 +56,24 @@ class Feed:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        self._writer.close()
 
     def _write(self, lines: Sequence[Line], more: Sequence[Line]) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         by_step = {line["step"]: line for line in (*lines, *more)}
         for step in sorted(by_step):
-            self._file.write(_record(event(by_step[step])))
+            line = by_step[step]
+            values = [
+                Summary.Value(tag=name, simple_value=value)
+                for name, value in line.items()
+                if name not in _NOT_METRICS
+            ]
+            moment = {"wall_time": line.get("time", 0.0), "step": int(step)}
+            self._writer.add_event(Event(**moment, summary=Summary(value=values)))
             self._last = max(self._last, step)
-        self._file.flush()
+        self._writer.flush()
 
 
 @contextmanager
@@ -127,62 +131,3 @@ def tunnel_command(port: int, environ: Mapping[str, str] | None = None) -> str:
         host = connection[2]
         option = "" if connection[3] == "22" else f"-p {connection[3]} "
     return f"ssh -N -L {port}:localhost:{port} {option}{getpass.getuser()}@{host}"
-
-
-def event(line: Line) -> bytes:
-    """Returns the Event message of one line of metrics."""
-    values = b"".join(
-        _field(1, _field(1, name.encode()) + b"\x15" + struct.pack("<f", value))
-        for name, value in line.items()
-        if name not in _NOT_METRICS
-    )
-    moment = b"\x09" + struct.pack("<d", line.get("time", 0.0))
-    return moment + b"\x10" + _varint(int(line["step"])) + _field(5, values)
-
-
-def _version() -> bytes:
-    return b"\x09" + struct.pack("<d", time.time()) + _field(3, b"brain.Event:2")
-
-
-def _field(number: int, body: bytes) -> bytes:
-    """Returns a field of bytes of a protocol buffer."""
-    return bytes([number << 3 | 2]) + _varint(len(body)) + body
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _record(body: bytes) -> bytes:
-    head = _HEAD.pack(len(body))
-    return head + _CRC.pack(_masked_crc(head)) + body + _CRC.pack(_masked_crc(body))
-
-
-def _masked_crc(data: bytes) -> int:
-    crc = crc32c(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def crc32c(data: bytes) -> int:
-    """Returns the CRC-32C (Castagnoli) of data."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
-def _make_table() -> list[int]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return table
-
-
-_TABLE = _make_table()
