@@ -11,7 +11,7 @@ from pathlib import Path
 PREFIXES = ("WANDB_", "HF_", "USHAPE_", "CUDA_", "NCCL_")
 """Other names are left alone: a `.env` may belong to another program of the folder."""
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|WEBHOOK|COMMAND|ALERT")
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|WEBHOOK|COMMAND|ALERT", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

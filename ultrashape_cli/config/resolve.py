@@ -16,6 +16,7 @@ from ultrashape_cli.config.bounds import POSITIVE, RANGES
 from ultrashape_cli.config.models import model_settings, quality_settings
 from ultrashape_cli.config.profiles import STRATEGY_SETTINGS, HardwareProfile, get_profile
 from ultrashape_cli.config.schema import Config, flatten
+from ultrashape_cli.dotenv import masked
 from ultrashape_cli.errors import ConfigError
 
 ENV_PREFIX = "USHAPE_"
@@ -37,9 +38,9 @@ class Resolved:
     origins: dict[str, str]
 
     def rows(self, sections: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
-        """Returns (key, value, origin) of the named sections, or of all."""
+        """Returns (key, value, origin) of the named sections, or of all; secrets masked."""
         return [
-            (key, value, self.origins[key])
+            (key, masked(key, value) if isinstance(value, str) else value, self.origins[key])
             for key, value in flatten(self.config).items()
             if not sections or "." not in key or key.split(".")[0] in sections
         ]
