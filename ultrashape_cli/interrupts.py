@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 
@@ -57,6 +57,21 @@ class SignalFlag:
             # Saying so may fail where the signal means that the terminal is gone.
             with contextlib.suppress(Exception):
                 self._on_first()
+
+
+@contextlib.contextmanager
+def exit_on_terminate() -> Iterator[None]:
+    """Lets TERM unwind the block with exit code 143, as Ctrl-C does: temporary files go."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        # None stands for a handler that was not installed from Python.
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def _leave_terminal() -> None:

@@ -162,7 +162,7 @@ def test_images_of_unusual_kinds_are_read(
             turned = Image.Exif()
             turned[0x0112] = 6
             white.save(path, quality=95, exif=turned)
-    result = refine("-o", tmp_path / "out.ply", *options, image=path)
+    result = refine("-o", tmp_path / "out.ply", "--dry-run", *options, image=path)
     assert result.code == 0, result.err
 
 
@@ -249,7 +249,10 @@ def test_the_speed_comparison_prints_deviations_and_writes_no_mesh(
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_leaves_no_partial_file(inputs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_leaves_no_partial_file(
+    inputs: Path, tmp_path: Path, name: str, expected: int
+) -> None:
     arguments = ["refine", inputs / "mesh.ply", inputs / "image.png", *FAST]
     arguments += ["--checkpoint", inputs / "weights.safetensors", "-o", tmp_path / "new" / "o.glb"]
     # The mesh is being written when the signal comes.
@@ -259,12 +262,12 @@ def test_ctrl_c_leaves_no_partial_file(inputs: Path, tmp_path: Path) -> None:
         "export = trimesh.Trimesh.export\n"
         "def stopped(mesh, file):\n"
         "    export(mesh, file)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
         "trimesh.Trimesh.export = stopped\n"
         "sys.exit(run(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == expected, done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "new").iterdir())

@@ -68,7 +68,7 @@ def test_more_tokens_need_more_activations() -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "gib", "mode"),
-    [(32_768, 24, "resident"), (32_768, 16, "resident"), (8192, 8, "streamed")],
+    [(32_768, 16, "resident"), (8192, 8, "streamed")],
 )
 def test_the_full_model_fits_the_cards_it_should(
     full: ModelSpec, tokens: int, gib: float, mode: str
@@ -116,4 +116,5 @@ def test_the_bound_of_the_settings_is_the_budget() -> None:
 def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="shapes"), memory_errors("sample", "--tokens 1"):
         raise RuntimeError("shapes differ")
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: not enough memory: you tried"))
+    for words in ("not enough memory: you tried", "can't allocate memory: you tried"):
+        assert is_out_of_memory(RuntimeError(f"DefaultCPUAllocator: {words}"))

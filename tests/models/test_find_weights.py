@@ -37,7 +37,7 @@ def make_run(name: str, state: str, trained: str, age_s: int) -> Path:
     (checkpoint / MODEL_FILE).write_bytes(b"weights")
     write_json(checkpoint / "manifest.json", {"files": {MODEL_FILE: {"bytes": 7}}})
     components = dict.fromkeys(("vae", "dit", "conditioner"), "../../base.safetensors")
-    write_json(run.base, {"model": "tiny", "trained": trained, "components": components})
+    write_json(run.base, {"model": "tiny", "trained": [trained], "components": components})
     run.config.write_text("")
     run.write_status(state)
     stamp = run.config.stat().st_mtime - age_s

@@ -160,7 +160,10 @@ def _run(
 
         refine_compare(ui, request, source, resolved)
     else:
-        _refine_one(ui, request, source, resolved)
+        from ultrashape_cli.interrupts import exit_on_terminate
+
+        with exit_on_terminate():
+            _refine_one(ui, request, source, resolved)
 
 
 def _check_usage(request: Request) -> None:
@@ -336,7 +339,7 @@ def show_result(ui: UI, measured: dict[str, Any]) -> None:
             f"{measured['inconsistent_edges']} edges disagree",
         ),
         ("components", f"{measured['components']}, {measured['floaters_removed']} removed"),
-        ("tokens", f"{measured['tokens']:,}"),
+        ("tokens", f"{measured['tokens']:,}, {measured['passes']} passes of the DiT"),
         (
             "seconds",
             f"{sum(seconds.values()):.1f}: "

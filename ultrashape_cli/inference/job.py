@@ -198,6 +198,8 @@ def measure(inputs: Inputs, refined: Refined, device: torch.device) -> dict[str,
     state = refined.topology
     return {
         "tokens": refined.tokens,
+        "passes": refined.passes,
+        "memory": refined.memory,
         "vertices": len(refined.mesh.vertices),
         "faces": len(refined.mesh.faces),
         "components": state.components,

@@ -65,8 +65,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Says whether an exception means that memory of the host or the device ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # The CPU allocator has no exception of its own.
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    # The CPU allocator has no exception of its own, and other words on every system.
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,6 +48,8 @@ class Prepared:
     voxels: Tensor  # [1, M, 3]
     seed: int
     seconds: dict[str, float] = field(default_factory=dict)
+    passes: int = 0
+    """Passes through the DiT, once it has been sampled."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,10 @@ class Refined:
     """In the frame that the settings ask for."""
     topology: Topology
     tokens: int
+    passes: int
+    """Passes through the DiT."""
+    memory: str
+    """Where the weights waited."""
     repaired: bool
     """The field left its grid open and the watertight step closed it."""
     floaters: int
@@ -168,6 +174,7 @@ class Refiner:
             context, lengths = self.condition(rgba)
         with _timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
             latents = self.sample(prepared.voxels, context, lengths, prepared.seed, progress)
+            prepared.passes = self.passes
         coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
         with _timed(seconds, "decode"), memory_errors("decode", coarser):
             return self.decode(latents, progress)
@@ -191,6 +198,8 @@ class Refiner:
                 mesh=place(cleaned.mesh),
                 topology=cleaned.topology,
                 tokens=prepared.voxels.shape[1],
+                passes=prepared.passes,
+                memory=self.placement.mode,
                 repaired=cleaned.repaired,
                 floaters=cleaned.floaters,
                 dropped_faces=cleaned.dropped_faces,

@@ -195,6 +195,9 @@ class MeshValidation:
             attention="sdpa",
             # Shards are only gathered in the network's own forward pass.
             cache_context=settings.strategy != "sharded",
+            # The trained network stays where training has it.
+            memory="resident",
+            compile=False,
         )
 
         def refiner(net: nn.Module) -> Produce:
