@@ -27,7 +27,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "train.save_every_steps": 200,
         "refine.steps": 20,
         "refine.guidance_scale": 2.0,
-        "refine.tokens": 512,
+        "refine.tokens": 1536,
         "refine.grid_resolution": 128,
         "refine.surface_points": 65_536,
     },
