@@ -21,6 +21,7 @@ TRAIN = [
     *("--set", "train.num_latents=64", "--set", "train.surface_points=1024"),
     *("--set", "train.query_points=256", "--set", "train.num_workers=0"),
     *("--set", "train.microbatch=2", "--set", "train.log_every_steps=1"),
+    *("--set", "train.validate_meshes=1", "--set", "train.mesh_resolution=24"),
 ]
 
 
@@ -48,6 +49,7 @@ def test_the_main_job_runs_end_to_end(
         losses = [json.loads(line)["loss"] for line in lines]
         assert len(losses) == steps
         assert np.mean(losses[-4:]) < np.mean(losses[:4])
+        assert "val_base_surface" in json.loads(lines[-1])
 
     watched = ushape("monitor", "runs/dit", "--once", "--json")
     assert json.loads(watched.out)["state"] == "finished"

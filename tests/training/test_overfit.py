@@ -43,6 +43,7 @@ def test_the_command_passes_its_own_check_on_two_assets(ushape, ball_data, tmp_p
         *("--set", "train.num_latents=8", "--set", "train.learning_rate=4e-3"),
         *("--set", "train.surface_points=256", "--set", "train.save_every_steps=1000"),
         *("--set", "train.microbatch=8", "--set", "train.num_workers=0"),
+        *("--set", "train.validate_meshes=0"),
     )
     assert "overfit check passed" in run.err
 
