@@ -66,6 +66,7 @@ class MeshValidation:
         run: Where pictures and scores go.
         dataset: Where the assets are.
         ids: The assets.
+        num_latents: Most tokens, those that the run ends with.
         source: The weights the run started from.
         conditioner: The frozen conditioner; None where it trains or there is none.
         device: Where the networks are.
@@ -82,6 +83,7 @@ class MeshValidation:
         dataset: Dataset,
         ids: Sequence[str],
         *,
+        num_latents: int,
         source: WeightSource,
         conditioner: ImageConditioner | None,
         device: torch.device,
@@ -93,6 +95,7 @@ class MeshValidation:
         self.run = run
         self.dataset = dataset
         self.ids = list(ids)
+        self.num_latents = num_latents
         self.source = source
         self.conditioner = conditioner
         self.device = device
@@ -176,9 +179,7 @@ class MeshValidation:
 
             def round_trip(vae: nn.Module) -> Produce:
                 assert isinstance(vae, ShapeVAE)
-                return lambda mesh, rgba: reconstruct(
-                    vae, mesh, settings.num_latents, resolution, seed
-                )
+                return lambda mesh, rgba: reconstruct(vae, mesh, self.num_latents, resolution, seed)
 
             yield {kind: round_trip(net) for kind, net in variants.items()}
             return
@@ -188,7 +189,7 @@ class MeshValidation:
         ).vae
         config = replace(
             refine,
-            tokens=settings.num_latents,
+            tokens=self.num_latents,
             grid_resolution=resolution,
             frame="normalised",
             dtype=settings.dtype,

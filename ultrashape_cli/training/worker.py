@@ -170,7 +170,8 @@ def build_trainer(
 
     meshes = None
     if held_out and settings.validate_every_steps and settings.validate_meshes:
-        meshes = mesh_validation(config, run, dataset, objective, accelerator)
+        tokens = stages[-1].num_latents
+        meshes = mesh_validation(config, run, dataset, objective, accelerator, tokens)
         meshes.prepare(component.to(device).eval())
     validate = make_validation(
         objective,
@@ -212,6 +213,7 @@ def mesh_validation(
     dataset: Dataset,
     objective: FlowObjective | VAEObjective,
     accelerator: Accelerator,
+    num_latents: int,
 ) -> MeshValidation:
     """Returns what refines held-out assets, shared among the processes where it can be."""
     together = config.train.strategy == "sharded"
@@ -231,6 +233,7 @@ def mesh_validation(
         run,
         dataset,
         whole[: config.train.validate_meshes],
+        num_latents=num_latents,
         source=base_source(run, config),
         conditioner=getattr(objective, "conditioner", None),
         device=accelerator.device,
