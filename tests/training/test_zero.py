@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -46,6 +45,11 @@ def _resolved(**settings: object) -> Resolved:
         ({"train__strategy": "lora"}, "not `lora`", "--set train.strategy=full"),
         ({"train__strategy": "sharded"}, "not `sharded`", "--set train.strategy=full"),
         ({"train__optimizer": "adamw-8bit"}, "train.optimizer=adamw-8bit", "launch.engine=native"),
+        (
+            {"train__skip_bad": True, "train__accumulation": 2},
+            "different numbers of microbatches",
+            "--set train.accumulation=1",
+        ),
         ({"train__stage": "vae"}, "the autoencoder fits one GPU", "launch.engine=native"),
         (
             {"launch__zero_stage": 3, "train__ema_decay": 0.9},
@@ -129,9 +133,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
 
 
 def _require_deepspeed() -> None:
-    # Not imported here: its own warnings would count as errors.
-    if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("deepspeed is not installed: pip install 'ultrashape-cli[deepspeed]'")
+    pytest.importorskip("deepspeed", reason="needs pip install 'ultrashape-cli[deepspeed]'")
 
 
 def _train(data: Path, out: Path, *overrides: str, processes: int = 2) -> str:

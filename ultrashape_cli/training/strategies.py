@@ -139,6 +139,13 @@ def _check_deepspeed(config: Config, strategy: Strategy) -> None:
             "launch.engine=deepspeed needs several processes: there is nothing to divide in one",
             hint=f"--num-processes N, one per GPU; or {native}",
         )
+    if settings.skip_bad and settings.accumulation > 1:
+        # Gradients are exchanged in every microbatch, not once a step as by DDP.
+        raise ConfigError(
+            "train.skip_bad may leave the processes different numbers of microbatches, "
+            "and deepspeed would wait forever for those left out",
+            hint=f"--set train.skip_bad=false, --set train.accumulation=1, or {native}",
+        )
     if config.launch.zero_stage == 3 and (settings.ema_decay or settings.train_conditioner):
         off = "ema_decay=0" if settings.ema_decay else "train_conditioner=false"
         raise ConfigError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -244,7 +245,6 @@ def import_deepspeed(device: torch.device) -> Any:
     """
     # It guesses the device when it is loaded, and would take a GPU that the run does not use.
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     try:
         import deepspeed
     except ImportError as error:
@@ -253,5 +253,10 @@ def import_deepspeed(device: torch.device) -> Any:
             hint="pip install 'ultrashape-cli[deepspeed]', or --set train.strategy=sharded "
             "--set launch.engine=native",
         ) from error
+    # Its own level is INFO, set while it is loaded; and it calls collectives by their old names,
+    # of which torch warns in every step.
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings(
+        "ignore", message=r"`torch\.distributed\..*` is deprecated", category=FutureWarning
+    )
     return deepspeed
