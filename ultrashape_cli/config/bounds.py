@@ -72,6 +72,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.max_memory_gib": (0.0, 1024.0),
     "launch.machine_rank": (0, 4096),
     "launch.main_process_port": (0, 65535),
+    "launch.zero_stage": (2, 3),
     "launch.price_per_hour": (0.0, float("inf")),
     "alerts.gpu_utilisation": (0.0, 100.0),
     "alerts.gpu_minutes": (0.0, float("inf")),

@@ -317,6 +317,10 @@ class LaunchConfig:
 
     num_processes: int = 1
     """Training processes over all machines, one per GPU."""
+    engine: Literal["native", "deepspeed"] = "native"
+    """`deepspeed` divides the strategy `full` among several processes by ZeRO."""
+    zero_stage: int = 2
+    """What ZeRO divides: 2 is optimizer and gradients, 3 the weights too (`deepspeed`)."""
     num_machines: int = 1
     """Machines that take part."""
     machine_rank: int = 0

@@ -27,6 +27,7 @@ MIN_CACHE_GIB = 20.0
 FALLBACKS = {
     "flash_attn": ("flash-attn", "attention by torch's own kernels"),
     "peft": ("peft", "no strategy `lora`"),
+    "deepspeed": ("deepspeed", "no launch.engine=deepspeed; strategy `sharded` divides as well"),
     "pymeshlab": ("pymeshlab", "repairs and loaders of our own"),
     "open3d": ("open3d", "distances by our own search"),
     "ray": ("ray", "workers on this machine only"),

@@ -192,5 +192,7 @@ def _memory(
 
 
 def _size(tensors: list[Any]) -> int:
-    local = (t.to_local() if hasattr(t, "to_local") else t for t in tensors)
+    local = (
+        t.to_local() if hasattr(t, "to_local") else getattr(t, "ds_tensor", t) for t in tensors
+    )
     return sum(tensor.numel() * tensor.element_size() for tensor in local)

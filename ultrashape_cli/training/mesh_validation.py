@@ -42,6 +42,7 @@ from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
 from ultrashape_cli.runs import RunFolder, checkpoint_name
 from ultrashape_cli.training.objectives import ConditionedDiT
+from ultrashape_cli.training.strategies import whole_weights
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class MeshValidation:
             dtype=settings.dtype,
             attention="sdpa",
             # Shards are only gathered in the network's own forward pass.
-            cache_context=settings.strategy != "sharded",
+            cache_context=whole_weights(self.config),
             # The trained network stays where training has it.
             memory="resident",
             compile=False,

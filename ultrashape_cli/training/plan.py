@@ -19,6 +19,7 @@ from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.training.footprint import Footprint, measure_footprint
 from ultrashape_cli.training.strategies import STRATEGIES, Strategy, resolve_strategy
+from ultrashape_cli.training.zero import bucket_elements
 
 CONTEXT_BYTES = int(0.8 * 2**30)
 """Driver context and library workspaces of a CUDA process."""
@@ -41,6 +42,8 @@ class RunPlan:
     """Blocks that the backward pass recomputes."""
     on_gpu: bool
     processes: int
+    zero_stage: int
+    """What deepspeed divides, or 0: optimizer from 1 on, gradients from 2, weights from 3."""
     checkpoint_bytes: int
     """Disk of one checkpoint."""
     kept_checkpoints: int
@@ -53,15 +56,18 @@ class RunPlan:
     def rows(self) -> list[tuple[str, int]]:
         """Returns the parts of the device's memory in bytes."""
         found = self.footprint
-        share = self.processes if self.strategy.sharded else 1
         rows = [
-            ("weights", found.weights // share),
-            ("gradients", found.gradients // share),
-            ("optimizer", found.optimizer // share),
+            ("weights", found.weights // self._shares(3)),
+            ("gradients", found.gradients // self._shares(2)),
+            ("optimizer", found.optimizer // self._shares(1)),
             ("frozen encoders", found.frozen),
             ("activations", max(found.activation_peak, found.encode_peak)),
         ]
-        if self.strategy.sharded:
+        if self.zero_stage == 2:
+            rows.append(("stepped weights", 4 * found.trained // self.processes))
+        if self.zero_stage:
+            rows.append(("exchange buffer", 4 * bucket_elements(found.trained)))
+        if self._shares(3) > 1:
             # One block computes while the next one is gathered.
             rows.append(("gathered blocks", 2 * found.largest_block))
         if self.on_gpu:
@@ -73,6 +79,10 @@ class RunPlan:
     def device_bytes(self) -> int:
         """Most bytes on the device."""
         return sum(size for _, size in self.rows())
+
+    def _shares(self, stage: int) -> int:
+        """Returns among how many processes a part is divided that ZeRO divides from a stage on."""
+        return self.processes if self.strategy.sharded or self.zero_stage >= stage else 1
 
     @property
     def hours(self) -> float:
@@ -105,6 +115,7 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
         checkpoint_blocks=blocks,
         on_gpu=on_gpu,
         processes=config.launch.num_processes,
+        zero_stage=config.launch.zero_stage if config.launch.engine == "deepspeed" else 0,
         checkpoint_bytes=checkpoint,
         kept_checkpoints=settings.keep_checkpoints + 1,
         host_bytes=host,
@@ -135,6 +146,8 @@ def lower_strategy(config: Config) -> str | None:
     """Returns the option that needs less memory than the present one, or None."""
     if config.train.activation_checkpointing == "none" and config.train.stage == "dit":
         return "--set train.activation_checkpointing=all"
+    if config.launch.engine == "deepspeed":
+        return "more processes" if config.launch.zero_stage == 3 else "--set launch.zero_stage=3"
     order = [name for name in STRATEGIES if name != "sharded"]
     if config.train.strategy == "sharded":
         return "more processes, or --set train.strategy=lora"

@@ -98,7 +98,7 @@ def changed_keys(run: RunFolder, config: Config) -> list[str]:
     return [
         f"{key} ({old[key]} -> {value})"
         for key, value in flatten(config).items()
-        if (key == "seed" or key.startswith("train."))
+        if (key in ("seed", "launch.engine", "launch.zero_stage") or key.startswith("train."))
         and key not in CHANGEABLE
         and old[key] != value
     ]

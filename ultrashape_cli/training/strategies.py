@@ -79,7 +79,8 @@ def resolve_strategy(config: Config) -> Strategy:
     """Returns the strategy after the overrides `train.optimizer` and `train.weights`.
 
     Raises:
-        ConfigError: A combination that loses most of the progress, or does not exist.
+        ConfigError: A combination that loses most of the progress, or does not exist; an engine
+            that does not fit it.
     """
     settings, processes = config.train, config.launch.num_processes
     row = STRATEGIES[settings.strategy]
@@ -115,7 +116,49 @@ def resolve_strategy(config: Config) -> Strategy:
         raise ConfigError(
             "strategy `sharded` needs several processes", hint="--num-processes N, one per GPU"
         )
+    if config.launch.engine == "deepspeed":
+        _check_deepspeed(config, strategy)
     return strategy
+
+
+def _check_deepspeed(config: Config, strategy: Strategy) -> None:
+    settings = config.train
+    native = "--set launch.engine=native"
+    plain = strategy.name == "full" and not (strategy.eight_bits or strategy.half_weights)
+    if settings.stage == "vae":
+        raise ConfigError("the autoencoder fits one GPU: it trains in copies", hint=native)
+    if not plain:
+        raise ConfigError(
+            "launch.engine=deepspeed divides strategy `full` with fp32 weights and Adam, not "
+            f"`{strategy.name}` with train.optimizer={settings.optimizer} and "
+            f"train.weights={settings.weights}",
+            hint=f"--set train.strategy=full, or {native}",
+        )
+    if config.launch.num_processes == 1:
+        raise ConfigError(
+            "launch.engine=deepspeed needs several processes: there is nothing to divide in one",
+            hint=f"--num-processes N, one per GPU; or {native}",
+        )
+    if settings.skip_bad and settings.accumulation > 1:
+        # Gradients are exchanged in every microbatch, not once a step as by DDP.
+        raise ConfigError(
+            "train.skip_bad may leave the processes different numbers of microbatches, "
+            "and deepspeed would wait forever for those left out",
+            hint=f"--set train.skip_bad=false, --set train.accumulation=1, or {native}",
+        )
+    if config.launch.zero_stage == 3 and (settings.ema_decay or settings.train_conditioner):
+        off = "ema_decay=0" if settings.ema_decay else "train_conditioner=false"
+        raise ConfigError(
+            f"train.{off.partition('=')[0]} needs whole weights on every process, "
+            "which ZeRO-3 does not have",
+            hint=f"--set launch.zero_stage=2, or --set train.{off}",
+        )
+
+
+def whole_weights(config: Config) -> bool:
+    """Says whether every process holds all weights; without, all compute each pass together."""
+    zero_3 = config.launch.engine == "deepspeed" and config.launch.zero_stage == 3
+    return config.train.strategy != "sharded" and not zero_3
 
 
 def select_parameters(

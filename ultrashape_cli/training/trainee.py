@@ -23,6 +23,7 @@ from ultrashape_cli.training.sharding import (
     split_shares,
 )
 from ultrashape_cli.training.strategies import Strategy, make_optimizer, select_parameters
+from ultrashape_cli.training.zero import ZeroOptimizer, check_layout
 
 
 class Trainee:
@@ -59,24 +60,40 @@ class Trainee:
         component.to(device).train()
         if strategy.sharded:
             shard(component, accelerator, half=settings.dtype == "bf16", launch=config.launch)
-        self.optimizer = make_optimizer(
-            component, settings, strategy, seed=config.seed, masters=masters
-        )
+        optimizer = make_optimizer(component, settings, strategy, seed=config.seed, masters=masters)
         net = net.to(device)
+        self._host_group: Any = None
+        self.optimizer: torch.optim.Optimizer | OffloadedAdamW | ZeroOptimizer
+        if config.launch.engine == "deepspeed":
+            assert isinstance(optimizer, torch.optim.Optimizer)
+            self.optimizer = ZeroOptimizer(net, optimizer, config, accelerator)
+            self.net = self.optimizer.net
+            return
+        self.optimizer = optimizer
         # Offloaded gradients leave the device before they could be exchanged there.
         alone = strategy.sharded or strategy.offloaded
         self.net = net if alone else accelerator.prepare_model(net)
-        several = strategy.offloaded and accelerator.num_processes > 1
-        self._host_group = torch.distributed.new_group(backend="gloo") if several else None
+        if strategy.offloaded and accelerator.num_processes > 1:
+            self._host_group = torch.distributed.new_group(backend="gloo")
 
     def accumulating(self, last: bool) -> AbstractContextManager[None]:
         """Returns the context of a microbatch; gradients are exchanged in the last one only."""
         if self.strategy.sharded:
             self.component.set_requires_gradient_sync(last)  # type: ignore[operator]
             return contextlib.nullcontext()
+        if isinstance(self.optimizer, ZeroOptimizer):
+            self.optimizer.accumulate(last)
+            return contextlib.nullcontext()
         if last or self.strategy.offloaded:
             return contextlib.nullcontext()
         return self._accelerator.no_sync(self.net)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a microbatch's loss to those of the step."""
+        if isinstance(self.optimizer, ZeroOptimizer):
+            self.optimizer.backward(loss)
+        else:
+            loss.backward()
 
     def wait(self) -> None:
         """Returns when the gradients are where the optimizer reads them, the mean of all processes.
@@ -95,7 +112,12 @@ class Trainee:
             master.grad /= self._accelerator.num_processes
 
     def clip(self, limit: float) -> float:
-        """Scales the gradients down to a global norm of `limit`; returns the norm before."""
+        """Scales the gradients down to a global norm of `limit`; returns the norm before.
+
+        Divided by deepspeed, they are scaled in the step.
+        """
+        if isinstance(self.optimizer, ZeroOptimizer):
+            return self.optimizer.norm()
         norm = torch.nn.utils.clip_grad_norm_(self.gradients(), limit)
         return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
@@ -150,6 +172,8 @@ class Trainee:
             return self.trained()
         if self.strategy.sharded:
             return full_weights(self.component)
+        if isinstance(self.optimizer, ZeroOptimizer):
+            return self.optimizer.weights()
         return {**self.component.state_dict(), **self.trained()}
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -159,7 +183,13 @@ class Trainee:
         return self.optimizer.state_dict()
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Restores what `optimizer_state` returned."""
+        """Restores what `optimizer_state` returned.
+
+        Raises:
+            CheckpointError: Another engine saved it.
+        """
+        if not isinstance(self.optimizer, ZeroOptimizer):
+            check_layout(state, None)
         if self.strategy.sharded:
             load_optimizer_state(self.component, self.optimizer, state)
         else:

@@ -199,7 +199,7 @@ class Trainer:
                 # Processes average their gradients, so every sample weighs world / count.
                 share = len(batch["uid"]) * self.accelerator.num_processes / count
                 with watch("backward"):
-                    (loss.total * share).backward()
+                    self.trainee.backward(loss.total * share)
             losses.append(loss.per_sample)
             parts = loss.parts
             self.flops += loss.flops

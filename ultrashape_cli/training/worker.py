@@ -42,6 +42,7 @@ from ultrashape_cli.training.networks import build_networks
 from ultrashape_cli.training.objectives import FlowObjective, VAEObjective, VAETrainee
 from ultrashape_cli.training.plan import lower_strategy, plan_run
 from ultrashape_cli.training.progress import Progress, describe
+from ultrashape_cli.training.strategies import whole_weights
 from ultrashape_cli.training.trainer import Trainer
 from ultrashape_cli.training.validation import make_validation
 
@@ -216,7 +217,7 @@ def mesh_validation(
     num_latents: int,
 ) -> MeshValidation:
     """Returns what refines held-out assets, shared among the processes where it can be."""
-    together = config.train.strategy == "sharded"
+    together = not whole_weights(config)
     rank, world = accelerator.process_index, accelerator.num_processes
 
     def gather(rows: dict[str, Any]) -> dict[str, Any]:
