@@ -258,6 +258,8 @@ def test_a_signal_leaves_no_partial_file(
     # The mesh is being written when the signal comes.
     code = (
         "import os, signal, sys, trimesh\n"
+        # What starts in the background of a script inherits INT as ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ultrashape_cli.cli import run\n"
         "export = trimesh.Trimesh.export\n"
         "def stopped(mesh, file):\n"

@@ -107,7 +107,7 @@ def test_misfits_name_file_key_and_shapes(networks):
     weight = state.pop("pre_kl.weight")
     with pytest.raises(CheckpointError, match=r"some/file: .*pre_kl\.weight is missing"):
         load_into(vae, state, "some/file")
-    with pytest.raises(CheckpointError, match=r"pre_kl\.weight has shape \[16, 63\].*\[16, 64\]"):
+    with pytest.raises(CheckpointError, match=r"pre_kl\.weight has shape \[64, 63\].*\[64, 64\]"):
         load_into(vae, state | {"pre_kl.weight": weight[:, 1:]}, "some/file")
     with pytest.raises(CheckpointError, match=r"extra is unexpected"):
         load_into(vae, state | {"pre_kl.weight": weight, "extra": weight}, "some/file")

@@ -12,6 +12,7 @@ from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.geometry.figurines import make_figurine
 from ultrashape_cli.geometry.mesh import Mesh, save_mesh
 from ultrashape_cli.geometry.normalize import fit_frame
+from ultrashape_cli.inference import round_trip as round_trip_module
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.preparation import vae_check
@@ -32,14 +33,14 @@ def vae():
 
 
 def test_a_perfect_round_trip_scores_one(vae, figurine: Mesh, monkeypatch) -> None:
-    monkeypatch.setattr(vae_check, "reconstruct", lambda vae, mesh, *rest: mesh)
+    monkeypatch.setattr(round_trip_module, "reconstruct", lambda vae, mesh, *rest: mesh)
     measured = round_trip(vae, figurine, 64, 32, 0)
     assert measured["vae_f_score"] == pytest.approx(1, abs=1e-3)
     assert measured["vae_has_surface"]
 
 
 def test_a_field_without_surface_scores_nothing(vae, figurine: Mesh, monkeypatch) -> None:
-    monkeypatch.setattr(vae_check, "reconstruct", lambda vae, mesh, *rest: None)
+    monkeypatch.setattr(round_trip_module, "reconstruct", lambda vae, mesh, *rest: None)
     assert round_trip(vae, figurine, 64, 32, 0) == {"vae_f_score": 0.0, "vae_has_surface": False}
 
 
