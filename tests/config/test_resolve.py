@@ -208,7 +208,7 @@ def _other(key: str, value: object) -> object:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return value + 1 if value < 2 else value - 1
+        return value - 1 if max(low, 1) <= value - 1 else value + 1
     if isinstance(value, float):
         return value / 2 or min(1.0, (low + high) / 2)
     return ("wandb",) if isinstance(value, tuple) else 'täxt "quoted" \\ \x07'
