@@ -62,7 +62,7 @@ class PlainObjective:
     def __call__(self, net: nn.Module, batch: dict[str, Any]) -> Losses:
         output = net(batch["x"], batch["t"], batch["context"], batch["voxels"])
         per_sample = (output.velocity - batch["x"]).square().flatten(1).mean(1)
-        return Losses(per_sample.mean() + output.aux_losses.sum(), per_sample.detach(), {})
+        return Losses(per_sample.mean() + output.aux_losses.sum(), per_sample.detach(), {}, 0)
 
 
 def make_batch(size: str, tokens: int) -> dict[str, Any]:
@@ -78,7 +78,10 @@ def make_batch(size: str, tokens: int) -> dict[str, Any]:
 
 
 def make_config(**settings: Any) -> Config:
-    values = {"model": "tiny", "microbatch": 1, "accumulation": 1, "steps": 10**6, **settings}
+    values = {
+        **{"model": "tiny", "microbatch": 1, "accumulation": 1, "steps": 10**6},
+        **{"train_conditioner": False, **settings},
+    }
     flags = {f"train.{key}": value for key, value in values.items()}
     return resolve(flags={**flags, "profile": "cpu", "device": "cpu"}, environ={}).config
 
