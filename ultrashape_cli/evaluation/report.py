@@ -44,6 +44,7 @@ def write_report(
     names = [name for name in KEY_SCORES if any(name in r["means"] for r in found["rows"])]
     long = [name for name in result.names() if name not in {"surface", *names}]
     body = section("Means over assets, with 95 % intervals", _means(found, names))
+    body += section("Rows", _notes(found))
     for comparison in found["comparisons"]:
         title = f"{comparison['row']} against {comparison['against']}"
         body += section(title, _comparison(comparison, names), "the same assets, paired")
@@ -93,12 +94,20 @@ def arrow(name: str) -> str:
 
 
 def _means(found: dict[str, Any], names: Sequence[str]) -> str:
-    rows = [
-        [row["name"], row["note"]]
-        + [show_estimate(row["means"][n]) if n in row["means"] else "-" for n in names]
-        for row in found["rows"]
+    """Returns a line per score and a column per row of the evaluation."""
+    lines = [
+        [arrow(name)]
+        + [
+            show_estimate(row["means"][name]) if name in row["means"] else "-"
+            for row in found["rows"]
+        ]
+        for name in names
     ]
-    return table(("row", "what", *map(arrow, names)), rows) if names else ""
+    return table(("score", *(row["name"] for row in found["rows"])), lines) if names else ""
+
+
+def _notes(found: dict[str, Any]) -> str:
+    return table(("row", "what"), [(row["name"], row["note"]) for row in found["rows"]])
 
 
 def _comparison(comparison: dict[str, Any], names: Sequence[str]) -> str:
