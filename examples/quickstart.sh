@@ -10,6 +10,8 @@ models=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."
 out=${USHAPE_QUICKSTART:-quickstart}
 source tests/venv.sh "${USHAPE_VENV:-.venv}"
+# To ushape itself variables with this beginning are settings.
+unset USHAPE_QUICKSTART USHAPE_VENV
 export PATH=$PWD/$venv/bin:$PATH
 config=examples/tiny/quickstart.toml
 
