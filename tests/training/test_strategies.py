@@ -17,6 +17,7 @@ from ultrashape_cli.training.checkpoint import MODEL_FILE
 from ultrashape_cli.training.strategies import resolve_strategy
 from ultrashape_cli.training.worker import train_run
 
+SEVERAL = {"launch.num_processes": "2"}
 HALF = {"dtype": "bf16"}
 CASES = {
     "full-8bit": {"strategy": "full-8bit"},
@@ -173,10 +174,15 @@ def test_adapters_of_another_rank_are_refused(make_run, tmp_path: Path) -> None:
         ({"strategy": "full", "weights": "bf16"}, "needs train.dtype=bf16"),
         ({"strategy": "lora", "optimizer": "adamw-8bit"}, "its own optimizer state"),
         ({"strategy": "sharded"}, "needs several processes"),
+        (
+            {"strategy": "sharded", "skip_bad": "true", "accumulation": "2", **SEVERAL},
+            "would wait forever",
+        ),
     ],
 )
 def test_a_combination_that_loses_is_refused(settings: dict[str, str], message: str) -> None:
-    flags = {f"train.{key}": value for key, value in settings.items()} | {"profile": "cpu"}
+    flags = {k if "." in k else f"train.{k}": value for k, value in settings.items()}
+    flags["profile"] = "cpu"
     with pytest.raises(ConfigError, match=message):
         resolve_strategy(resolve(flags=flags, environ={}).config)
 

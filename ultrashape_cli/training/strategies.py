@@ -116,6 +116,13 @@ def resolve_strategy(config: Config) -> Strategy:
         raise ConfigError(
             "strategy `sharded` needs several processes", hint="--num-processes N, one per GPU"
         )
+    if row.sharded and settings.skip_bad and settings.accumulation > 1:
+        # Weights are gathered in every microbatch, of which all processes need the same number.
+        raise ConfigError(
+            "train.skip_bad may leave the processes different numbers of microbatches, and "
+            "strategy `sharded` would wait forever for those left out",
+            hint="--set train.skip_bad=false, or --set train.accumulation=1",
+        )
     if config.launch.engine == "deepspeed":
         _check_deepspeed(config, strategy)
     return strategy
