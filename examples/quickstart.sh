@@ -23,7 +23,7 @@ if [ -z "$models" ]; then
 else
   name=$(basename "$models")
 fi
-data=$out/$name/data run=$out/$name/runs/tiny
+data=$out/$name/data run=$out/$name/runs/finetuned
 
 echo "1. prepare: meshes -> watertight, rendered, sampled, split"
 # Exit code 1 says that some meshes failed and are recorded; the others make the dataset.
