@@ -111,7 +111,7 @@ def evaluate(
     from ultrashape_cli.commands.steps import show_settings
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.models.sources import find_weights, packaged_weights, resolve_weights
+    from ultrashape_cli.models.sources import find_weights, resolve_named
     from ultrashape_cli.ui import UI
 
     ui = UI("evaluate", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
@@ -121,8 +121,7 @@ def evaluate(
     if pairs is None:
         sources = {_label(checkpoint, model): find_weights(checkpoint, model)}
         for path in against or ():
-            packaged = None if path.exists() else packaged_weights(str(path))
-            sources[_unique(_label(path, None), sources)] = resolve_weights(packaged or path)
+            sources[_unique(_label(path, None), sources)] = resolve_named(path)
     resolved = resolve(
         flags={"profile": profile, "device": device, "seed": seed},
         overrides=tuple(overrides or ()),

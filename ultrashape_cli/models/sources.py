@@ -128,6 +128,16 @@ def packaged_weights(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def resolve_named(name: Path) -> WeightSource:
+    """Returns what `resolve_weights` finds, or the packaged weights of a model of that name.
+
+    Raises:
+        CheckpointError: Neither is there.
+    """
+    packaged = None if name.exists() else packaged_weights(str(name))
+    return resolve_weights(packaged or name)
+
+
 def find_weights(checkpoint: Path | None, model: str | None = None) -> WeightSource:
     """Returns the weights a user means: those named, else the newest that can refine.
 

@@ -16,8 +16,7 @@ from ultrashape_cli.models.registry import COMPONENTS, ModelSpec, build, model_s
 from ultrashape_cli.models.sources import (
     WeightSource,
     load_networks,
-    packaged_weights,
-    resolve_weights,
+    resolve_named,
 )
 from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.runs import RunFolder
@@ -90,9 +89,7 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
 
 
 def _resolve(config: Config) -> WeightSource:
-    path = Path(config.train.init)
-    packaged = None if path.exists() else packaged_weights(config.train.init)
-    source = resolve_weights(packaged or path)
+    source = resolve_named(Path(config.train.init))
     if source.model != config.train.model:
         raise ConfigError(
             f"`{config.train.init}` holds model `{source.model}`, not `{config.train.model}`",
