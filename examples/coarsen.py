@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ultrashape_cli.geometry.coarsen import coarsen
-from ultrashape_cli.geometry.mesh import load_mesh, save_mesh
+from ultrashape_cli.meshfiles.load import load_mesh, save_mesh
+from ultrashape_cli.synthetic.coarsen import coarsen
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ Each has its own seed, counted from --start. The packaged tiny model has seen th
 import argparse
 from pathlib import Path
 
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import save_mesh
+from ultrashape_cli.meshfiles.load import save_mesh
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 
 def main() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+
+if TYPE_CHECKING:
+    from ultrashape_cli.meshfiles.load import Mesh
 
 # Before torch loads: two busy processes on two cores otherwise spin against each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,10 +45,56 @@ def ushape(
 @pytest.fixture
 def figurine_folder(tmp_path: Path) -> Path:
     """Four small figurines as meshes of three formats."""
-    from ultrashape_cli.geometry.figurines import make_figurine
-    from ultrashape_cli.geometry.mesh import save_mesh
+    from ultrashape_cli.meshfiles.load import save_mesh
+    from ultrashape_cli.synthetic.figurines import make_figurine
 
     folder = tmp_path / "models"
     for seed, name in enumerate(("a.ply", "b.obj", "sub/b.obj", "c.glb")):
         save_mesh(make_figurine(seed, resolution=24), folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sphere() -> Mesh:
+    """Unit sphere; its faces lie within 7e-4 of it."""
+    import trimesh
+    from shapes import as_mesh
+
+    return as_mesh(trimesh.creation.icosphere(subdivisions=5))
+
+
+@pytest.fixture(scope="session")
+def cube() -> Mesh:
+    """Cube of side 2 around the origin."""
+    import trimesh
+    from shapes import as_mesh
+
+    return as_mesh(trimesh.creation.box(extents=(2, 2, 2)))
+
+
+@pytest.fixture(scope="session")
+def torus() -> Mesh:
+    """Radii 1 and 0.4, around the z axis."""
+    import trimesh
+    from shapes import as_mesh
+
+    return as_mesh(trimesh.creation.torus(1.0, 0.4, major_sections=96, minor_sections=48))
+
+
+@pytest.fixture(scope="session")
+def punctured_sphere(sphere: Mesh) -> Mesh:
+    """Unit sphere without its cap above z = 0.9."""
+    return sphere.with_faces(sphere.faces[sphere.triangles[:, :, 2].mean(axis=1) < 0.9])
+
+
+@pytest.fixture(scope="session")
+def soup(sphere: Mesh) -> Mesh:
+    """Unit sphere whose triangles share no vertex and face either way."""
+    import numpy as np
+
+    from ultrashape_cli.meshfiles.load import Mesh
+
+    faces = np.arange(3 * len(sphere.faces)).reshape(-1, 3)
+    flip = np.random.default_rng(0).random(len(faces)) < 0.5
+    faces[flip] = faces[flip][:, ::-1]
+    return Mesh.from_arrays(sphere.triangles, faces)

@@ -79,8 +79,8 @@ def test_pymeshlab_and_open3d_are_optional(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "sys.modules['pymeshlab'] = sys.modules['open3d'] = None\n"
-        "from ultrashape_cli.geometry.figurines import make_figurine\n"
-        "from ultrashape_cli.geometry.watertight import make_watertight\n"
+        "from ultrashape_cli.synthetic.figurines import make_figurine\n"
+        "from ultrashape_cli.watertight.ladder import make_watertight\n"
         "m = make_figurine(0, 24); m = m.with_faces(m.faces[50:])\n"
         "sys.exit(0 if make_watertight(m, 32).measurements['watertight'] else 1)"
     )

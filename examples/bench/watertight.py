@@ -21,11 +21,11 @@ import numpy as np
 
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.geometry.mesh import Mesh, load_mesh, weld
-from ultrashape_cli.geometry.quality import visible
 from ultrashape_cli.geometry.rays import RayScene
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.geometry.watertight import make_watertight
+from ultrashape_cli.meshfiles.load import Mesh, load_mesh, weld
+from ultrashape_cli.watertight.fidelity import visible
+from ultrashape_cli.watertight.ladder import make_watertight
 
 
 def ladder(mesh: Mesh, resolution: int) -> Mesh:
@@ -37,7 +37,7 @@ def forced_remesh(mesh: Mesh, resolution: int) -> Mesh:
 
 
 def pymeshlab_chain(mesh: Mesh, resolution: int) -> Mesh:
-    from ultrashape_cli.geometry.repair import repair_manifold
+    from ultrashape_cli.watertight.repair import repair_manifold
 
     return repair_manifold(weld(mesh))
 

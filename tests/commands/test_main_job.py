@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrashape_cli.geometry.check import topology
-from ultrashape_cli.geometry.mesh import load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 
 SMALL = [
     *("--set", "watertight.resolution=48", "--set", "render.size=64", "--set", "render.views=4"),

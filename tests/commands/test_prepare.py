@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import Mesh, save_mesh
+from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 SMALL = [
     *("--set", "watertight.resolution=32", "--set", "render.size=32", "--set", "render.views=1"),

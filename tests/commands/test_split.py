@@ -10,8 +10,8 @@ import pytest
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import open_samples
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import save_mesh
+from ultrashape_cli.meshfiles.load import save_mesh
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 SMALL = (
     *("--set", "watertight.resolution=32", "--set", "render.views=1", "--set", "render.size=32"),

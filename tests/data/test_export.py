@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from geometry.geometry_shapes import as_mesh, moved
+from shapes import as_mesh, moved
 
 from ultrashape_cli.config.schema import SampleConfig
 from ultrashape_cli.data.export import REFERENCE_VIEWS, export_reference

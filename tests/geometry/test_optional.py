@@ -11,10 +11,10 @@ from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.geometry import optional
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.decimate import decimate
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.repair import repair_manifold
-from ultrashape_cli.geometry.watertight import make_watertight
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.synthetic.figurines import make_figurine
+from ultrashape_cli.watertight.ladder import make_watertight
+from ultrashape_cli.watertight.repair import repair_manifold
 
 needs_pymeshlab = pytest.mark.skipif(
     optional.missing_reason("pymeshlab") is not None, reason="pymeshlab cannot load here"

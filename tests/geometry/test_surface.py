@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import trimesh
-from geometry_shapes import as_mesh, moved
+from shapes import as_mesh, moved
 
-from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import (
     chamfer,
     compare_meshes,
@@ -17,6 +16,7 @@ from ultrashape_cli.geometry.surface import (
     sharp_edges,
     vertex_curvature,
 )
+from ultrashape_cli.meshfiles.load import Mesh
 
 
 def rng() -> np.random.Generator:

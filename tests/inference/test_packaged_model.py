@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from ultrashape_cli.config.resolve import resolve
-from ultrashape_cli.geometry.coarsen import coarsen
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import Mesh, save_mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference.refiner import Refiner
+from ultrashape_cli.meshfiles.load import Mesh, save_mesh
 from ultrashape_cli.models.sources import packaged_weights, resolve_weights
 from ultrashape_cli.models.weights import read_metadata
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
+from ultrashape_cli.synthetic.coarsen import coarsen
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 UNSEEN_SEED = 10_003
 

@@ -8,9 +8,9 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.refiner import Refiner, in_halves
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 CONFIG = RefineConfig(
     steps=4, guidance_scale=2.0, tokens=200, grid_resolution=32, surface_points=4000

@@ -8,9 +8,9 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.geometry.figurines import make_figurine
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.speed import Path, compare_speed, variants
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 CONFIG = RefineConfig(
     steps=6, solver="dpm", guidance_scale=2.0, tokens=60, grid_resolution=16, surface_points=2000

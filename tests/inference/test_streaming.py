@@ -8,10 +8,10 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.geometry.figurines import make_figurine
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.streaming import BlockStream, quantise_dit
 from ultrashape_cli.models.registry import Networks
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 CPU = torch.device("cpu")
 CONFIG = RefineConfig(

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import MESH_SUFFIXES, Mesh, load_mesh, save_mesh
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, Mesh, load_mesh, save_mesh
 from ultrashape_cli.preparation.quality import measure_source
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 PLY = (
     "ply\nformat {} 1.0\nelement vertex {}\nproperty float x\nproperty float y\nproperty float z\n"
@@ -104,7 +104,7 @@ def _one_by_one(paths: list[Path]) -> list[tuple[float, str]]:
     """
     code = (
         "import sys, json, warnings\n"
-        "from ultrashape_cli.geometry.mesh import load_mesh\n"
+        "from ultrashape_cli.meshfiles.load import load_mesh\n"
         "from ultrashape_cli.errors import MeshError\n"
         "warnings.simplefilter('ignore')\n"
         "for path in sys.argv[1:]:\n"

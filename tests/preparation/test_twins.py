@@ -5,8 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ultrashape_cli.geometry.decimate import decimate
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.preparation.filters import TWIN_LIMIT
 from ultrashape_cli.preparation.twins import (
     decode_descriptors,
@@ -14,6 +13,7 @@ from ultrashape_cli.preparation.twins import (
     encode_descriptor,
     find_twins,
 )
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 TURN = Rotation.from_euler("xyz", [0.3, 0.7, 1.1]).as_matrix()
 

@@ -9,15 +9,15 @@ import torch
 from ultrashape_cli.config.schema import Config, QualityConfig
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.errors import CheckpointError
-from ultrashape_cli.geometry.figurines import make_figurine
-from ultrashape_cli.geometry.mesh import Mesh, save_mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference import round_trip as round_trip_module
+from ultrashape_cli.meshfiles.load import Mesh, save_mesh
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.preparation import vae_check
 from ultrashape_cli.preparation.vae_check import round_trip
 from ultrashape_cli.preparation.worker import run_step
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 
 @pytest.fixture(scope="module")

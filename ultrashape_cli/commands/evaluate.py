@@ -251,7 +251,7 @@ def _assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> l
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.evaluation.rows import Asset
-    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
     dataset = Dataset(data)
     dataset.require()
@@ -313,7 +313,7 @@ def _rows(
 def _pairs(folder: Path, limit: int | None) -> tuple[list[Asset], list[Row]]:
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.evaluation.rows import Asset, folder_row
-    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
     truth = folder / "truth"
     tools = [path for path in sorted(folder.glob("*/")) if path != truth] if truth.is_dir() else []

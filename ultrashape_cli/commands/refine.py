@@ -168,7 +168,7 @@ def _run(
 
 def _check_usage(request: Request) -> None:
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
     if request.batch is not None:
         for name, given in (

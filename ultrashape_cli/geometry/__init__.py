@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: meshes, distances, samples, isosurfaces. No config, no printing."""
+"""Arrays in, arrays out: distances, rays, samples, isosurfaces. No files, config or printing."""

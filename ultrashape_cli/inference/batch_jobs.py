@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ultrashape_cli.errors import UsageError
-from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
 from ultrashape_cli.inference.job import Job
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """Of two images with one name the first kind is taken."""

@@ -12,10 +12,10 @@ from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology, face_components, topology
 from ultrashape_cli.geometry.decimate import decimate
 from ultrashape_cli.geometry.isosurface import extract_isosurface
-from ultrashape_cli.geometry.mesh import Mesh, weld
-from ultrashape_cli.geometry.orient import orient_outward
-from ultrashape_cli.geometry.watertight import make_watertight
 from ultrashape_cli.inference.decode import place_vertices
+from ultrashape_cli.meshfiles.load import Mesh, weld
+from ultrashape_cli.watertight.ladder import make_watertight
+from ultrashape_cli.watertight.orient import orient_outward
 
 OUTSIDE = -1.0
 """Field value of the grid's border, so that every surface closes inside the cube."""

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from ultrashape_cli.data.layout import Record
 from ultrashape_cli.errors import UsageError
-from ultrashape_cli.geometry.mesh import MESH_SUFFIXES
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

@@ -59,9 +59,9 @@ class StepKeys:
 
 
 def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
-    from ultrashape_cli.geometry.mesh import Mesh, load_mesh, save_mesh
     from ultrashape_cli.geometry.normalize import fit_frame, up_axis
-    from ultrashape_cli.geometry.watertight import make_watertight
+    from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+    from ultrashape_cli.watertight.ladder import make_watertight
 
     settings = config.watertight
     path = Path(record.source["path"])
@@ -95,7 +95,7 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
 
 
 def _quality(dataset: Dataset, record: Record, config: Config) -> StepResult:
-    from ultrashape_cli.geometry.mesh import load_mesh
+    from ultrashape_cli.meshfiles.load import load_mesh
     from ultrashape_cli.preparation.quality import measure_source, measure_surface
 
     limit = int(config.watertight.max_file_gib * 2**30)
@@ -106,7 +106,7 @@ def _quality(dataset: Dataset, record: Record, config: Config) -> StepResult:
 
 
 def _vae(dataset: Dataset, record: Record, config: Config) -> StepResult:
-    from ultrashape_cli.geometry.mesh import load_mesh
+    from ultrashape_cli.meshfiles.load import load_mesh
     from ultrashape_cli.preparation.vae_check import load_vae, round_trip
 
     mesh = load_mesh(dataset.mesh(record.id))
@@ -129,7 +129,7 @@ def _vae_params(config: Config) -> dict[str, Any]:
 
 
 def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
-    from ultrashape_cli.geometry.mesh import load_mesh
+    from ultrashape_cli.meshfiles.load import load_mesh
     from ultrashape_cli.rendering.cameras import bounding_radius, view_set
     from ultrashape_cli.rendering.maps import view_maps
     from ultrashape_cli.rendering.output import write_views
@@ -188,8 +188,8 @@ def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
 
 def _source_colours(record: Record) -> tuple[Any, list[str]]:
     """Returns the `SurfaceColours` of the source or None, and what is wrong with them."""
-    from ultrashape_cli.geometry.appearance import load_appearance
     from ultrashape_cli.geometry.normalize import Frame
+    from ultrashape_cli.meshfiles.appearance import load_appearance
     from ultrashape_cli.rendering.colours import SurfaceColours
 
     path = Path(record.source["path"])
@@ -206,8 +206,8 @@ def _source_colours(record: Record) -> tuple[Any, list[str]]:
 def _sample(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.data.samples import NEAR_REACH, write_arrays, write_samples
     from ultrashape_cli.data.sampling import reference_frame, sample_mesh
-    from ultrashape_cli.geometry.mesh import load_mesh
     from ultrashape_cli.geometry.normalize import Frame
+    from ultrashape_cli.meshfiles.load import load_mesh
 
     settings = config.sample
     rng = np.random.default_rng(asset_seed(record.id, config.seed))

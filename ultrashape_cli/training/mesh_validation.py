@@ -27,11 +27,10 @@ from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.files import read_json, write_json
-from ultrashape_cli.geometry.coarsen import coarsen
-from ultrashape_cli.geometry.mesh import Mesh, load_mesh
 from ultrashape_cli.geometry.metrics import mesh_scores
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
+from ultrashape_cli.meshfiles.load import Mesh, load_mesh
 from ultrashape_cli.models.conditioner import ImageConditioner
 from ultrashape_cli.models.registry import Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
@@ -41,6 +40,7 @@ from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
 from ultrashape_cli.runs import RunFolder, checkpoint_name
+from ultrashape_cli.synthetic.coarsen import coarsen
 from ultrashape_cli.training.objectives import ConditionedDiT
 from ultrashape_cli.training.strategies import whole_weights
 

@@ -7,24 +7,24 @@ from typing import Literal
 import numpy as np
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry.caps import cap_holes
-from ultrashape_cli.geometry.cavities import fill_cavities
 from ultrashape_cli.geometry.check import Topology, topology
 from ultrashape_cli.geometry.decimate import decimate_within
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.optional import missing_reason
-from ultrashape_cli.geometry.orient import orient_outward
-from ultrashape_cli.geometry.quality import (
+from ultrashape_cli.geometry.surface import sample_faces
+from ultrashape_cli.meshfiles.load import Mesh, weld
+from ultrashape_cli.watertight.caps import cap_holes
+from ultrashape_cli.watertight.cavities import fill_cavities
+from ultrashape_cli.watertight.fidelity import (
     Figures,
     Gates,
     fidelity,
     fidelity_of_rebuilt,
     unchanged,
 )
-from ultrashape_cli.geometry.remesh import MAX_MEMORY_BYTES, rebuild
-from ultrashape_cli.geometry.repair import repair_manifold
-from ultrashape_cli.geometry.surface import sample_faces
+from ultrashape_cli.watertight.orient import orient_outward
+from ultrashape_cli.watertight.remesh import MAX_MEMORY_BYTES, rebuild
+from ultrashape_cli.watertight.repair import repair_manifold
 
 # Surface that may lie inside the solid, as part of the area, before a closed mesh is rebuilt.
 MAX_HIDDEN = 0.005

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import trimesh
 
-from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.normalize import fit_frame
-from ultrashape_cli.geometry.remesh import remesh
+from ultrashape_cli.meshfiles.load import Mesh, weld
+from ultrashape_cli.watertight.remesh import remesh
 
 
 def coarsen(mesh: Mesh, resolution: int = 32, smoothing: int = 5) -> Mesh:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ultrashape_cli.geometry.blends import EXTENT, Part, Pattern, Shape, blend_mesh, limb, turn
 from ultrashape_cli.geometry.check import topology
-from ultrashape_cli.geometry.figurines import figurine_parts, make_figurine
 from ultrashape_cli.geometry.roughness import laplacian_roughness
+from ultrashape_cli.synthetic.blends import EXTENT, Part, Pattern, Shape, blend_mesh, limb, turn
+from ultrashape_cli.synthetic.figurines import figurine_parts, make_figurine
 
 
 def _solid(*parts: Part, resolution: int = 64):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry.mesh import FolderResolver, Mesh
+from ultrashape_cli.meshfiles.load import FolderResolver, Mesh
 
 # Texels kept of all textures of a file together, and along a side of one: 4 bytes each. A view of
 # 1024 pixels shows about half of a 2048 atlas.

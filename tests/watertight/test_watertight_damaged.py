@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from geometry_shapes import as_mesh, joined, moved
+from shapes import as_mesh, joined, moved
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry.cavities import fill_cavities
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.geometry.mesh import Mesh, load_mesh, save_mesh
-from ultrashape_cli.geometry.nearby import closest_small_faces
 from ultrashape_cli.geometry.normalize import Frame, fit_frame, up_axis
-from ultrashape_cli.geometry.remesh import remesh
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.geometry.watertight import hidden_share, make_watertight
+from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+from ultrashape_cli.watertight.cavities import fill_cavities
+from ultrashape_cli.watertight.ladder import hidden_share, make_watertight
+from ultrashape_cli.watertight.nearby import closest_small_faces
+from ultrashape_cli.watertight.remesh import remesh
 
 TORUS_VOLUME = 2 * np.pi**2 * 1.0 * 0.4**2
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import trimesh
-from geometry_shapes import as_mesh, joined, moved
+from shapes import as_mesh, joined, moved
 
 from ultrashape_cli.geometry.check import bent_edges, topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.remesh import remesh
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.watertight.remesh import remesh
 
 
 def _tilted(shape: trimesh.Trimesh) -> Mesh:
@@ -37,7 +37,7 @@ def test_a_cube_has_twelve_bent_edges(cube: Mesh) -> None:
 def test_sharp_edges_survive(shape: trimesh.Trimesh, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _tilted(shape)
     sharp, figures = remesh(source, 64)
-    monkeypatch.setattr("ultrashape_cli.geometry.features._SHORTEST", np.inf)
+    monkeypatch.setattr("ultrashape_cli.watertight.features._SHORTEST", np.inf)
     bevelled, plain = remesh(source, 64)
     assert figures["snapped_vertices"] > 0
     assert plain["snapped_vertices"] == 0

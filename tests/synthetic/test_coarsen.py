@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from ultrashape_cli.geometry.check import topology
-from ultrashape_cli.geometry.coarsen import coarsen
-from ultrashape_cli.geometry.figurines import make_figurine
 from ultrashape_cli.geometry.metrics import compare_meshes
+from ultrashape_cli.synthetic.coarsen import coarsen
+from ultrashape_cli.synthetic.figurines import make_figurine
 
 
 def test_a_coarse_figurine_keeps_its_shape_and_loses_its_detail() -> None:

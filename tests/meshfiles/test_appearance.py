@@ -11,8 +11,8 @@ import trimesh
 from PIL import Image
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry.appearance import Appearance, load_appearance
-from ultrashape_cli.geometry.mesh import load_mesh
+from ultrashape_cli.meshfiles.appearance import Appearance, load_appearance
+from ultrashape_cli.meshfiles.load import load_mesh
 
 SQUARE = [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]]
 UV = [[0, 0], [1, 0], [1, 1], [0, 1.0]]
@@ -111,7 +111,7 @@ def test_an_enormous_texture_is_refused_and_a_large_one_reduced(
 
 
 def test_many_textures_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ultrashape_cli.geometry.appearance._MAX_TEXELS", 2 * 16 * 16)
+    monkeypatch.setattr("ultrashape_cli.meshfiles.appearance._MAX_TEXELS", 2 * 16 * 16)
     scene = trimesh.Scene()
     for number in range(2):
         pbr = trimesh.visual.material.PBRMaterial(baseColorTexture=picture(64 + number))

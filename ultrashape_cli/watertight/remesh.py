@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.bricks import BrickGrid, bricks_per_axis
-from ultrashape_cli.geometry.caps import cap_holes
 from ultrashape_cli.geometry.check import part_volumes, vertex_components
-from ultrashape_cli.geometry.features import snap_to_edges
-from ultrashape_cli.geometry.inside import classify_nodes
 from ultrashape_cli.geometry.isosurface import extract_isosurface
-from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.geometry.scatter import mark_bricks, scatter_distances, split_triangles
-from ultrashape_cli.geometry.sheets import SLAB_HALF_WIDTH, lost_pieces, narrow_slabs, on_slab
-from ultrashape_cli.geometry.tunnels import close_tunnels
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.watertight.caps import cap_holes
+from ultrashape_cli.watertight.features import snap_to_edges
+from ultrashape_cli.watertight.inside import classify_nodes
+from ultrashape_cli.watertight.scatter import mark_bricks, scatter_distances, split_triangles
+from ultrashape_cli.watertight.sheets import SLAB_HALF_WIDTH, lost_pieces, narrow_slabs, on_slab
+from ultrashape_cli.watertight.tunnels import close_tunnels
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ultrashape_cli.geometry.blends import Part, Pattern, Shape, limb, turn
+from ultrashape_cli.synthetic.blends import Part, Pattern, Shape, limb, turn
 
 Point = NDArray[np.float64]
 

@@ -1,17 +1,17 @@
 import numpy as np
 import pytest
 import trimesh
-from geometry_shapes import as_mesh, joined, moved
+from shapes import as_mesh, joined, moved
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry.caps import cap_holes
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.orient import orient_outward
-from ultrashape_cli.geometry.remesh import drop_specks, remesh
-from ultrashape_cli.geometry.scatter import split_triangles
-from ultrashape_cli.geometry.watertight import make_watertight
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.watertight.caps import cap_holes
+from ultrashape_cli.watertight.ladder import make_watertight
+from ultrashape_cli.watertight.orient import orient_outward
+from ultrashape_cli.watertight.remesh import drop_specks, remesh
+from ultrashape_cli.watertight.scatter import split_triangles
 
 SPHERE_VOLUME = 4 / 3 * np.pi
 

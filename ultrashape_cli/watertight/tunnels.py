@@ -18,7 +18,7 @@ import numpy as np
 
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.geometry.sheets import mark_cells
+from ultrashape_cli.watertight.sheets import mark_cells
 
 # Cells. Measured on four damaged sculpts: 0.75 leaves as many handles and turns more nodes.
 LIMIT = 0.5

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ultrashape_cli.geometry.blends import Part, Pattern, Shape, blend_mesh, turn
-from ultrashape_cli.geometry.figurine_gear import (
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.synthetic.blends import Part, Pattern, Shape, blend_mesh, turn
+from ultrashape_cli.synthetic.figurine_gear import (
     TEXTURES,
     Builder,
     add_head,
     add_plate,
     add_weapon,
 )
-from ultrashape_cli.geometry.mesh import Mesh
 
 
 def make_figurine(seed: int, resolution: int = 128) -> Mesh:

@@ -5,17 +5,18 @@ import itertools
 import numpy as np
 import pytest
 import trimesh
-from geometry_shapes import as_mesh, joined, moved
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from shapes import as_mesh, joined, moved
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.geometry import inside, remesh, watertight
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.quality import Gates
-from ultrashape_cli.geometry.watertight import REMESH_GATES, REPAIR_GATES, make_watertight
+from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.watertight import inside, remesh
+from ultrashape_cli.watertight import ladder as watertight
+from ultrashape_cli.watertight.fidelity import Gates
+from ultrashape_cli.watertight.ladder import REMESH_GATES, REPAIR_GATES, make_watertight
 
 CELLS = 48
 SOLIDS = {
@@ -102,7 +103,7 @@ def _break_votes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _break_caps(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ultrashape_cli.geometry.caps import Capped
+    from ultrashape_cli.watertight.caps import Capped
 
     monkeypatch.setattr(remesh, "cap_holes", lambda mesh: Capped(mesh, 0, 0, 0))
 

@@ -1,0 +1,1 @@
+"""Shapes made on purpose: figurines without downloads, and coarse versions of meshes."""
