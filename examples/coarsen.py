@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ultrashape_cli.meshfiles.load import load_mesh, save_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.synthetic.coarsen import coarsen
 
 

@@ -6,7 +6,7 @@ Each has its own seed, counted from --start. The packaged tiny model has seen th
 import argparse
 from pathlib import Path
 
-from ultrashape_cli.meshfiles.load import save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.rendering.renderer import render_views

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from ultrashape_cli.meshfiles.load import Mesh
+    from ultrashape_cli.geometry.mesh import Mesh
 
 # Before torch loads: two busy processes on two cores otherwise spin against each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,7 +45,7 @@ def ushape(
 @pytest.fixture
 def figurine_folder(tmp_path: Path) -> Path:
     """Four small figurines as meshes of three formats."""
-    from ultrashape_cli.meshfiles.load import save_mesh
+    from ultrashape_cli.meshfiles.save import save_mesh
     from ultrashape_cli.synthetic.figurines import make_figurine
 
     folder = tmp_path / "models"
@@ -92,7 +92,7 @@ def soup(sphere: Mesh) -> Mesh:
     """Unit sphere whose triangles share no vertex and face either way."""
     import numpy as np
 
-    from ultrashape_cli.meshfiles.load import Mesh
+    from ultrashape_cli.geometry.mesh import Mesh
 
     faces = np.arange(3 * len(sphere.faces)).reshape(-1, 3)
     flip = np.random.default_rng(0).random(len(faces)) < 0.5

@@ -3,7 +3,7 @@
 import numpy as np
 import trimesh
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 
 def as_mesh(shape: trimesh.Trimesh) -> Mesh:

@@ -29,9 +29,10 @@ from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import NEAR_REACH, open_samples, write_arrays, write_samples
 from ultrashape_cli.data.sampling import jitter, sample_mesh
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.geometry.surface import curvature_weights, sample_faces
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 SETTINGS = SampleConfig()

@@ -22,11 +22,12 @@ from ultrashape_cli.config.choices import Quality
 from ultrashape_cli.config.models import quality_settings
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.job import Job, read_inputs, write_outputs
 from ultrashape_cli.inference.memory import MODES, plan_refinement
 from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
 from ultrashape_cli.inference.streaming import quantise_dit
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.models.registry import Networks, build, model_spec
 from ultrashape_cli.synthetic.coarsen import coarsen
 from ultrashape_cli.synthetic.figurines import make_figurine

@@ -23,9 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame, up_axis
 from ultrashape_cli.meshfiles.appearance import load_appearance
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.rendering.blender import blender_views, require_blender
 from ultrashape_cli.rendering.cameras import Camera, bounding_radius, view_set
 from ultrashape_cli.rendering.colours import SurfaceColours

@@ -21,9 +21,10 @@ import numpy as np
 
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.rays import RayScene
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh, weld
+from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.watertight.fidelity import visible
 from ultrashape_cli.watertight.ladder import make_watertight
 

@@ -11,7 +11,7 @@ from PIL import Image
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
 from ultrashape_cli.files import write_json
-from ultrashape_cli.meshfiles.load import save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.synthetic.figurines import make_figurine

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 SMALL = [

@@ -13,7 +13,9 @@ from ball_networks import FAST
 from PIL import Image
 
 from ultrashape_cli.geometry.check import topology
-from ultrashape_cli.meshfiles.load import load_mesh, save_mesh, weld
+from ultrashape_cli.geometry.mesh import weld
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj", "ply", "stl", "3mf"])

@@ -10,7 +10,7 @@ import pytest
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import open_samples
-from ultrashape_cli.meshfiles.load import save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 SMALL = (

@@ -10,8 +10,8 @@ from shapes import as_mesh, moved
 from ultrashape_cli.config.schema import SampleConfig
 from ultrashape_cli.data.samples import NEAR_REACH, decode_normals, restore_positions
 from ultrashape_cli.data.sampling import jitter, reference_frame, sample_mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
-from ultrashape_cli.meshfiles.load import Mesh
 
 SMALL = SampleConfig(
     surface_points=3000,

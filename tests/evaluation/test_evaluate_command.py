@@ -10,7 +10,8 @@ import pytest
 import trimesh
 
 from ultrashape_cli.evaluation import evaluate as module
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 
 FAST = [
     part

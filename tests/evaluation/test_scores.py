@@ -8,7 +8,7 @@ import trimesh
 
 from ultrashape_cli.evaluation.perceptual import PerceptualScore, load_perceptual
 from ultrashape_cli.evaluation.scores import LARGEST_PSNR, Sampling, score_mesh, sign_of
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 SAMPLING = Sampling(points=5000, earth_movers_points=128, views=2, view_size=64)
 

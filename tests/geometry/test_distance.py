@@ -4,8 +4,8 @@ from shapes import joined, moved
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.meshfiles.load import Mesh
 
 
 def random_points(count: int, reach: float = 1.5, seed: int = 0) -> np.ndarray:

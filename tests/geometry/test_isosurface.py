@@ -4,7 +4,7 @@ import pytest
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.isosurface import extract_isosurface
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 
 def all_nodes(num_cells: int) -> np.ndarray:

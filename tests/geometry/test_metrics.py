@@ -7,6 +7,7 @@ import pytest
 import trimesh
 from scipy.spatial import cKDTree
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import (
     chamfer,
     compare_meshes,
@@ -15,7 +16,6 @@ from ultrashape_cli.geometry.metrics import (
     volume_iou,
 )
 from ultrashape_cli.geometry.roughness import dihedral_percentiles, laplacian_roughness
-from ultrashape_cli.meshfiles.load import Mesh
 
 
 def _sphere(radius: float = 1.0, subdivisions: int = 4) -> Mesh:

@@ -11,7 +11,7 @@ from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.geometry import optional
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.decimate import decimate
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 from ultrashape_cli.watertight.ladder import make_watertight
 from ultrashape_cli.watertight.repair import repair_manifold

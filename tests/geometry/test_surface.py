@@ -3,6 +3,7 @@ import pytest
 import trimesh
 from shapes import as_mesh, moved
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import (
     chamfer,
     compare_meshes,
@@ -16,7 +17,6 @@ from ultrashape_cli.geometry.surface import (
     sharp_edges,
     vertex_curvature,
 )
-from ultrashape_cli.meshfiles.load import Mesh
 
 
 def rng() -> np.random.Generator:

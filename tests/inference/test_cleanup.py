@@ -5,8 +5,8 @@ import trimesh
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.geometry.check import topology
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.cleanup import clean, remove_floaters
-from ultrashape_cli.meshfiles.load import Mesh
 
 
 def ball(radius: float, at: tuple[float, float, float] = (0, 0, 0), detail: int = 3) -> Mesh:

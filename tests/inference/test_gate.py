@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import trimesh
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.gate import inspect_input
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 

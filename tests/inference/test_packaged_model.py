@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference.refiner import Refiner
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.models.sources import packaged_weights, resolve_weights
 from ultrashape_cli.models.weights import read_metadata
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set

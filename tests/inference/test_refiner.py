@@ -8,8 +8,8 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.refiner import Refiner, in_halves
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 CONFIG = RefineConfig(

@@ -11,7 +11,9 @@ from shapes import joined, moved
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.check import topology
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh, weld
+from ultrashape_cli.geometry.mesh import Mesh, weld
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 
 
 def test_areas_and_volumes_of_known_shapes(cube: Mesh, sphere: Mesh, torus: Mesh) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import trimesh
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.optional import missing_reason
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 
 
 def test_polygons_of_any_size_are_split(tmp_path: Path) -> None:

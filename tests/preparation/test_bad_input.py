@@ -16,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, Mesh, load_mesh, save_mesh
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.preparation.quality import measure_source
 from ultrashape_cli.synthetic.figurines import make_figurine
 

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.preparation.quality import detail, measure_source, measure_surface
 from ultrashape_cli.synthetic.figurines import make_figurine
 

@@ -12,8 +12,10 @@ from ultrashape_cli.config.schema import Config, RenderConfig, SampleConfig, Wat
 from ultrashape_cli.data.layout import STEPS, Dataset, Record, StepRecord
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples, restore_positions
 from ultrashape_cli.files import read_json
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.preparation.discover import new_records
 from ultrashape_cli.preparation.steps import STEP_TABLE, StepKeys, asset_seed
 from ultrashape_cli.preparation.worker import run_step

@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ultrashape_cli.geometry.decimate import decimate
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.preparation.filters import TWIN_LIMIT
 from ultrashape_cli.preparation.twins import (
     decode_descriptors,

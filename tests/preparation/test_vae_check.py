@@ -9,9 +9,10 @@ import torch
 from ultrashape_cli.config.schema import Config, QualityConfig
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.errors import CheckpointError
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference import round_trip as round_trip_module
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.preparation import vae_check

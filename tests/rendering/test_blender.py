@@ -12,7 +12,7 @@ import pytest
 import trimesh
 
 from ultrashape_cli.errors import DependencyError
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.rendering import blender
 from ultrashape_cli.rendering.blender import blender_command, blender_views, require_blender
 from ultrashape_cli.rendering.cameras import view_set

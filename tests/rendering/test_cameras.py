@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.rendering.cameras import (
     Camera,
     bounding_radius,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame
 from ultrashape_cli.meshfiles.appearance import Appearance, Material
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.rendering.cameras import view_set
 from ultrashape_cli.rendering.colours import SurfaceColours
 from ultrashape_cli.rendering.film import from_srgb

@@ -7,7 +7,7 @@ import trimesh
 from PIL import Image
 
 from ultrashape_cli.errors import DiskError, MeshError
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.rendering.cameras import view_set
 from ultrashape_cli.rendering.maps import view_maps
 from ultrashape_cli.rendering.output import save_png, write_views

@@ -12,8 +12,9 @@ from PIL import Image
 
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.files import read_json
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 
 SMALL = ("--set", "render.size=48", "--workers", "1", "--no-progress")
 

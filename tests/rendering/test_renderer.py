@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.normals import corner_normals
 from ultrashape_cli.rendering.renderer import render_views

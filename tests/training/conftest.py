@@ -17,7 +17,8 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
 from ultrashape_cli.files import write_json
-from ultrashape_cli.meshfiles.load import Mesh, save_mesh
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.progress import Progress

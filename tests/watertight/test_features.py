@@ -5,7 +5,7 @@ from shapes import as_mesh, joined, moved
 
 from ultrashape_cli.geometry.check import bent_edges, topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.watertight.remesh import remesh
 
 

@@ -8,7 +8,7 @@ from shapes import as_mesh, joined, moved
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.isosurface import extract_isosurface
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.watertight.ladder import make_watertight
 from ultrashape_cli.watertight.tunnels import _is_pillar, _is_simple, close_tunnels
 

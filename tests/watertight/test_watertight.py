@@ -6,7 +6,7 @@ from shapes import as_mesh, joined, moved
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.watertight.caps import cap_holes
 from ultrashape_cli.watertight.ladder import make_watertight
 from ultrashape_cli.watertight.orient import orient_outward

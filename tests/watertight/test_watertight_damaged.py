@@ -10,9 +10,11 @@ from shapes import as_mesh, joined, moved
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame, fit_frame, up_axis
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.watertight.cavities import fill_cavities
 from ultrashape_cli.watertight.ladder import hidden_share, make_watertight
 from ultrashape_cli.watertight.nearby import closest_small_faces

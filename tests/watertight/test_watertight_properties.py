@@ -12,7 +12,7 @@ from shapes import as_mesh, joined, moved
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.watertight import inside, remesh
 from ultrashape_cli.watertight import ladder as watertight
 from ultrashape_cli.watertight.fidelity import Gates

@@ -16,9 +16,9 @@ from ultrashape_cli.data.samples import (
     restore_positions,
 )
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame
 from ultrashape_cli.geometry.surface import curvature_weights, sample_faces, sample_sharp_edges
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.synthetic.coarsen import coarsen
 
 Arrays = dict[str, np.ndarray]

@@ -24,7 +24,9 @@ from ultrashape_cli.evaluation.rows import Asset, Row
 from ultrashape_cli.evaluation.scores import Sampling, Scores, on_ground, score_mesh, sign_of
 from ultrashape_cli.evaluation.statistics import Comparison, Estimate, compare, estimate
 from ultrashape_cli.files import read_json, write_json
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.rendering.renderer import render_views

@@ -18,10 +18,11 @@ from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.errors import AssetError
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.synthetic.coarsen import coarsen
 

@@ -12,6 +12,7 @@ from skimage.metrics import structural_similarity
 
 from ultrashape_cli.evaluation.perceptual import PerceptualScore
 from ultrashape_cli.geometry.check import topology
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import (
     NUM_POINTS,
     earth_movers_distance,
@@ -19,7 +20,6 @@ from ultrashape_cli.geometry.metrics import (
     mesh_scores,
 )
 from ultrashape_cli.geometry.roughness import dihedral_percentiles, laplacian_roughness
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.rendering.cameras import Camera, bounding_radius, view_set
 from ultrashape_cli.rendering.maps import view_maps
 from ultrashape_cli.rendering.renderer import render_views

@@ -7,9 +7,9 @@ import numpy as np
 from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.optional import load_optional, missing_reason
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh
 
 _ERROR_SAMPLES = 20_000
 

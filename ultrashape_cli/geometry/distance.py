@@ -7,7 +7,7 @@ from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.bvh import axis_crossings, build_tree, closest_faces
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh, weld
+from ultrashape_cli.geometry.mesh import Mesh, weld
 
 
 class DistanceField:

@@ -15,8 +15,8 @@ from scipy.spatial.distance import cdist
 
 from ultrashape_cli.geometry.check import bent_edges, topology
 from ultrashape_cli.geometry.distance import DistanceField, morton_order
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh
 
 TAUS = (0.001, 0.005, 0.01, 0.02)
 """Distances of the F-scores."""

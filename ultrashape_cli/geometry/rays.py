@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 # Embree is called in pieces of this many rays to bound the float32 copies.
 _CHUNK = 1 << 20

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 PERCENTILES = (50, 95, 99)
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh, unit
+from ultrashape_cli.geometry.mesh import Mesh, unit
 
 # A vertex is sharp when one of its faces turns away from its normal by more than about 10 degrees.
 # The value belongs to the released weights.

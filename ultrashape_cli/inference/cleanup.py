@@ -12,8 +12,8 @@ from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology, face_components, topology
 from ultrashape_cli.geometry.decimate import decimate
 from ultrashape_cli.geometry.isosurface import extract_isosurface
+from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.inference.decode import place_vertices
-from ultrashape_cli.meshfiles.load import Mesh, weld
 from ultrashape_cli.watertight.ladder import make_watertight
 from ultrashape_cli.watertight.orient import orient_outward
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ultrashape_cli.geometry.check import face_components, topology
+from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.rays import RayScene
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh, weld
 
 MAX_OPEN = 0.01
 """Boundary edges, as a share of the faces, above which a mesh is fragmented."""

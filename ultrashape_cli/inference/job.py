@@ -17,12 +17,14 @@ from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import Config, RefineConfig, flatten
 from ultrashape_cli.data.background import load_reference
 from ultrashape_cli.files import disk_errors, file_hash, read_json, write_json
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import Up, up_axis
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Prepared, Refined
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import ADAPTER_FILE

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene

@@ -20,6 +20,7 @@ from ultrashape_cli.devices import autocast
 from ultrashape_cli.diffusion.sampler import sample, schedule
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
 from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
@@ -27,7 +28,6 @@ from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fittin
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
 from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ultrashape_cli.errors import MeshError
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.surface import curvature_weights, sample_faces
 from ultrashape_cli.inference.cleanup import surface_mesh
 from ultrashape_cli.inference.decode import decode_field, fitting_chunk
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.models.voxels import occupied_voxels, select_voxels, voxel_centres
 

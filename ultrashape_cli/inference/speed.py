@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ultrashape_cli.config.choices import Solver
 from ultrashape_cli.config.refine import RefineConfig
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
 from ultrashape_cli.inference.refiner import Prepared, Refiner
-from ultrashape_cli.meshfiles.load import Mesh
 
 PLAIN: dict[str, Any] = {
     "solver": "euler",

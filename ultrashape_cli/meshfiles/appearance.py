@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.meshfiles.load import FolderResolver, Mesh
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.scene import FolderResolver
 
 # Texels kept of all textures of a file together, and along a side of one: 4 bytes each. A view of
 # 1024 pixels shows about half of a 2048 atlas.
 _MAX_TEXELS, _MAX_SIDE = 1 << 25, 2048
 # A fully transparent texel of a blended material hides the surface; glass does not.
 _BLEND_CUTOFF = 0.05
-_CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.check import boundary_edges, topology
+from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh, weld
 from ultrashape_cli.preparation.twins import descriptor, encode_descriptor
 from ultrashape_cli.watertight.caps import boundary_loops
 

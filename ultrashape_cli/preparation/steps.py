@@ -59,8 +59,10 @@ class StepKeys:
 
 
 def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
+    from ultrashape_cli.geometry.mesh import Mesh
     from ultrashape_cli.geometry.normalize import fit_frame, up_axis
-    from ultrashape_cli.meshfiles.load import Mesh, load_mesh, save_mesh
+    from ultrashape_cli.meshfiles.load import load_mesh
+    from ultrashape_cli.meshfiles.save import save_mesh
     from ultrashape_cli.watertight.ladder import make_watertight
 
     settings = config.watertight

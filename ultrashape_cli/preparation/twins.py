@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import sph_harm_y_all
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh
 
 _SAMPLES, _BATCH = 40_000, 10_000
 _SHELLS, _DEGREE = 12, 10

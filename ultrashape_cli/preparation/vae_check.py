@@ -9,8 +9,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
-from ultrashape_cli.meshfiles.load import Mesh
 
 if TYPE_CHECKING:
     from ultrashape_cli.models.vae import ShapeVAE

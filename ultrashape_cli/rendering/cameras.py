@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 # (azimuth, elevation) in degrees: the sides first, then from above, then from below.
 _NAMED_DIRECTIONS = (

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.jit import kernel
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame
 from ultrashape_cli.geometry.rays import RayScene
 from ultrashape_cli.meshfiles.appearance import Appearance
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.rendering.film import from_srgb
 from ultrashape_cli.rendering.shading import CLAY_ALBEDO
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
+from ultrashape_cli.geometry.mesh import Mesh, unit
 from ultrashape_cli.geometry.rows import first_equal_rows
-from ultrashape_cli.meshfiles.load import Mesh, unit
 
 # Faces that meet at more than this angle keep a visible edge.
 CREASE_DEGREES = 40.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.rendering.cameras import Camera
 
 # Edges reach this far beyond the triangle, in barycentric units: rounding then leaves no gap

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.rendering.cameras import Camera
 from ultrashape_cli.rendering.colours import SurfaceColours
 from ultrashape_cli.rendering.normals import corner_normals

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ultrashape_cli.geometry.bricks import BRICK_NODES, BRICK_SIDE, BrickGrid, bricks_per_axis
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 EXTENT = 1.1
 """Half the side of the cube that solids are evaluated in."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trimesh
 
+from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.normalize import fit_frame
-from ultrashape_cli.meshfiles.load import Mesh, weld
 from ultrashape_cli.watertight.remesh import remesh
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.synthetic.blends import Part, Pattern, Shape, blend_mesh, turn
 from ultrashape_cli.synthetic.figurine_gear import (
     TEXTURES,

@@ -27,10 +27,11 @@ from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.files import read_json, write_json
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import mesh_scores
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
-from ultrashape_cli.meshfiles.load import Mesh, load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.conditioner import ImageConditioner
 from ultrashape_cli.models.registry import Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks

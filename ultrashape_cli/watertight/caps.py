@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.check import boundary_edges, face_components
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 # A hole is closed when its lid is small beside the part it closes and its outline is flat enough:
 # the base of a bust, not the rim of a bowl or the outline of a sheet, which have no inside. Flat

@@ -4,7 +4,7 @@ import numpy as np
 
 from ultrashape_cli.geometry.check import part_volumes, vertex_components
 from ultrashape_cli.geometry.distance import DistanceField
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 
 def fill_cavities(mesh: Mesh) -> Mesh:

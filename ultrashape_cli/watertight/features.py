@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.check import bent_edges
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.watertight.sheets import is_marked, mark_cells
 
 # Edges whose faces turn by less are left to the level set: it errs by a few hundredths of a cell.

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.watertight.nearby import closest_small_faces
 from ultrashape_cli.watertight.remesh import Rebuilt
 

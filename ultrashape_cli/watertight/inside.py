@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ultrashape_cli.geometry.bricks import BRICK_NODES, BrickGrid
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.jit import kernel
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.meshfiles.load import Mesh
 
 # Components below this many nodes are decided by votes.
 _SMALL = 200

@@ -10,9 +10,9 @@ from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.check import Topology, topology
 from ultrashape_cli.geometry.decimate import decimate_within
 from ultrashape_cli.geometry.distance import DistanceField
+from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.optional import missing_reason
 from ultrashape_cli.geometry.surface import sample_faces
-from ultrashape_cli.meshfiles.load import Mesh, weld
 from ultrashape_cli.watertight.caps import cap_holes
 from ultrashape_cli.watertight.cavities import fill_cavities
 from ultrashape_cli.watertight.fidelity import (

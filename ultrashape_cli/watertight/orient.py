@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.check import face_components
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.load import Mesh
+from ultrashape_cli.geometry.mesh import Mesh
 
 
 def orient_outward(mesh: Mesh) -> Mesh:

@@ -10,8 +10,8 @@ from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.bricks import BrickGrid, bricks_per_axis
 from ultrashape_cli.geometry.check import part_volumes, vertex_components
 from ultrashape_cli.geometry.isosurface import extract_isosurface
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.meshfiles.load import Mesh
 from ultrashape_cli.watertight.caps import cap_holes
 from ultrashape_cli.watertight.features import snap_to_edges
 from ultrashape_cli.watertight.inside import classify_nodes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.optional import load_optional
-from ultrashape_cli.meshfiles.load import Mesh
 
 MAX_HOLE_EDGES = 30
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.jit import kernel
+from ultrashape_cli.geometry.mesh import unit
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.meshfiles.load import unit
 from ultrashape_cli.watertight.scatter import split_triangles
 
 # Half the thickness of a slab, in cells. Every point has a grid node within sqrt(3) / 2 = 0.866,

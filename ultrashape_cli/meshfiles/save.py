@@ -1,0 +1,39 @@
+"""Meshes to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trimesh
+
+from ultrashape_cli.errors import DependencyError, MeshError
+from ultrashape_cli.files import temporary_path
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
+from ultrashape_cli.meshfiles.ply import write_ply
+
+
+def save_mesh(mesh: Mesh, path: str | Path) -> None:
+    """Write a mesh in the format of the suffix; the file is replaced in one step.
+
+    Raises:
+        MeshError: The suffix is not a format that can be written.
+        DiskError: The folder cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in MESH_SUFFIXES or suffix == ".gltf":
+        raise MeshError(f"{path}: cannot write {suffix!r}", hint="use .ply, .glb, .obj or .stl")
+    if suffix == ".ply":
+        with temporary_path(path) as temporary:
+            write_ply(mesh, temporary)
+        return
+    exported = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    try:
+        with temporary_path(path) as temporary:
+            exported.export(temporary)
+    except ImportError as error:
+        raise DependencyError(
+            f"{path}: writing {suffix} needs the package {error.name or error}",
+            hint="pip install trimesh[easy], or write .ply",
+        ) from error
