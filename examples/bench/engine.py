@@ -24,9 +24,9 @@ from pathlib import Path
 
 import psutil
 
+from ultrashape_cli.claims import in_shard
 from ultrashape_cli.config.schema import Config, EngineConfig
 from ultrashape_cli.data.layout import STEPS, Dataset, Record, StepRecord
-from ultrashape_cli.preparation.claims import in_shard
 from ultrashape_cli.preparation.discover import find_meshes, new_records
 from ultrashape_cli.preparation.pipeline import plan_steps, run_plan
 from ultrashape_cli.preparation.report import write_report

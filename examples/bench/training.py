@@ -34,10 +34,8 @@ from ultrashape_cli.models.registry import MODELS, build
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.checkpoint import CheckpointWriter, Retention, Snapshot
 from ultrashape_cli.training.curriculum import Stage
-from ultrashape_cli.training.footprint import measure_footprint
-from ultrashape_cli.training.objectives import Losses
-from ultrashape_cli.training.progress import Progress
-from ultrashape_cli.training.strategies import (
+from ultrashape_cli.training.memory.footprint import measure_footprint
+from ultrashape_cli.training.memory.strategies import (
     ADAM_BETAS,
     ADAM_EPS,
     Strategy,
@@ -45,6 +43,8 @@ from ultrashape_cli.training.strategies import (
     resolve_strategy,
     select_parameters,
 )
+from ultrashape_cli.training.objectives.flow import Losses
+from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.trainer import Trainer
 
 MID = dataclasses.replace(

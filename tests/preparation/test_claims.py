@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ultrashape_cli.claims import in_shard, open_claims
 from ultrashape_cli.errors import DiskError
-from ultrashape_cli.preparation.claims import in_shard, open_claims
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ultrashape_cli.preparation.claims import open_claims
+from ultrashape_cli.claims import open_claims
 with open_claims(Path(sys.argv[1])) as claims:
     print(claims.take("a"), claims.take("b"), flush=True)
     sys.stdin.readline()

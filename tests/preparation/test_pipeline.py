@@ -337,7 +337,7 @@ def test_an_asset_of_another_run_is_taken_over_when_that_ends(models, dataset: D
 _HOLD = """
 import sys, time
 from pathlib import Path
-from ultrashape_cli.preparation.claims import open_claims
+from ultrashape_cli.claims import open_claims
 with open_claims(Path(sys.argv[1])) as claims:
     assert claims.take(sys.argv[2])
     print("held", flush=True)

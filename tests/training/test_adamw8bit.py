@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ultrashape_cli.training.adamw8bit import (
+from ultrashape_cli.training.memory.adamw8bit import (
     AdamW8bit,
     dequantise_positive,
     dequantise_signed,
     quantise_positive,
     quantise_signed,
 )
-from ultrashape_cli.training.rounding import stochastic_round
+from ultrashape_cli.training.memory.rounding import stochastic_round
 
 SIDE = 96
 OPTIONS = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-6}

@@ -10,7 +10,7 @@ from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.models.sources import load_networks, resolve_weights
 from ultrashape_cli.runs import complete_checkpoints
 from ultrashape_cli.training.base import base_source, trained_networks
-from ultrashape_cli.training.worker import train_run
+from ultrashape_cli.training.build import train_run
 
 
 def _train(run, **options) -> int:

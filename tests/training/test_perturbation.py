@@ -2,7 +2,7 @@
 
 import torch
 
-from ultrashape_cli.training.perturbation import VoxelNoise
+from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 
 SIDE = 32
 

@@ -8,8 +8,8 @@ import pytest
 
 from ultrashape_cli.config.resolve import Resolved, resolve
 from ultrashape_cli.errors import ConfigError
-from ultrashape_cli.training import plan as planning
-from ultrashape_cli.training.plan import check_plan, lower_strategy, plan_run
+from ultrashape_cli.training.memory import plan as planning
+from ultrashape_cli.training.memory.plan import check_plan, lower_strategy, plan_run
 
 GIB = 2**30
 

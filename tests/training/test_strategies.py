@@ -13,9 +13,9 @@ from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.sources import load_networks, resolve_weights
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
+from ultrashape_cli.training.build import train_run
 from ultrashape_cli.training.checkpoint import MODEL_FILE
-from ultrashape_cli.training.strategies import resolve_strategy
-from ultrashape_cli.training.worker import train_run
+from ultrashape_cli.training.memory.strategies import resolve_strategy
 
 SEVERAL = {"launch.num_processes": "2"}
 HALF = {"dtype": "bf16"}
@@ -129,7 +129,7 @@ def test_adapters_learn_over_every_base(make_run, base: str) -> None:
 
 
 def test_adapters_merge_into_the_weights_that_others_load(make_run, ushape, tmp_path) -> None:
-    from ultrashape_cli.training.lora import add_adapters, load_adapters
+    from ultrashape_cli.training.memory.lora import add_adapters, load_adapters
 
     run, config = make_run(steps=3, strategy="lora", lora_rank=4, learning_rate=1e-2)
     _train(run)
@@ -152,7 +152,7 @@ def test_adapters_merge_into_the_weights_that_others_load(make_run, ushape, tmp_
 def test_adapters_of_another_rank_are_refused(make_run, tmp_path: Path) -> None:
     from ultrashape_cli.errors import CheckpointError
     from ultrashape_cli.models.registry import build, model_spec
-    from ultrashape_cli.training.lora import adapter_weights, add_adapters, load_adapters
+    from ultrashape_cli.training.memory.lora import adapter_weights, add_adapters, load_adapters
 
     _, config = make_run(strategy="lora", lora_rank=4)
     _, other = make_run("other", strategy="lora", lora_rank=2)

@@ -11,8 +11,8 @@ import torch
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.models.flops import dit_flops, vae_flops
 from ultrashape_cli.models.registry import model_spec
-from ultrashape_cli.training.footprint import measure_footprint
-from ultrashape_cli.training.strategies import resolve_strategy
+from ultrashape_cli.training.memory.footprint import measure_footprint
+from ultrashape_cli.training.memory.strategies import resolve_strategy
 from ultrashape_cli.training.throughput import Stopwatch, TimestepBins, utilisation
 
 

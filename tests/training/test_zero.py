@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from ultrashape_cli.config.resolve import Resolved, resolve
 from ultrashape_cli.errors import CheckpointError, ConfigError, DependencyError
 from ultrashape_cli.runs import MODEL_FILE, RunFolder, complete_checkpoints
-from ultrashape_cli.training.plan import RunPlan, lower_strategy, plan_run
-from ultrashape_cli.training.strategies import resolve_strategy, whole_weights
-from ultrashape_cli.training.zero import check_layout, import_deepspeed
+from ultrashape_cli.training.memory.plan import RunPlan, lower_strategy, plan_run
+from ultrashape_cli.training.memory.strategies import resolve_strategy, whole_weights
+from ultrashape_cli.training.memory.zero import check_layout, import_deepspeed
 
 TINY = {
     "train.model": "tiny",

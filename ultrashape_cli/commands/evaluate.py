@@ -108,7 +108,7 @@ def evaluate(
 
       ushape evaluate --pairs exports -o comparison
     """
-    from ultrashape_cli.commands.steps import show_settings
+    from ultrashape_cli.commands.render import show_settings
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.models.sources import find_weights, resolve_named

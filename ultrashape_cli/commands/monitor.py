@@ -81,7 +81,7 @@ def monitor(
 
       ushape monitor runs --tensorboard
     """
-    from ultrashape_cli.commands.steps import show_settings
+    from ultrashape_cli.commands.render import show_settings
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.monitoring.alerts import AlertBook

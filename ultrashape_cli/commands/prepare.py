@@ -169,7 +169,7 @@ def prepare(
 
       ushape prepare --review -o data --filter my_rules.toml
     """
-    from ultrashape_cli.commands.steps import (
+    from ultrashape_cli.commands.render import (
         report_outcome,
         resolve_settings,
         run_steps,
@@ -233,7 +233,7 @@ def _assets(
     dry_run: bool,
 ) -> list[Record]:
     """Returns the assets to handle, and writes records of new ones unless `dry_run`."""
-    from ultrashape_cli.preparation.claims import in_shard
+    from ultrashape_cli.claims import in_shard
     from ultrashape_cli.preparation.discover import find_meshes, new_records, select_assets
     from ultrashape_cli.preparation.verdicts import find_stale
 
@@ -262,7 +262,7 @@ def _assets(
 
 
 def _review(ui: UI, dataset: Dataset, settings: Config) -> None:
-    from ultrashape_cli.commands.steps import conclude
+    from ultrashape_cli.commands.render import conclude
 
     dataset.require()
     split = dataset.list_path("train").exists()

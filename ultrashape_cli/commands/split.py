@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.steps import make_ui, resolve_settings, show_settings
+from ultrashape_cli.commands.render import make_ui, resolve_settings, show_settings
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.schema import Config

@@ -89,7 +89,7 @@ def _plan(settings: dict[str, Any]) -> dict[str, Any]:
     from ultrashape_cli.config.profiles import get_profile
     from ultrashape_cli.config.resolve import restore
     from ultrashape_cli.errors import UShapeError
-    from ultrashape_cli.training.plan import check_plan, plan_run
+    from ultrashape_cli.training.memory.plan import check_plan, plan_run
 
     config, profile = restore(settings), get_profile(settings["profile"])
     problem = hint = None

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ultrashape_cli.claims import Claims, open_claims
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import AssetError, UShapeError
 from ultrashape_cli.files import read_json, write_json
@@ -27,7 +28,6 @@ from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.inference.job import Inputs, Job, is_made, read_inputs, recipe_of, write_outputs
 from ultrashape_cli.inference.refiner import Prepared, Refiner
 from ultrashape_cli.models.sources import WeightSource
-from ultrashape_cli.preparation.claims import Claims, open_claims
 from ultrashape_cli.training.launch import is_distributed_child
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from ultrashape_cli.inference.streaming import SLOTS, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.metering import Meter, materialise, planning, replaced, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build
-from ultrashape_cli.training.plan import CONTEXT_BYTES, FRAGMENTATION
+from ultrashape_cli.training.memory.plan import CONTEXT_BYTES, FRAGMENTATION
 
 MODES: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if mode != "auto")
 STAGES = ("condition", "sample", "decode")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from ultrashape_cli.claims import Claims, open_claims
 from ultrashape_cli.config.schema import Config, EngineConfig, flatten
 from ultrashape_cli.data.layout import STEPS, Dataset, Record, StepRecord
 from ultrashape_cli.errors import DatasetError, DiskError
-from ultrashape_cli.preparation.claims import Claims, open_claims
 from ultrashape_cli.preparation.engine import WORKER, Engine
 from ultrashape_cli.preparation.guard import StepEvent, Task
 from ultrashape_cli.preparation.limits import choose_workers

@@ -26,9 +26,9 @@ from ultrashape_cli.data.samples import QUERY_SETS
 from ultrashape_cli.models.registry import Networks, build, model_spec
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.curriculum import Stage
+from ultrashape_cli.training.memory.offload import OffloadedAdamW
+from ultrashape_cli.training.memory.plan import RunPlan
 from ultrashape_cli.training.networks import build_networks
-from ultrashape_cli.training.offload import OffloadedAdamW
-from ultrashape_cli.training.plan import RunPlan
 from ultrashape_cli.training.throughput import utilisation
 from ultrashape_cli.training.trainer import Trainer
 

@@ -52,7 +52,7 @@ def launch_processes(run: RunFolder, config: Config, on_signal: Callable[[], Non
     Raises:
         TrainingError: The workers failed.
     """
-    flag, code = supervise("ultrashape_cli.training.worker", [str(run.root)], config, on_signal)
+    flag, code = supervise("ultrashape_cli.training.build", [str(run.root)], config, on_signal)
     if flag:
         return flag.exit_code
     if code != 0:

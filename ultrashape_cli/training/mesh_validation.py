@@ -42,8 +42,8 @@ from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
 from ultrashape_cli.runs import RunFolder, checkpoint_name
 from ultrashape_cli.synthetic.coarsen import coarsen
-from ultrashape_cli.training.objectives import ConditionedDiT
-from ultrashape_cli.training.strategies import whole_weights
+from ultrashape_cli.training.memory.strategies import whole_weights
+from ultrashape_cli.training.objectives.flow import ConditionedDiT
 
 logger = logging.getLogger(__name__)
 

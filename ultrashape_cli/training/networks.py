@@ -13,14 +13,14 @@ from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
 from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.training.base import trained_networks
-from ultrashape_cli.training.latents import LatentCache
-from ultrashape_cli.training.objectives import (
+from ultrashape_cli.training.memory.plan import plan_run
+from ultrashape_cli.training.objectives.flow import (
     ConditionedDiT,
     FlowObjective,
     VAEObjective,
     VAETrainee,
 )
-from ultrashape_cli.training.plan import plan_run
+from ultrashape_cli.training.objectives.latents import LatentCache
 
 
 class Load(Protocol):

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import Config
-from ultrashape_cli.training.lora import adapter_weights
-from ultrashape_cli.training.offload import OffloadedAdamW
-from ultrashape_cli.training.sharding import (
+from ultrashape_cli.training.memory.lora import adapter_weights
+from ultrashape_cli.training.memory.offload import OffloadedAdamW
+from ultrashape_cli.training.memory.sharding import (
     full_optimizer_state,
     full_weights,
     gather_shares,
@@ -22,8 +22,8 @@ from ultrashape_cli.training.sharding import (
     shard,
     split_shares,
 )
-from ultrashape_cli.training.strategies import Strategy, make_optimizer, select_parameters
-from ultrashape_cli.training.zero import ZeroOptimizer, check_layout
+from ultrashape_cli.training.memory.strategies import Strategy, make_optimizer, select_parameters
+from ultrashape_cli.training.memory.zero import ZeroOptimizer, check_layout
 
 
 class Trainee:

@@ -34,11 +34,11 @@ from ultrashape_cli.training.checkpoint import (
 from ultrashape_cli.training.curriculum import Stage, stage_at
 from ultrashape_cli.training.ema import Ema
 from ultrashape_cli.training.guards import StepGuard, save_batch
-from ultrashape_cli.training.lora import adapter_config, load_adapters
-from ultrashape_cli.training.objectives import FlowObjective, VAEObjective
+from ultrashape_cli.training.memory.lora import adapter_config, load_adapters
+from ultrashape_cli.training.memory.strategies import resolve_strategy
+from ultrashape_cli.training.objectives.flow import FlowObjective, VAEObjective
 from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.schedule import warmup_cosine
-from ultrashape_cli.training.strategies import resolve_strategy
 from ultrashape_cli.training.throughput import (
     Stopwatch,
     TimestepBins,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ultrashape_cli.commands.refine import Request
+    from ultrashape_cli.commands.refine.verb import Request
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.inference.speed import Trial
     from ultrashape_cli.models.sources import WeightSource
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def refine_compare(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
     """Samples one mesh in every way and prints seconds and deviations; writes no mesh."""
-    from ultrashape_cli.commands.refine import make_job, naming_the_command
-    from ultrashape_cli.commands.refine_plan import planned
+    from ultrashape_cli.commands.refine.plan import planned
+    from ultrashape_cli.commands.refine.verb import make_job, naming_the_command
     from ultrashape_cli.config.models import plain_steps
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.inference.job import read_inputs

@@ -17,9 +17,9 @@ from ultrashape_cli.config.profiles import HardwareProfile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.registry import model_spec
-from ultrashape_cli.training.footprint import Footprint, measure_footprint
-from ultrashape_cli.training.strategies import STRATEGIES, Strategy, resolve_strategy
-from ultrashape_cli.training.zero import bucket_elements
+from ultrashape_cli.training.memory.footprint import Footprint, measure_footprint
+from ultrashape_cli.training.memory.strategies import STRATEGIES, Strategy, resolve_strategy
+from ultrashape_cli.training.memory.zero import bucket_elements
 
 CONTEXT_BYTES = int(0.8 * 2**30)
 """Driver context and library workspaces of a CUDA process."""

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.weights_export import export
-from ultrashape_cli.commands.weights_options import (
+from ultrashape_cli.commands.weights.export import export
+from ultrashape_cli.commands.weights.options import (
     Dtype,
     ModelOpt,
     ShaOpt,
@@ -18,7 +18,7 @@ from ultrashape_cli.commands.weights_options import (
     show_parts,
     size,
 )
-from ultrashape_cli.commands.weights_transfer import pull, push
+from ultrashape_cli.commands.weights.pull import pull, push
 
 weights = typer.Typer(
     name="weights",

@@ -1,7 +1,7 @@
 """One training process: builds everything from the run folder and trains.
 
 Runs inside `ushape train` for a single process, and as
-`python -m ultrashape_cli.training.worker RUN` under accelerate for several.
+`python -m ultrashape_cli.training.build RUN` under accelerate for several.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from ultrashape_cli.runs import RunFolder, record_event
 from ultrashape_cli.training.base import base_source
 from ultrashape_cli.training.checkpoint import best_checkpoint
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
-from ultrashape_cli.training.latents import LatentCache
+from ultrashape_cli.training.memory.plan import lower_strategy, plan_run
+from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
 from ultrashape_cli.training.networks import build_networks
-from ultrashape_cli.training.objectives import FlowObjective, VAEObjective, VAETrainee
-from ultrashape_cli.training.plan import lower_strategy, plan_run
+from ultrashape_cli.training.objectives.flow import FlowObjective, VAEObjective, VAETrainee
+from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.progress import Progress, describe
-from ultrashape_cli.training.strategies import whole_weights
 from ultrashape_cli.training.trainer import Trainer
 from ultrashape_cli.training.validation import make_validation
 

@@ -21,9 +21,9 @@ from torch import nn
 
 from ultrashape_cli.config.schema import Config, TrainConfig
 from ultrashape_cli.errors import ConfigError
-from ultrashape_cli.training.adamw8bit import AdamW8bit
-from ultrashape_cli.training.lora import add_adapters
-from ultrashape_cli.training.offload import OffloadedAdamW
+from ultrashape_cli.training.memory.adamw8bit import AdamW8bit
+from ultrashape_cli.training.memory.lora import add_adapters
+from ultrashape_cli.training.memory.offload import OffloadedAdamW
 
 ADAM_BETAS = (0.9, 0.99)
 ADAM_EPS = 1e-6

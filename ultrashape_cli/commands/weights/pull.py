@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.weights_options import ModelOpt, ShaOpt, SourceArg, show_parts, size
+from ultrashape_cli.commands.weights.options import (
+    ModelOpt,
+    ShaOpt,
+    SourceArg,
+    show_parts,
+    size,
+)
 
 if TYPE_CHECKING:
     from ultrashape_cli.hub import Licence, RemoteFile

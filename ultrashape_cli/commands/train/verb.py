@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
     from ultrashape_cli.runs import RunFolder
-    from ultrashape_cli.training.plan import RunPlan
+    from ultrashape_cli.training.memory.plan import RunPlan
     from ultrashape_cli.ui import UI
 
 
@@ -148,7 +148,7 @@ def train(
 
       ushape train --profile h100 --benchmark 10 --price-per-hour 2.5
     """  # fmt: skip
-    from ultrashape_cli.commands.steps import show_settings
+    from ultrashape_cli.commands.render import show_settings
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.launch import is_main_process
@@ -184,7 +184,7 @@ def train(
         return
 
     if benchmark:
-        from ultrashape_cli.commands.train_benchmark import benchmark_training
+        from ultrashape_cli.commands.train.benchmark import benchmark_training
 
         benchmark_training(ui, resolved, benchmark)
         return
@@ -206,7 +206,7 @@ def _preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.runs import complete_checkpoints
     from ultrashape_cli.training.base import check_init
-    from ultrashape_cli.training.plan import check_plan, plan_run
+    from ultrashape_cli.training.memory.plan import check_plan, plan_run
     from ultrashape_cli.training.validation import check_best_metric
 
     settings = resolved.config.train
@@ -325,8 +325,8 @@ def _judge_overfit(ui: UI, run: RunFolder, config: Config) -> None:
 
 
 def _train_here(ui: UI, run: RunFolder, config: Config, on_signal: Callable[[], None]) -> int:
+    from ultrashape_cli.training.build import train_run
     from ultrashape_cli.training.progress import Progress, describe
-    from ultrashape_cli.training.worker import train_run
 
     with ui.progress("train", config.train.steps) as bar:
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands import refine_options as own
+from ultrashape_cli.commands.refine import options as own
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
@@ -137,7 +137,7 @@ def refine(
 def _run(
     ui: UI, request: Request, settings: Callable[[str | None], Resolved], show_config: bool
 ) -> None:
-    from ultrashape_cli.commands.steps import show_settings
+    from ultrashape_cli.commands.render import show_settings
     from ultrashape_cli.models.sources import find_weights
 
     # Bad settings are refused before the weights are looked for.
@@ -152,11 +152,11 @@ def _run(
     if show_config:
         show_settings(ui, resolved, ("refine",))
     elif request.batch is not None:
-        from ultrashape_cli.commands.refine_batch import refine_batch
+        from ultrashape_cli.commands.refine.batch import refine_batch
 
         refine_batch(ui, request, source, resolved)
     elif request.compare_speed:
-        from ultrashape_cli.commands.refine_compare import refine_compare
+        from ultrashape_cli.commands.refine.compare import refine_compare
 
         refine_compare(ui, request, source, resolved)
     else:
@@ -272,7 +272,7 @@ def _work(
     resolved: Resolved,
     recipe: dict[str, Any],
 ) -> None:
-    from ultrashape_cli.commands.refine_plan import planned
+    from ultrashape_cli.commands.refine.plan import planned
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.inference.job import check_writable, read_inputs, write_outputs
     from ultrashape_cli.inference.refiner import Refiner, prepare_mesh

@@ -20,13 +20,13 @@ from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
 from ultrashape_cli.training.base import trained_networks
-from ultrashape_cli.training.objectives import ConditionedDiT, VAETrainee
-from ultrashape_cli.training.offload import OffloadedAdamW
-from ultrashape_cli.training.strategies import (
+from ultrashape_cli.training.memory.offload import OffloadedAdamW
+from ultrashape_cli.training.memory.strategies import (
     Strategy,
     make_optimizer,
     select_parameters,
 )
+from ultrashape_cli.training.objectives.flow import ConditionedDiT, VAETrainee
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

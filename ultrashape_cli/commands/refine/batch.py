@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from ultrashape_cli.commands.refine import Request
+    from ultrashape_cli.commands.refine.verb import Request
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
     from ultrashape_cli.inference.batch import Event, Outcome
@@ -85,7 +85,7 @@ def _show_plan(ui: UI, jobs: list[Job], source: WeightSource, config: Config) ->
 def _here(
     ui: UI, jobs: list[Job], out: Path, source: WeightSource, config: Config, fail_fast: bool
 ) -> tuple[Outcome, int]:
-    from ultrashape_cli.commands.refine_plan import planned
+    from ultrashape_cli.commands.refine.plan import planned
     from ultrashape_cli.inference.batch import run_batch
     from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.interrupts import SignalFlag

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ultrashape_cli.training.rounding import stochastic_round
+from ultrashape_cli.training.memory.rounding import stochastic_round
 
 BLOCK = 256
 MIN_QUANTISED = 4096

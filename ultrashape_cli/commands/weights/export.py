@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.weights_options import Dtype, show_parts, size
+from ultrashape_cli.commands.weights.options import Dtype, show_parts, size
 
 SUFFIXES = {"safetensors": ".safetensors", "reference": ".pt"}
 

@@ -30,8 +30,8 @@ from ultrashape_cli.models.voxels import (
     select_voxels,
     voxel_centres,
 )
-from ultrashape_cli.training.latents import LatentCache, Moments
-from ultrashape_cli.training.perturbation import VoxelNoise
+from ultrashape_cli.training.objectives.latents import LatentCache, Moments
+from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 from ultrashape_cli.training.throughput import Stopwatch
 
 KL_WEIGHT = 1e-3

@@ -1,0 +1,1 @@
+"""`ushape train`: preflight and modes, the worker of several processes, `verb` on top."""
