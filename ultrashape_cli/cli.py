@@ -17,11 +17,12 @@ from ultrashape_cli.commands.evaluate import evaluate
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine.verb import refine
-from ultrashape_cli.commands.render import render, sample
+from ultrashape_cli.commands.render import render
 from ultrashape_cli.commands.report import report
+from ultrashape_cli.commands.sample import sample
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.train.verb import train
-from ultrashape_cli.commands.weights.convert import weights
+from ultrashape_cli.commands.weights.verb import weights
 from ultrashape_cli.dotenv import load_dotenv
 from ultrashape_cli.errors import DiskError, UShapeError
 

@@ -6,6 +6,11 @@ import torch
 
 from ultrashape_cli.errors import ConfigError
 
+CONTEXT_BYTES = int(0.8 * 2**30)
+"""Driver context and library workspaces of a CUDA process."""
+FRAGMENTATION = 0.03
+"""Share of a device's memory that the allocator loses."""
+
 
 def choose_device(name: str) -> torch.device:
     """Returns the device of a setting: `auto`, `cuda`, `mps` or `cpu`.

@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ultrashape_cli.errors import UsageError, UShapeError
+from ultrashape_cli.formatting import duration
 
 SCHEMA_VERSION = 1
 PLAIN_INTERVAL_S = 10.0
@@ -214,16 +215,6 @@ def fail_usage(argv: Sequence[str], code: int) -> None:
 
 def _parts(error: UShapeError) -> dict[str, str | None]:
     return {"message": error.message, "hint": error.hint}
-
-
-def duration(seconds: float) -> str:
-    """Returns a short human duration such as `1h05m` or `12s`."""
-    seconds = max(0, round(seconds))
-    hours, rest = divmod(seconds, 3600)
-    minutes, seconds = divmod(rest, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
 
 
 def _safe(text: str) -> str:

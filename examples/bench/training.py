@@ -43,7 +43,7 @@ from ultrashape_cli.training.memory.strategies import (
     resolve_strategy,
     select_parameters,
 )
-from ultrashape_cli.training.objectives.flow import Losses
+from ultrashape_cli.training.objectives.losses import Losses
 from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.trainer import Trainer
 

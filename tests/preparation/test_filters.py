@@ -8,7 +8,7 @@ from ultrashape_cli.data.layout import TRAINING_STEPS, Dataset, Record, StepReco
 from ultrashape_cli.data.splits import SplitRule, write_splits
 from ultrashape_cli.errors import ConfigError, DatasetError
 from ultrashape_cli.preparation.filters import MEASURES, PRESETS, Rule, judge, load_filter
-from ultrashape_cli.preparation.report import WORSE_WHEN
+from ultrashape_cli.preparation.ranking import WORSE_WHEN
 from ultrashape_cli.preparation.verdicts import find_stale, update_verdicts
 
 ONE, TWO = "////" + "A" * 12, "A" * 12 + "////"

@@ -11,8 +11,9 @@ from PIL import Image
 
 from ultrashape_cli.data.layout import TRAINING_STEPS, Dataset, Record, StepRecord
 from ultrashape_cli.files import write_json
-from ultrashape_cli.preparation import report, report_page
-from ultrashape_cli.preparation.report import worst_by_measure, worst_first, write_report
+from ultrashape_cli.preparation import ranking, report, report_page
+from ultrashape_cli.preparation.ranking import worst_by_measure, worst_first
+from ultrashape_cli.preparation.report import write_report
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ def test_the_files_of_every_cause_are_listed(dataset: Dataset, monkeypatch) -> N
 def test_the_worst_of_every_measure_have_pictures(dataset: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(report, "MAX_WORST", 0)
     monkeypatch.setattr(report, "MAX_SAMPLE", 0)
-    monkeypatch.setattr(report, "MAX_PER_MEASURE", 2)
+    monkeypatch.setattr(ranking, "MAX_PER_MEASURE", 2)
     for number in range(7):
         _measured(dataset, f"a{number}", detail=number, components=number, genus=1)
         _view(dataset, f"a{number}")

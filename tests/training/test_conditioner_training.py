@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.models.sources import load_networks, resolve_weights
 from ultrashape_cli.runs import complete_checkpoints
-from ultrashape_cli.training.base import base_source, trained_networks
-from ultrashape_cli.training.build import train_run
+from ultrashape_cli.training.base import base_source
+from ultrashape_cli.training.worker import train_run
 
 
 def _train(run, **options) -> int:
@@ -23,7 +23,7 @@ def _weights(run) -> dict[str, torch.Tensor]:
 
 def test_both_networks_learn_and_are_found_again(make_run) -> None:
     run, config = make_run(steps=3, learning_rate=1e-3)
-    assert trained_networks(config) == ["dit", "conditioner"]
+    assert config.train.trained_networks == ["dit", "conditioner"]
     assert _train(run) == 0
     before = load_networks(base_source(run, config))
     after = load_networks(resolve_weights(run.root))
@@ -58,5 +58,5 @@ def test_a_stopped_run_resumes_bitwise(make_run, stop_after, settings) -> None:
 
 def test_adapters_leave_the_conditioner_as_it_is(make_run) -> None:
     run, config = make_run(strategy="lora", steps=1)
-    assert trained_networks(config) == ["dit"]
+    assert config.train.trained_networks == ["dit"]
     assert _train(run) == 0

@@ -8,8 +8,8 @@ import pytest
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.files import read_json
-from ultrashape_cli.training.build import train_run
 from ultrashape_cli.training.mesh_validation import SCORES
+from ultrashape_cli.training.worker import train_run
 
 SETTINGS = {
     "init": "tiny",

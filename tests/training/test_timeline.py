@@ -8,7 +8,7 @@ import pytest
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import TrainingError
-from ultrashape_cli.training import build as worker
+from ultrashape_cli.training import worker
 
 
 def test_stops_resumes_and_failures_are_a_timeline(make_run, stop_after, monkeypatch) -> None:

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import AssetError, CheckpointError, TrainingError
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
-from ultrashape_cli.training import build as worker
-from ultrashape_cli.training.build import build_trainer, train_run
+from ultrashape_cli.training import worker
+from ultrashape_cli.training.worker import build_trainer, train_run
 
 
 def _train(run: RunFolder, **options: Any) -> int:

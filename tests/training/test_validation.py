@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
-from ultrashape_cli.training.build import build_trainer
 from ultrashape_cli.training.validation import Validation, check_best_metric
+from ultrashape_cli.training.worker import build_trainer
 
 
 def _trainer(config, run):

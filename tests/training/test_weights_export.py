@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.models.weights import read_metadata, read_state_dict
 from ultrashape_cli.runs import complete_checkpoints
-from ultrashape_cli.training.build import train_run
+from ultrashape_cli.training.worker import train_run
 
 
 def _trained(make_run, **settings):

@@ -98,22 +98,16 @@ def _settings(
     config: Path | None, overrides: list[str] | None, no_config: bool, profile: str | None
 ) -> tuple[Resolved, list[Finding]]:
     """Returns the settings; bad ones are a finding, and the rest is checked without them."""
-    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.commands.settings import resolve_settings
     from ultrashape_cli.diagnosis.check import FAIL, Finding
     from ultrashape_cli.errors import ConfigError
 
     flags = {"profile": profile}
     try:
-        resolved = resolve(
-            flags=flags,
-            overrides=overrides or (),
-            file=None if no_config else config,
-            environ={} if no_config else None,
-        )
-        return resolved, []
+        return resolve_settings(flags, config, overrides, no_config), []
     except ConfigError as error:
         found = Finding("settings", FAIL, error.message)
-        return resolve(environ={}), [found]
+        return resolve_settings({}, None, None, no_config=True), [found]
 
 
 def _show(ui: UI, findings: list[Finding], failed: int) -> None:

@@ -108,8 +108,7 @@ def evaluate(
 
       ushape evaluate --pairs exports -o comparison
     """
-    from ultrashape_cli.commands.render import show_settings
-    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.models.sources import find_weights, resolve_named
     from ultrashape_cli.ui import UI
@@ -122,11 +121,9 @@ def evaluate(
         sources = {_label(checkpoint, model): find_weights(checkpoint, model)}
         for path in against or ():
             sources[_unique(_label(path, None), sources)] = resolve_named(path)
-    resolved = resolve(
-        flags={"profile": profile, "device": device, "seed": seed},
-        overrides=tuple(overrides or ()),
-        file=None if no_config else config,
-        environ={} if no_config else None,
+    resolved = resolve_settings(
+        {"profile": profile, "device": device, "seed": seed},
+        *(config, overrides, no_config),
         model=next(iter(sources.values())).model if sources else None,
     )
     if show_config:

@@ -81,8 +81,7 @@ def monitor(
 
       ushape monitor runs --tensorboard
     """
-    from ultrashape_cli.commands.render import show_settings
-    from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.monitoring.alerts import AlertBook
     from ultrashape_cli.monitoring.hooks import Notifier
@@ -92,13 +91,8 @@ def monitor(
     ui = UI("monitor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     if check and not once:
         raise UsageError("--check goes with --once", hint="ushape monitor RUN --once --check")
-    resolved = resolve(
-        # Named, so that no card is looked for.
-        flags={"profile": "cpu"},
-        overrides=overrides or (),
-        file=None if no_config else config,
-        environ={} if no_config else None,
-    )
+    # A named profile, so that no card is looked for.
+    resolved = resolve_settings({"profile": "cpu"}, config, overrides, no_config)
     if show_config:
         show_settings(ui, resolved, ("alerts",))
         return

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ultrashape_cli import options as opt
+from ultrashape_cli.commands.dataset_steps import conclude, report_outcome, run_steps
+from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_settings
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.schema import Config
@@ -169,30 +171,21 @@ def prepare(
 
       ushape prepare --review -o data --filter my_rules.toml
     """
-    from ultrashape_cli.commands.render import (
-        report_outcome,
-        resolve_settings,
-        run_steps,
-        show_settings,
-    )
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.preparation.filters import load_filter
     from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
-    from ultrashape_cli.ui import UI
 
-    ui = UI("prepare", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    resolved = resolve_settings(
-        config,
-        overrides,
-        no_config,
-        workers,
-        seed,
-        quality__filter=filter_,
-        quality__vae_check=vae_check,
-        engine__kind=engine.value if engine else None,
-        engine__address=address,
-    )
+    ui = make_ui("prepare", json_output, quiet, verbose, progress)
+    flags = {
+        "quality.filter": filter_,
+        "quality.vae_check": vae_check,
+        "engine.kind": engine.value if engine else None,
+        "engine.address": address,
+        "engine.workers": workers,
+        "seed": seed,
+    }
+    resolved = resolve_settings(flags, config, overrides, no_config)
     if show_config:
         sections = ("watertight", "quality", "render", "sample", "split", "engine")
         show_settings(ui, resolved, sections)
@@ -262,8 +255,6 @@ def _assets(
 
 
 def _review(ui: UI, dataset: Dataset, settings: Config) -> None:
-    from ultrashape_cli.commands.render import conclude
-
     dataset.require()
     split = dataset.list_path("train").exists()
     counts, outputs = conclude(ui, dataset, settings, judge=True, split=split)

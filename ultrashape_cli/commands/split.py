@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.render import make_ui, resolve_settings, show_settings
+from ultrashape_cli.commands.dataset_steps import split_rule
+from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_settings
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.schema import Config
     from ultrashape_cli.data.layout import Dataset
-    from ultrashape_cli.data.splits import SplitRule
     from ultrashape_cli.ui import UI
 
 _Share = float | None
@@ -77,9 +77,16 @@ def split(
     from ultrashape_cli.errors import UsageError
 
     ui = make_ui("split", json_output, quiet, verbose, progress)
-    flags = {"split__train": train, "split__val": val, "split__test": test,
-             "split__group_by": group_by, "split__stratify": stratify}  # fmt: skip
-    resolved = resolve_settings(config, overrides, no_config, workers, seed, **flags)
+    flags = {
+        "split.train": train,
+        "split.val": val,
+        "split.test": test,
+        "split.group_by": group_by,
+        "split.stratify": stratify,
+        "engine.workers": workers,
+        "seed": seed,
+    }
+    resolved = resolve_settings(flags, config, overrides, no_config)
     if show_config:
         show_settings(ui, resolved, ("split",))
         return
@@ -103,21 +110,6 @@ def split(
     if layout is not None:
         outputs |= _export(ui, dataset, lists, layout[1], counts, dry_run)
     ui.result(inputs={"data": str(data)}, outputs=outputs, counts=counts)
-
-
-def split_rule(config: Config) -> SplitRule:
-    """Returns how the settings place assets; UsageError where the shares exceed 1."""
-    from ultrashape_cli.data.splits import SplitRule
-
-    settings = config.split
-    return SplitRule(
-        val=settings.val,
-        seed=config.seed,
-        test=settings.test,
-        train=settings.train,
-        group_by=settings.group_by,
-        stratify=settings.stratify,
-    )
 
 
 def _export(

@@ -292,6 +292,14 @@ class TrainConfig:
     """Tell trackers when the run fails, ends or meets numbers that are not finite, and give wandb
     the best checkpoint."""
 
+    @property
+    def trained_networks(self) -> list[str]:
+        """Names of the networks that a run trains."""
+        whole = self.strategy not in ("lora", "sharded")
+        if self.stage == "dit" and self.train_conditioner and whole:
+            return ["dit", "conditioner"]
+        return [self.stage]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:

@@ -28,7 +28,7 @@ from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.inference.job import Inputs, Job, is_made, read_inputs, recipe_of, write_outputs
 from ultrashape_cli.inference.refiner import Prepared, Refiner
 from ultrashape_cli.models.sources import WeightSource
-from ultrashape_cli.training.launch import is_distributed_child
+from ultrashape_cli.processes import is_distributed_child
 
 logger = logging.getLogger(__name__)
 

@@ -18,14 +18,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.devices import autocast
+from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast
 from ultrashape_cli.errors import UShapeError
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK
 from ultrashape_cli.inference.streaming import SLOTS, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.metering import Meter, materialise, planning, replaced, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build
-from ultrashape_cli.training.memory.plan import CONTEXT_BYTES, FRAGMENTATION
 
 MODES: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if mode != "auto")
 STAGES = ("condition", "sample", "decode")

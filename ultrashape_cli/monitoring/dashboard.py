@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring import panels
 from ultrashape_cli.monitoring.alerts import Alert, AlertBook, Facts
 from ultrashape_cli.monitoring.panels import Snapshot
@@ -17,7 +18,6 @@ from ultrashape_cli.monitoring.plot import number
 from ultrashape_cli.monitoring.run_state import RunReader, RunState
 from ultrashape_cli.monitoring.system import MachineReader
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.ui import duration
 
 LABEL_WIDTH = 12
 WIDE = 132

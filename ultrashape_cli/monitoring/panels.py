@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.text import Text
 
+from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.alerts import Alert
 from ultrashape_cli.monitoring.history import MetricsHistory
 from ultrashape_cli.monitoring.plot import bars, number, plot, progress
 from ultrashape_cli.monitoring.run_state import RunState, clean
 from ultrashape_cli.monitoring.system import Machine
-from ultrashape_cli.ui import duration
 
 STYLES = {
     "running": "green",

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
+from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring import dashboard
 from ultrashape_cli.monitoring.alerts import Alert, AlertBook, Facts
 from ultrashape_cli.monitoring.dataset_state import READ_BUDGET_S, DatasetReader, DatasetState
@@ -22,7 +23,6 @@ from ultrashape_cli.monitoring.plot import number, progress
 from ultrashape_cli.monitoring.run_state import ENDED, RunReader, RunState, clean
 from ultrashape_cli.monitoring.system import MachineReader
 from ultrashape_cli.runs import RunFolder, find_runs
-from ultrashape_cli.ui import duration
 
 MakeBook = Callable[[RunFolder], AlertBook]
 MAX_CAUSES = 8

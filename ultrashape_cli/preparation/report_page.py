@@ -5,16 +5,14 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ultrashape_cli.data.layout import STEPS, Dataset
 from ultrashape_cli.preparation.filters import MEASURES
+from ultrashape_cli.preparation.ranking import Entry
 from ultrashape_cli.reporting import page
-
-if TYPE_CHECKING:
-    from ultrashape_cli.preparation.report import Entry
 
 THUMBNAIL = 176
 MAX_FILES = 200

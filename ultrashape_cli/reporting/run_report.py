@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 
 from ultrashape_cli.files import write_atomic
+from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.history import MetricsHistory
 from ultrashape_cli.monitoring.panels import compare
 from ultrashape_cli.monitoring.plot import number
@@ -15,7 +16,6 @@ from ultrashape_cli.reporting import run_sections as sections
 from ultrashape_cli.reporting.run_style import SCRIPT, STYLE
 from ultrashape_cli.reporting.samples import SampleStep, read_samples, render_samples
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.ui import duration
 
 _GOOD = {"running": "good", "finished": "good", "failed": "bad", "dead": "bad", "stalled": "warn"}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ultrashape_cli.dotenv import masked
 from ultrashape_cli.files import read_json
+from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.alerts import ALERTS_FILE
 from ultrashape_cli.monitoring.events import MetricsReader
 from ultrashape_cli.monitoring.history import MetricsHistory
@@ -19,7 +20,6 @@ from ultrashape_cli.monitoring.run_state import RunState, clean
 from ultrashape_cli.reporting import page
 from ultrashape_cli.reporting.charts import Series, columns, line_chart, stacked_bar
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.ui import duration
 
 MAX_LOG_BYTES = 1 << 20
 MAX_PROBLEMS = 40

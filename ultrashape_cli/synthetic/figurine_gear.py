@@ -49,6 +49,30 @@ def add_head(builder: Builder, at: Point, size: float, *, beast: bool) -> None:
     u = rng.uniform
     tall = u(1.0, 1.25)
     builder.add(Shape.ELLIPSOID, at, (size, size * tall, size * u(0.95, 1.1)), blend=0.05)
+    _add_face(builder, at, size, beast=beast)
+    style = rng.choice(["hair", "helmet", "bald"], p=(0.4, 0.35, 0.25))
+    if style == "hair":
+        _add_hair(builder, at, size)
+    elif style == "helmet":
+        _add_helmet(builder, at, size)
+    if rng.random() < 0.35:
+        _add_horns(builder, at, size)
+    if not beast and rng.random() < 0.3:
+        builder.limb(
+            at + size * np.array([0, -0.6, 0.7]),
+            at + size * np.array([0, -u(1.3, 2.2), 0.8]),
+            size * 0.5,
+            size * 0.14,
+            blend=0.03,
+            pattern=Pattern.STRANDS,
+            depth=0.014,
+            frequency=8.0,
+        )
+
+
+def _add_face(builder: Builder, at: Point, size: float, *, beast: bool) -> None:
+    rng = builder.rng
+    u = rng.uniform
     for side in (-1, 1):
         eye = at + size * np.array([side * 0.42, 0.15, 0.82])
         builder.add(
@@ -68,66 +92,60 @@ def add_head(builder: Builder, at: Point, size: float, *, beast: bool) -> None:
             (size * 0.55, size * 0.4, size * u(0.5, 0.9)),
             blend=0.04,
         )
-    style = rng.choice(["hair", "helmet", "bald"], p=(0.4, 0.35, 0.25))
-    if style == "hair":
-        builder.add(
-            Shape.ELLIPSOID,
-            at + size * np.array([0, 0.25, -0.22]),
-            (size * 1.15, size * u(1.0, 1.3), size * 1.1),
-            blend=0.01,
-            pattern=Pattern.STRANDS,
-            depth=u(0.015, 0.03),
-            frequency=u(3, 7),
-        )
-        if rng.random() < 0.5:
-            tail = at + np.array([0, -size * u(1.0, 2.2), -size * 1.2])
-            builder.limb(
-                at + size * np.array([0, 0.3, -0.9]),
-                tail,
-                size * 0.55,
-                size * 0.2,
-                blend=0.03,
-                pattern=Pattern.STRANDS,
-                depth=0.016,
-                frequency=6.0,
-            )
-    elif style == "helmet":
-        builder.add(
-            Shape.ELLIPSOID,
-            at + np.array([0, size * 0.35, -0.01]),
-            (size * 1.18, size * 1.05, size * 1.18),
-            blend=0.0,
-            **builder.pattern(TEXTURES, depth=(0.008, 0.016), frequency=(7, 14), share=0.6),
-        )
-        builder.add(
-            Shape.TORUS,
-            at + np.array([0, size * 0.2, -0.01]),
-            (size * 1.15, 0.022),
-            blend=0.006,
-        )
-        if rng.random() < 0.5:
-            builder.add(
-                Shape.BOX,
-                at + np.array([0, size * 1.3, -0.02]),
-                (0.025, size * u(0.3, 0.6), size * 1.1),
-                round=0.012,
-                blend=0.015,
-                pattern=Pattern.RINGS,
-                depth=0.01,
-                frequency=12.0,
-            )
-    if rng.random() < 0.35:
-        _add_horns(builder, at, size)
-    if not beast and rng.random() < 0.3:
+
+
+def _add_hair(builder: Builder, at: Point, size: float) -> None:
+    rng = builder.rng
+    u = rng.uniform
+    builder.add(
+        Shape.ELLIPSOID,
+        at + size * np.array([0, 0.25, -0.22]),
+        (size * 1.15, size * u(1.0, 1.3), size * 1.1),
+        blend=0.01,
+        pattern=Pattern.STRANDS,
+        depth=u(0.015, 0.03),
+        frequency=u(3, 7),
+    )
+    if rng.random() < 0.5:
+        tail = at + np.array([0, -size * u(1.0, 2.2), -size * 1.2])
         builder.limb(
-            at + size * np.array([0, -0.6, 0.7]),
-            at + size * np.array([0, -u(1.3, 2.2), 0.8]),
-            size * 0.5,
-            size * 0.14,
+            at + size * np.array([0, 0.3, -0.9]),
+            tail,
+            size * 0.55,
+            size * 0.2,
             blend=0.03,
             pattern=Pattern.STRANDS,
-            depth=0.014,
-            frequency=8.0,
+            depth=0.016,
+            frequency=6.0,
+        )
+
+
+def _add_helmet(builder: Builder, at: Point, size: float) -> None:
+    rng = builder.rng
+    u = rng.uniform
+    builder.add(
+        Shape.ELLIPSOID,
+        at + np.array([0, size * 0.35, -0.01]),
+        (size * 1.18, size * 1.05, size * 1.18),
+        blend=0.0,
+        **builder.pattern(TEXTURES, depth=(0.008, 0.016), frequency=(7, 14), share=0.6),
+    )
+    builder.add(
+        Shape.TORUS,
+        at + np.array([0, size * 0.2, -0.01]),
+        (size * 1.15, 0.022),
+        blend=0.006,
+    )
+    if rng.random() < 0.5:
+        builder.add(
+            Shape.BOX,
+            at + np.array([0, size * 1.3, -0.02]),
+            (0.025, size * u(0.3, 0.6), size * 1.1),
+            round=0.012,
+            blend=0.015,
+            pattern=Pattern.RINGS,
+            depth=0.01,
+            frequency=12.0,
         )
 
 

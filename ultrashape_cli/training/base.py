@@ -53,17 +53,8 @@ def check_init(config: Config) -> None:
         )
 
 
-def trained_networks(config: Config) -> list[str]:
-    """Returns the names of the networks that a run trains."""
-    settings = config.train
-    whole = settings.strategy not in ("lora", "sharded")
-    if settings.stage == "dit" and settings.train_conditioner and whole:
-        return ["dit", "conditioner"]
-    return [settings.stage]
-
-
 def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object]:
-    head = {"model": spec.name, "trained": trained_networks(config)}
+    head = {"model": spec.name, "trained": config.train.trained_networks}
     if not config.train.init:
         check_init(config)
         with torch.random.fork_rng(devices=[]):

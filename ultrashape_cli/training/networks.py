@@ -12,15 +12,10 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
 from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
-from ultrashape_cli.training.base import trained_networks
 from ultrashape_cli.training.memory.plan import plan_run
-from ultrashape_cli.training.objectives.flow import (
-    ConditionedDiT,
-    FlowObjective,
-    VAEObjective,
-    VAETrainee,
-)
+from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
+from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
 
 
 class Load(Protocol):
@@ -50,7 +45,7 @@ def build_networks(
             VAETrainee(vae),
             VAEObjective(spec.vae, num_latents=settings.num_latents, seed=config.seed),
         )
-    trained = load(components=trained_networks(config))
+    trained = load(components=config.train.trained_networks)
     dit = trained.dit
     half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
     # Only what the loss needs is resident: not the VAE's decoder.

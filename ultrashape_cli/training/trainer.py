@@ -21,7 +21,6 @@ from ultrashape_cli.models.weights import load_into
 from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
 from ultrashape_cli.monitoring.trackers import Trackers
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.training.base import trained_networks
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
     Retention,
@@ -36,7 +35,8 @@ from ultrashape_cli.training.ema import Ema
 from ultrashape_cli.training.guards import StepGuard, save_batch
 from ultrashape_cli.training.memory.lora import adapter_config, load_adapters
 from ultrashape_cli.training.memory.strategies import resolve_strategy
-from ultrashape_cli.training.objectives.flow import FlowObjective, VAEObjective
+from ultrashape_cli.training.objectives.flow import FlowObjective
+from ultrashape_cli.training.objectives.vae import VAEObjective
 from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.schedule import warmup_cosine
 from ultrashape_cli.training.throughput import (
@@ -113,7 +113,7 @@ class Trainer:
         self.best_score = math.inf
         self.not_improved = 0
         settings = config.train
-        trained = trained_networks(config)
+        trained = config.train.trained_networks
         self._component_name = trained[0] if len(trained) == 1 else ""
         self.guard = StepGuard(settings.max_bad_steps, settings.spike_factor)
         strategy = resolve_strategy(config)

@@ -15,7 +15,8 @@ from ultrashape_cli.data.dataset import Item, to_device
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.training.mesh_validation import SCORES, MeshValidation
-from ultrashape_cli.training.objectives.flow import FlowObjective, VAEObjective
+from ultrashape_cli.training.objectives.flow import FlowObjective
+from ultrashape_cli.training.objectives.vae import VAEObjective
 
 Averaged = Callable[[], AbstractContextManager[None]]
 """Puts the averaged weights in the network's place while it is open."""

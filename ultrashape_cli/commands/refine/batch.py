@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ultrashape_cli.commands.refine.plan import planned
+
 if TYPE_CHECKING:
     import torch
 
-    from ultrashape_cli.commands.refine.verb import Request
+    from ultrashape_cli.commands.refine.request import Request
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
     from ultrashape_cli.inference.batch import Event, Outcome
@@ -29,7 +31,7 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
     from ultrashape_cli.inference.batch import Outcome
     from ultrashape_cli.inference.batch_jobs import read_jobs, unpaired
     from ultrashape_cli.inference.job import check_writable
-    from ultrashape_cli.training.launch import is_distributed_child
+    from ultrashape_cli.processes import is_distributed_child
 
     assert request.batch is not None
     out = request.out or Path("refined")
@@ -85,7 +87,6 @@ def _show_plan(ui: UI, jobs: list[Job], source: WeightSource, config: Config) ->
 def _here(
     ui: UI, jobs: list[Job], out: Path, source: WeightSource, config: Config, fail_fast: bool
 ) -> tuple[Outcome, int]:
-    from ultrashape_cli.commands.refine.plan import planned
     from ultrashape_cli.inference.batch import run_batch
     from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.interrupts import SignalFlag
@@ -138,7 +139,7 @@ def _in_processes(
     from ultrashape_cli.files import read_json
     from ultrashape_cli.inference.batch import Outcome, failure_record
     from ultrashape_cli.inference.job import is_made, recipe_of
-    from ultrashape_cli.training.launch import supervise
+    from ultrashape_cli.processes import supervise
 
     def made() -> set[str]:
         there = [job for job in jobs if job.record.exists()]
@@ -148,7 +149,11 @@ def _in_processes(
     # A free port, so that two batches on one machine do not meet.
     config = replace(config, launch=replace(config.launch, main_process_port=0))
     arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
-    flag, code = supervise("ultrashape_cli", arguments, config, lambda: ui.warn(STOPPING))
+    flag, code = supervise(
+        *("ultrashape_cli", arguments, config.launch),
+        device=config.device,
+        on_signal=lambda: ui.warn(STOPPING),
+    )
     if code and not flag:
         raise UShapeError(
             f"the processes failed with exit code {code}", hint="see their messages above"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ultrashape_cli.commands.refine.plan import planned
+from ultrashape_cli.commands.refine.request import make_job, naming_the_command
+
 if TYPE_CHECKING:
-    from ultrashape_cli.commands.refine.verb import Request
+    from ultrashape_cli.commands.refine.request import Request
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.inference.speed import Trial
     from ultrashape_cli.models.sources import WeightSource
@@ -14,8 +17,6 @@ if TYPE_CHECKING:
 
 def refine_compare(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
     """Samples one mesh in every way and prints seconds and deviations; writes no mesh."""
-    from ultrashape_cli.commands.refine.plan import planned
-    from ultrashape_cli.commands.refine.verb import make_job, naming_the_command
     from ultrashape_cli.config.models import plain_steps
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.inference.job import read_inputs

@@ -16,8 +16,8 @@ def benchmark_training(ui: UI, resolved: Resolved, steps: int) -> None:
 
     from ultrashape_cli.errors import TrainingError
     from ultrashape_cli.training.benchmark import run_benchmark
-    from ultrashape_cli.training.build import start_accelerator
     from ultrashape_cli.training.memory.plan import check_plan, lower_strategy, plan_run
+    from ultrashape_cli.training.worker import start_accelerator
 
     config, profile = resolved.config, resolved.profile
     plan = plan_run(config, profile)

@@ -19,14 +19,14 @@ from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
-from ultrashape_cli.training.base import trained_networks
 from ultrashape_cli.training.memory.offload import OffloadedAdamW
 from ultrashape_cli.training.memory.strategies import (
     Strategy,
     make_optimizer,
     select_parameters,
 )
-from ultrashape_cli.training.objectives.flow import ConditionedDiT, VAETrainee
+from ultrashape_cli.training.objectives.flow import ConditionedDiT
+from ultrashape_cli.training.objectives.vae import VAETrainee
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,7 @@ def measure_footprint(
     settings = config.train
     spec = model_spec(settings.model)
     net = _build_net(config, spec, strategy, checkpoint_blocks)
-    frozen = {"vae", "conditioner"} - set(trained_networks(config))
+    frozen = {"vae", "conditioner"} - set(config.train.trained_networks)
     parts = tuple(frozen) if settings.stage == "dit" else ()
     encoders = build(spec, components=parts, vae_parts=("encoder",))
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
@@ -161,7 +161,7 @@ def _measure_step(
 def _build_net(
     config: Config, spec: ModelSpec, strategy: Strategy, checkpoint_blocks: int
 ) -> nn.Module:
-    built = build(spec, components=trained_networks(config))
+    built = build(spec, components=config.train.trained_networks)
     net: nn.Module | None = built.dit or built.vae
     assert net is not None
     if built.dit:

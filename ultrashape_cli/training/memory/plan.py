@@ -15,15 +15,13 @@ import torch
 
 from ultrashape_cli.config.profiles import HardwareProfile
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.training.memory.footprint import Footprint, measure_footprint
 from ultrashape_cli.training.memory.strategies import STRATEGIES, Strategy, resolve_strategy
 from ultrashape_cli.training.memory.zero import bucket_elements
 
-CONTEXT_BYTES = int(0.8 * 2**30)
-"""Driver context and library workspaces of a CUDA process."""
-FRAGMENTATION = 0.03
 HEADROOM = 0.1
 """Share of the card that `train.activation_checkpointing=auto` leaves free."""
 UTILISATION = 0.3

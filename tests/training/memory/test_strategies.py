@@ -13,9 +13,9 @@ from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.sources import load_networks, resolve_weights
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
-from ultrashape_cli.training.build import train_run
 from ultrashape_cli.training.checkpoint import MODEL_FILE
 from ultrashape_cli.training.memory.strategies import resolve_strategy
+from ultrashape_cli.training.worker import train_run
 
 SEVERAL = {"launch.num_processes": "2"}
 HALF = {"dtype": "bf16"}

@@ -1,0 +1,141 @@
+"""`ushape refine MESH IMAGE`: one mesh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ultrashape_cli.commands.refine.plan import planned
+from ultrashape_cli.commands.refine.request import make_job, naming_the_command
+
+if TYPE_CHECKING:
+    from ultrashape_cli.commands.refine.request import Request
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.inference.job import Job
+    from ultrashape_cli.models.sources import WeightSource
+    from ultrashape_cli.ui import UI
+
+
+def refine_one(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
+    """Refines one mesh, unless its result is there, and shows the figures."""
+    from ultrashape_cli.inference.job import recipe_of
+
+    job = make_job(request, resolved)
+    recipe = recipe_of(job, source, resolved.config)
+    if _already_made(ui, job, recipe, request.force):
+        return
+    _work(ui, request, job, source, resolved, recipe)
+
+
+def _already_made(ui: UI, job: Job, recipe: dict[str, Any], force: bool) -> bool:
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import read_json
+    from ultrashape_cli.inference.job import is_made
+
+    if force:
+        return False
+    if is_made(job, recipe):
+        ui.info(f"{job.target} is already made from these inputs")
+        measured = (read_json(job.record) or {})["result"]
+        ui.result(
+            inputs=recipe["inputs"],
+            outputs=_outputs_of(job),
+            counts={"skipped": 1},
+            result=measured,
+        )
+        return True
+    if job.target.exists() and not is_made(job, recipe, ignore_preview=True):
+        raise UsageError(
+            f"`{job.target}` exists and was made from something else",
+            hint="another -o, or --force",
+        )
+    return False
+
+
+def _outputs_of(job: Job) -> dict[str, str]:
+    """Returns the files of a job that are there."""
+    files = {"mesh": job.target, "full": job.full_target, "preview": job.preview}
+    kept = {"full": job.keep_full}
+    return {
+        name: str(path)
+        for name, path in files.items()
+        if path is not None and kept.get(name, True) and path.exists()
+    }
+
+
+def _work(
+    ui: UI,
+    request: Request,
+    job: Job,
+    source: WeightSource,
+    resolved: Resolved,
+    recipe: dict[str, Any],
+) -> None:
+    from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.inference.job import check_writable, read_inputs, write_outputs
+    from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
+    from ultrashape_cli.models.registry import model_spec
+
+    config, spec = resolved.config.refine, model_spec(source.model)
+    device = choose_device(resolved.config.device)
+    # Inputs, output folder and memory are checked before the weights are loaded.
+    inputs = read_inputs(job, config)
+    for warning in inputs.warnings:
+        ui.warn(warning)
+    with naming_the_command():
+        prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
+        settings = planned(ui, spec, config, device, prepared.voxels.shape[1])
+    if request.dry_run:
+        ui.info(f"would refine {job.mesh} into {job.target} with {source.files['dit']}")
+        ui.result(inputs=recipe["inputs"], outputs={})
+        return
+    for folder in {path.parent for path in (job.target, job.preview) if path is not None}:
+        check_writable(folder)
+    refiner = Refiner.load(source, settings, device)
+    with ui.progress("refine", 100) as bar, naming_the_command():
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            bar.update(100 * done // max(total, 1), stage)
+
+        grid = refiner.evaluate(prepared, inputs.rgba, on_progress)
+        refined = refiner.finish(prepared, grid)
+    measured = write_outputs(job, inputs, prepared, refined, recipe, device)
+    if refined.repaired:
+        ui.warn("the decoded surface was open and was closed by the watertight step")
+    show_result(ui, measured)
+    ui.result(inputs=recipe["inputs"], outputs=_outputs_of(job), result=measured)
+
+
+def show_result(ui: UI, measured: dict[str, Any]) -> None:
+    """Shows the figures of a result as a table."""
+    yes = {True: "yes", False: "no"}
+    seconds = measured["seconds"]
+    rows: list[tuple[str, str]] = [
+        ("faces", f"{measured['faces']:,}"),
+        ("vertices", f"{measured['vertices']:,}"),
+        ("watertight", f"{yes[measured['watertight']]}, {measured['open_edges']} open edges"),
+        (
+            "manifold",
+            f"{yes[measured['manifold']]}, {measured['branching_edges']} branching edges, "
+            f"{measured['branching_vertices']} vertices",
+        ),
+        (
+            "normals",
+            f"{'outward' if measured['outward'] else 'INWARD'}, "
+            f"{measured['inconsistent_edges']} edges disagree",
+        ),
+        ("components", f"{measured['components']}, {measured['floaters_removed']} removed"),
+        ("tokens", f"{measured['tokens']:,}, {measured['passes']} passes of the DiT"),
+        (
+            "seconds",
+            f"{sum(seconds.values()):.1f}: "
+            + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items()),
+        ),
+        (
+            "peak memory, GiB",
+            ", ".join(f"{name} {value:.2f}" for name, value in measured["peak_memory_gib"].items()),
+        ),
+    ]
+    for what, figures in measured.get("metrics", {}).items():
+        text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        rows.append((what.replace("_", " "), text))
+    ui.table(("result", ""), rows)

@@ -1,0 +1,101 @@
+"""What a `ushape refine` command asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.inference.job import Job
+
+
+class Request(NamedTuple):
+    """What the user asked for, beside the settings."""
+
+    mesh: Path | None
+    image: Path | None
+    out: Path | None
+    batch: Path | None
+    checkpoint: Path | None
+    model: str | None
+    ground_truth: Path | None
+    preview: Path | None
+    metrics: bool
+    keep_full: bool
+    compare_speed: bool
+    num_processes: int
+    limit: int | None
+    fail_fast: bool
+    force: bool
+    dry_run: bool
+
+
+def check_usage(request: Request) -> None:
+    """Raises UsageError where parts of a request do not go together."""
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
+
+    if request.batch is not None:
+        for name, given in (
+            ("MESH", request.mesh),
+            ("--preview", request.preview),
+            ("--ground-truth", request.ground_truth),
+            ("--compare-speed", request.compare_speed),
+        ):
+            if given:
+                raise UsageError(
+                    f"`{name}` has no meaning with --batch",
+                    hint="a CSV names meshes and ground truths; previews are always written",
+                )
+        return
+    if request.mesh is None or request.image is None:
+        raise UsageError(
+            "a mesh and an image are needed", hint="ushape refine MESH IMAGE, or --batch CSV|DIR"
+        )
+    if request.num_processes > 1:
+        raise UsageError("`--num-processes` needs --batch", hint="leave it out for one mesh")
+    target = target_of(request)
+    if target.suffix.lower() not in set(MESH_SUFFIXES) - {".gltf"}:
+        raise UsageError(f"cannot write `{target.suffix}` meshes", hint=f"-o {target.stem}.glb")
+
+
+def target_of(request: Request) -> Path:
+    """Returns the mesh file that a request for one mesh writes."""
+    assert request.mesh is not None
+    return request.out or request.mesh.with_name(f"{request.mesh.stem}_refined.glb")
+
+
+def make_job(request: Request, resolved: Resolved) -> Job:
+    """Returns the job of a request for one mesh."""
+    from ultrashape_cli.inference.job import Job
+
+    assert request.mesh is not None
+    assert request.image is not None
+    return Job(
+        name=request.mesh.stem,
+        mesh=request.mesh,
+        image=request.image,
+        target=target_of(request),
+        seed=resolved.config.seed,
+        ground_truth=request.ground_truth,
+        preview=request.preview,
+        metrics=request.metrics,
+        keep_full=request.keep_full,
+    )
+
+
+@contextlib.contextmanager
+def naming_the_command() -> Iterator[None]:
+    """Lets the error of exhausted memory show the whole command that needs less."""
+    from ultrashape_cli.inference.memory import OutOfMemory
+
+    try:
+        yield
+    except OutOfMemory as error:
+        command = shlex.join(["ushape", *sys.argv[1:]])
+        raise OutOfMemory(error.message, hint=f"{command} {error.option}") from error

@@ -1,0 +1,42 @@
+"""`python -m ultrashape_cli.commands.train.worker RUN`: one of several training processes.
+
+accelerate starts them for `ushape train --num-processes N`; the main one prints plain lines.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.errors import UShapeError
+from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.progress import Progress, describe
+from ultrashape_cli.training.worker import train_run
+from ultrashape_cli.ui import UI
+
+INTERVAL_S = 10.0
+
+
+def main() -> None:
+    """Trains the run that the command line names."""
+    ui = UI("train", progress=False)
+    run = RunFolder(Path(sys.argv[1]))
+    last = 0.0
+
+    def on_step(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last > INTERVAL_S or progress.step == progress.steps:
+            last = time.monotonic()
+            ui.info(describe(progress))
+
+    try:
+        sys.exit(train_run(run, resolve(file=run.config, environ={}).config, on_step=on_step))
+    except UShapeError as error:
+        ui.error(error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

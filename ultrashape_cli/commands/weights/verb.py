@@ -1,0 +1,21 @@
+"""`ushape weights`: its commands."""
+
+from __future__ import annotations
+
+import typer
+
+from ultrashape_cli.commands.weights.convert import convert
+from ultrashape_cli.commands.weights.export import export
+from ultrashape_cli.commands.weights.inspect import inspect
+from ultrashape_cli.commands.weights.pull import pull
+from ultrashape_cli.commands.weights.push import push
+from ultrashape_cli.commands.weights.verify import verify
+
+weights = typer.Typer(
+    name="weights",
+    help="Download, convert, export, inspect, verify or upload weights",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for command in (pull, export, convert, inspect, verify, push):
+    weights.command()(command)
