@@ -81,7 +81,7 @@ def clean(mesh: Mesh, config: RefineConfig) -> Cleaned:
         state = topology(welded)
     full = None
     if 0 < config.faces < len(welded.faces):
-        full, welded = welded, decimate(welded, config.faces)
+        full, welded = welded, decimate(welded, config.faces, watertight=state.watertight)
         state = topology(welded)
     return Cleaned(welded, state, full, floaters, dropped, repaired)
 

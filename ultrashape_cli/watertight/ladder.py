@@ -97,54 +97,69 @@ def make_watertight(
     if len(mesh.faces) == 0:
         raise MeshError("cannot close a mesh without faces")
     result: Watertight | None = None
+    field: DistanceField | None = None
     figures: Figures = {}
     if first_rung != "remesh":
         may_keep = first_rung == "keep"
-        result, figures = _without_remesh(mesh, resolution, keep_cavities, may_keep)
+        result, field, figures = _without_remesh(mesh, resolution, keep_cavities, may_keep)
     if result is None:
         welded = weld(mesh)
         if len(welded.faces) == 0:
             raise MeshError("all faces of the mesh are degenerate")
         result = _remesh(welded, resolution, keep_cavities, max_memory_bytes, figures)
     if 0 < max_faces < len(result.mesh.faces):
-        result = _decimate(result, max_faces, max_error)
+        result = _decimate(result, max_faces, max_error, field)
     return result
 
 
 def _without_remesh(
     mesh: Mesh, resolution: int, keep_cavities: bool, may_keep: bool
-) -> tuple[Watertight | None, Figures]:
-    """Return the mesh kept or repaired, or None where neither gives a solid, and the figures."""
+) -> tuple[Watertight | None, DistanceField | None, Figures]:
+    """Return the mesh kept or repaired, its distance field, and the figures.
+
+    None and None where neither gives a solid.
+    """
     before = topology(mesh)
     figures = _input_figures(before)
+    kept: Mesh | None = None
+    full: Mesh | None = None
     if may_keep:
         kept = mesh.flipped() if before.volume < 0 else mesh
         state = dataclasses.replace(before, volume=abs(before.volume))
         full = kept if keep_cavities or state.components == 1 else fill_cavities(kept)
-        if full is kept and _is_solid(kept, state, figures) is not None:
-            return _accept(kept, "keep", state, figures | unchanged(kept)), figures
+        if full is kept:
+            field = _is_solid(kept, state, figures)
+            if field is not None:
+                return _accept(kept, "keep", state, figures | unchanged(kept)), field, figures
     welded = weld(mesh)
     if len(welded.faces) == 0:
         raise MeshError("all faces of the mesh are degenerate")
     same = welded.vertices.shape == mesh.vertices.shape and welded.faces.shape == mesh.faces.shape
     state = before if same else topology(welded)
+    whole = same and state.watertight and state.nonmanifold_vertices == 0
+    if whole and full is not None and full is kept:
+        # There is nothing to repair, and the mesh as it is was refused above.
+        return None, None, figures
     figures = _input_figures(state)
     if state.boundary_edges + state.nonmanifold_edges > MAX_BAD_EDGES * len(welded.faces):
-        return None, figures
-    repaired = _repair(welded, state, figures)
-    if not keep_cavities:
-        repaired = fill_cavities(repaired)
+        return None, None, figures
+    if whole and full is not None:
+        repaired = full
+    else:
+        repaired = _repair(welded, state, figures)
+        if not keep_cavities:
+            repaired = fill_cavities(repaired)
     state = topology(repaired)
     field = _is_solid(repaired, state, figures)
     if field is None:
-        return None, figures
+        return None, None, figures
     cell = float(welded.extents.max()) / resolution
     figures |= fidelity(welded, field, repaired, cell)
     broken = REPAIR_GATES.broken_by(figures)
     if broken:
         figures["repair_rejected"] = broken
-        return None, figures
-    return _accept(repaired, "repair", state, figures), figures
+        return None, None, figures
+    return _accept(repaired, "repair", state, figures), field, figures
 
 
 def _remesh(
@@ -172,13 +187,16 @@ def _remesh(
     return _accept(rebuilt.placed, "remesh", state, figures)
 
 
-def _decimate(result: Watertight, max_faces: int, max_error: float) -> Watertight:
-    fewer, error = decimate_within(result.mesh, max_faces, max_error)
+def _decimate(
+    result: Watertight, max_faces: int, max_error: float, field: DistanceField | None
+) -> Watertight:
+    fewer = decimate_within(result.mesh, max_faces, max_error, field)
     figures = result.measurements | {
         "faces_before_decimation": len(result.mesh.faces),
-        "decimation_error": error,
+        "decimation_error": fewer.error,
     }
-    return _accept(fewer, result.rung, topology(fewer), figures)
+    state = fewer.topology or topology(fewer.mesh)
+    return _accept(fewer.mesh, result.rung, state, figures)
 
 
 def _repair(mesh: Mesh, state: Topology, figures: Figures) -> Mesh:
