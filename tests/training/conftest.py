@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_model  # noqa: F401
 import trimesh
 
 from ultrashape_cli.config.resolve import resolve
@@ -25,6 +26,12 @@ from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.setup import open_run
 
 NUM_ASSETS = 5
+
+
+@pytest.fixture(autouse=True)
+def few_metric_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nearest-point search from the middle of a ball looks at all of it."""
+    monkeypatch.setattr("ultrashape_cli.training.mesh_validation.METRIC_POINTS", 2000)
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +69,11 @@ def ball_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_run(ball_data: Path, tmp_path: Path) -> Callable[..., tuple[RunFolder, Config]]:
     """Creates (or reopens) a run: `make_run("name", steps=4)`."""
 
-    def make(name: str = "run", seed: int = 0, **settings: Any) -> tuple[RunFolder, Config]:
+    def make(
+        name: str = "run", seed: int = 0, processes: int = 1, **settings: Any
+    ) -> tuple[RunFolder, Config]:
         values = {
-            "model": "tiny",
+            "model": "small",
             "data": str(ball_data),
             "num_latents": 16,
             "surface_points": 256,
@@ -81,6 +90,7 @@ def make_run(ball_data: Path, tmp_path: Path) -> Callable[..., tuple[RunFolder, 
         }
         flags = {f"train.{key}": value for key, value in values.items()}
         flags |= {"profile": "cpu", "device": "cpu", "seed": seed}
+        flags["launch.num_processes"] = processes
         config = resolve(flags=flags, environ={}).config
         run = RunFolder(tmp_path / name)
         open_run(run, config, force=False, command=["test"])

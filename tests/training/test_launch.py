@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from process_pair import free_port, train_in_two
 from safetensors.torch import load_file
 
 from ultrashape_cli.runs import EMA_FILE, MODEL_FILE, RunFolder, complete_checkpoints
+from ultrashape_cli.training.worker import train_run
 
 SETTINGS = [
     *("--model", "tiny", "--device", "cpu", "--profile", "cpu"),
@@ -26,35 +27,25 @@ SETTINGS = [
 ]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _train(data: Path, out: Path, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ultrashape_cli", "train", "--data", data, "--out", out]
-    text = [str(part) for part in (*command, *SETTINGS, *arguments)]
+def _train(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ultrashape_cli", "train"]
+    text = [str(part) for part in (*command, *arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         text, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
-def _lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def _lines(run: RunFolder) -> list[dict[str, float]]:
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
-def _losses(run: Path) -> list[float]:
+def _losses(run: RunFolder) -> list[float]:
     return [line["loss"] for line in _lines(run)]
 
 
-def _newest(run: Path, file: str) -> dict[str, torch.Tensor]:
-    return load_file(complete_checkpoints(run / "checkpoints")[-1] / file)
-
-
-def _set(*settings: str) -> list[str]:
-    return [part for setting in settings for part in ("--set", f"train.{setting}")]
+def _newest(run: RunFolder, file: str) -> dict[str, torch.Tensor]:
+    return load_file(complete_checkpoints(run.checkpoints)[-1] / file)
 
 
 def _finish(process: subprocess.Popen[str]) -> None:
@@ -71,46 +62,54 @@ def _finish(process: subprocess.Popen[str]) -> None:
         ("sharded", "full"),
     ],
 )
-def test_two_processes_train_what_one_trains(
-    ball_data: Path, tmp_path: Path, strategy: str, twin: str
-) -> None:
+def test_two_processes_train_what_one_trains(make_run, strategy: str, twin: str) -> None:
     # Routing is balanced per microbatch, so both sides have the same ones.
-    common = ("--steps", 3, *_set("condition_dropout=0.5", "microbatch=2", "ema_decay=0.9"))
+    # Other processes than the tests' own know no further model.
+    by_command = strategy == "lora"
+    common = {"model": "tiny" if by_command else "small", "steps": 3, "microbatch": 2}
+    common |= {"condition_dropout": 0.5, "ema_decay": 0.9}
     # The last step refines a held-out mesh, which with shards takes both processes.
     meshes = strategy in ("full", "sharded")
-    common += (*_set("validate_every_steps=9", f"validate_meshes={int(meshes)}"),)
-    common += (*_set("mesh_resolution=32"),)
+    common |= {"validate_every_steps": 9, "validate_meshes": int(meshes), "mesh_resolution": 32}
     if strategy == "sharded":
-        common = (*common, *_set("train_conditioner=false"))
-    port = ("--set", f"launch.main_process_port={_free_port()}")
-    two = (*common, *port, "--num-processes", 2, *_set(f"strategy={strategy}"))
-    _finish(_train(ball_data, tmp_path / "two", *two))
-    one = (*common, *_set(f"strategy={twin}", "accumulation=2"))
-    _finish(_train(ball_data, tmp_path / "one", *one))
-    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
-    last = [_lines(tmp_path / name)[-1] for name in ("two", "one")]
+        common |= {"train_conditioner": False}
+    two, _ = make_run("two", processes=2, strategy=strategy, **common)
+    one, config = make_run("one", strategy=twin, accumulation=2, **common)
+    if by_command:
+        # The way of a user, with all that starts processes.
+        port = f"launch.main_process_port={free_port()}"
+        _finish(_train("--config", two.config, "--out", two.root, "--set", port))
+    else:
+        train_in_two(two.root)
+    assert train_run(one, config) == 0
+    assert _losses(two) == pytest.approx(_losses(one), rel=1e-5)
+    last = [_lines(run)[-1] for run in (two, one)]
     assert last[0]["val_loss"] == pytest.approx(last[1]["val_loss"], rel=1e-5)
     names = {"val_surface", "val_ema_surface", "val_base_surface", "val_coarse_chamfer_l1"}
     assert all((names <= values.keys()) == meshes for values in last)
     if strategy != "lora":
-        means = [_newest(tmp_path / name, EMA_FILE) for name in ("two", "one")]
+        means = [_newest(run, EMA_FILE) for run in (two, one)]
         for key, value in means[1].items():
             torch.testing.assert_close(means[0][key], value, rtol=0, atol=1e-4)
 
 
-def test_two_sharded_processes_resume_bitwise(ball_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+def test_two_sharded_processes_resume_bitwise(make_run) -> None:
+    settings = {
+        "strategy": "sharded",
+        "microbatch": 1,
+        "save_every_steps": 2,
+        "ema_decay": 0.9,
+    }
+    run, _ = make_run(processes=2, steps=4, **settings)
 
-    def run() -> dict[str, torch.Tensor]:
-        port = ("--set", f"launch.main_process_port={_free_port()}")
-        settings = _set("strategy=sharded", "microbatch=1", "save_every_steps=2", "ema_decay=0.9")
-        _finish(_train(ball_data, out, "--num-processes", 2, *port, "--steps", 4, *settings))
-        average = {f"ema {k}": v for k, v in _newest(out, EMA_FILE).items()}
-        return _newest(out, MODEL_FILE) | average
+    def train() -> dict[str, torch.Tensor]:
+        train_in_two(run.root)
+        average = {f"ema {k}": v for k, v in _newest(run, EMA_FILE).items()}
+        return _newest(run, MODEL_FILE) | average
 
-    straight = run()
-    shutil.rmtree(complete_checkpoints(out / "checkpoints")[-1])
-    resumed = run()
+    straight = train()
+    shutil.rmtree(complete_checkpoints(run.checkpoints)[-1])
+    resumed = train()
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
 
@@ -118,7 +117,7 @@ def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> 
     out = tmp_path / "run"
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--master-port", str(_free_port()), "-m", "ultrashape_cli", "train"),
+        *("--master-port", str(free_port()), "-m", "ultrashape_cli", "train"),
         *("--data", str(ball_data), "--out", str(out), "--steps", "2", *SETTINGS),
         *("--stage", "vae"),
     ]
@@ -134,7 +133,9 @@ def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> 
 
 def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = _train(ball_data, out, "--stage", "vae", "--steps", 100_000)
+    process = _train(
+        "--data", ball_data, "--out", out, *SETTINGS, "--stage", "vae", "--steps", 100_000
+    )
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
         assert time.monotonic() < deadline, "training did not start"

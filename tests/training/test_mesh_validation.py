@@ -12,6 +12,7 @@ from ultrashape_cli.training.mesh_validation import SCORES
 from ultrashape_cli.training.worker import train_run
 
 SETTINGS = {
+    "model": "tiny",
     "init": "tiny",
     "num_latents": 256,
     "surface_points": 1024,

@@ -38,8 +38,8 @@ def test_the_check_takes_fewer_tokens_and_no_dropout() -> None:
 
 def test_the_command_passes_its_own_check_on_two_assets(ushape, ball_data, tmp_path) -> None:
     run = ushape(
-        *("train", "--model", "tiny", "--profile", "cpu", "--device", "cpu", "--data", ball_data),
-        *("--out", tmp_path / "run", "--overfit", 2, "--steps", 250, "--no-progress"),
+        *("train", "--model", "small", "--profile", "cpu", "--device", "cpu", "--data", ball_data),
+        *("--out", tmp_path / "run", "--overfit", 2, "--steps", 160, "--no-progress"),
         *("--set", "train.num_latents=8", "--set", "train.learning_rate=4e-3"),
         *("--set", "train.surface_points=256", "--set", "train.save_every_steps=1000"),
         *("--set", "train.microbatch=8", "--set", "train.num_workers=0"),

@@ -28,7 +28,7 @@ def _same(a, b) -> bool:
 def test_a_checkpoint_is_exported_with_the_networks_it_started_from(
     make_run, ushape, tmp_path: Path, name: str
 ) -> None:
-    run = _trained(make_run)
+    run = _trained(make_run, model="tiny")
     target = tmp_path / "out.safetensors"
     result = ushape("weights", "export", run.root, "-o", target, "--checkpoint", name)
     assert result.code == 0, result.err

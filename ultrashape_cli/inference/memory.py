@@ -7,6 +7,7 @@ fragmentation, and that every patch of the image is foreground.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -110,10 +111,13 @@ class RefinePlan:
         return self.needed <= self.budget
 
 
+@functools.lru_cache(maxsize=64)
 def measure_refinement(
     spec: ModelSpec, config: RefineConfig, tokens: int, *, accelerator: bool, int8: bool = False
 ) -> Footprint:
-    """Returns what the stages take, from the real modules on fake tensors.
+    """Returns what the stages take, from the real modules on fake tensors; treat it as frozen.
+
+    That takes seconds at full size, and a plan asks for the same more than once.
 
     Args:
         spec: The model.

@@ -52,7 +52,7 @@ SCORES = (
     *("f_score@0.001", "f_score@0.005", "f_score@0.01", "f_score@0.02"),
 )
 """What is kept of `mesh_scores`."""
-_METRIC_POINTS = 50_000
+METRIC_POINTS = 50_000
 _PICTURE = 256
 
 Scores = dict[str, float]
@@ -242,7 +242,7 @@ class MeshValidation:
 def _scores(mesh: Mesh | None, truth: Mesh) -> Scores:
     if mesh is None:
         return {"surface": 0.0}
-    found = mesh_scores(mesh, truth, _METRIC_POINTS)
+    found = mesh_scores(mesh, truth, METRIC_POINTS)
     return {"surface": 1.0, **{name: found[name] for name in SCORES if name in found}}
 
 

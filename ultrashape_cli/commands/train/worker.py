@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import UShapeError
+from ultrashape_cli.processes import leave
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.progress import Progress, describe
 from ultrashape_cli.training.worker import train_run
@@ -32,10 +33,11 @@ def main() -> None:
             ui.info(describe(progress))
 
     try:
-        sys.exit(train_run(run, resolve(file=run.config, environ={}).config, on_step=on_step))
+        code = train_run(run, resolve(file=run.config, environ={}).config, on_step=on_step)
     except UShapeError as error:
         ui.error(error)
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    leave(code)
 
 
 if __name__ == "__main__":

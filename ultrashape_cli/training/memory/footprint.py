@@ -5,6 +5,7 @@ See `models.metering` for how.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,12 +80,14 @@ class _Encoders(NamedTuple):
     flops: int
 
 
+@functools.lru_cache(maxsize=64)
 def measure_footprint(
     config: Config, strategy: Strategy, *, checkpoint_blocks: int, accelerator: bool
 ) -> Footprint:
     """Returns what a step of a run takes, from its real modules on fake tensors.
 
-    Routing is taken as even and every image as all foreground.
+    Routing is taken as even and every image as all foreground. It takes seconds at full size, and a
+    run plans in preflight and again when its networks are built.
 
     Args:
         config: Settings of the run.
