@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,34 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     result = _python(code)
     assert result.returncode == 0, result.stderr
     assert "Usage" in result.stdout
+
+
+WEIGHTS_VERBS = ("pull", "export", "convert", "inspect", "verify", "push")
+COMMANDS = [*((verb,) for verb in VERBS if verb != "weights"),
+            *(("weights", verb) for verb in WEIGHTS_VERBS)]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_names_values_one_way_and_fills_the_line(ushape, monkeypatch, command) -> None:
+    monkeypatch.setenv("COLUMNS", "600")
+    text = ushape(*command, "--help").out
+    rows = re.findall(r"^│ (?:\*  )? *(\S.*?)│$", text, re.MULTILINE)
+    assert rows
+    for cells in (re.split(r"  +", row.strip()) for row in rows):
+        if cells[0].startswith("--help"):  # typer's own
+            continue
+        if not cells[0].startswith("-"):
+            assert re.fullmatch(r"[A-Z_|/]+", cells[0]), cells
+            continue
+        value = next(cell for cell in cells if not re.match(r"-[-\w]+$", cell))
+        # A name in capitals, choices, or already the sentence about a flag.
+        choices = r"[a-z0-9]+(\|[a-z0-9]+)+"
+        name = r"(\w+ )?[A-Z][A-Z_/:=,.]*(\|\w+)*"
+        assert re.match(rf"({name}|{choices})( \[|$)|[^<\s]+ \S+ ", value), cells
+    # On so wide a terminal each paragraph is one line.
+    prose = text.split("╭")[0].split("Examples:")[0]
+    paragraphs = [part for part in re.split(r"\n\s*\n", prose) if part.strip()]
+    assert all("\n" not in part.strip() for part in paragraphs), prose
 
 
 def test_version_prints_only_the_version(ushape) -> None:

@@ -25,6 +25,7 @@ from ultrashape_cli.commands.train.verb import train
 from ultrashape_cli.commands.weights.verb import weights
 from ultrashape_cli.dotenv import load_dotenv
 from ultrashape_cli.errors import DiskError, UShapeError
+from ultrashape_cli.options import add_verb
 
 app = typer.Typer(
     name="ushape",
@@ -37,7 +38,7 @@ app = typer.Typer(
 for verb in (
     prepare, render, sample, split, train, refine, evaluate, monitor, report, doctor,
 ):  # fmt: skip
-    app.command()(verb)
+    add_verb(app, verb)
 app.add_typer(weights)
 
 

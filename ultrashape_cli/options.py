@@ -1,9 +1,18 @@
-"""Option types, declared once so that the same name means the same thing in every verb."""
+"""Option types, declared once so that the same name means the same thing in every verb.
+
+Help follows one convention, which `add_verb` sees to: an argument and the value of an option are
+named in capitals (`MODELS_DIR`, `N`, `GIB`), choices are listed in lower case (`dit|vae`), a
+flag has no value to name; paragraphs reflow to the terminal.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -62,7 +71,10 @@ ProfileOpt = Annotated[
 DeviceOpt = Annotated[
     str | None,
     typer.Option(
-        "--device", help="auto, cpu, cuda or mps. Default: auto.", rich_help_panel=_HARDWARE
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda or mps. Default: auto.",
+        rich_help_panel=_HARDWARE,
     ),
 ]
 WorkersOpt = Annotated[
@@ -129,6 +141,36 @@ ProgressOpt = Annotated[
 DatasetArg = Annotated[
     Path,
     typer.Argument(
-        metavar="[DATA]", help="Prepared dataset.", exists=True, file_okay=False, show_default=True
+        metavar="DATA", help="Prepared dataset.", exists=True, file_okay=False, show_default=True
     ),
 ]
+
+
+def add_verb(app: typer.Typer, verb: Callable[..., None]) -> None:
+    """Registers a verb whose help follows the convention of this module."""
+    hints = get_type_hints(verb, include_extras=True)
+    # Typer is to see these very objects, not others made of the same text.
+    verb.__annotations__.update(hints)
+    for name, hint in hints.items():
+        if get_origin(hint) is Annotated:
+            kind, info = get_args(hint)
+            if info.metavar is None:
+                is_argument = isinstance(info, typer.models.ArgumentInfo)
+                info.metavar = name.upper() if is_argument else _placeholder(kind, info)
+    # Lines that are indented, such as examples, stay as they are.
+    paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
+    flowing = [p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs]
+    app.command(help="\n\n".join(flowing))(verb)
+
+
+def _placeholder(kind: Any, info: Any) -> str:
+    """Returns what stands for the value of an option."""
+    kinds = [each for each in get_args(kind) if each is not NoneType] or [kind]
+    kind = kinds[0] if get_origin(kind) is not Literal else kind
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    if issubclass(kind, Enum):
+        return "|".join(each.value for each in kind)
+    if issubclass(kind, Path):
+        return "PATH" if info.dir_okay and info.file_okay else "FILE" if info.file_okay else "DIR"
+    return {bool: "", int: "N", str: "NAME"}[kind]

@@ -25,6 +25,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             "--against",
+            metavar="PATH",
             help="Weights to compare with; may be repeated.",
             rich_help_panel="Input",
         ),

@@ -22,7 +22,7 @@ def monitor(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN|DATASET|ROOT]",
+            metavar="RUN|DATASET|ROOT",
             help="Run, dataset, or folder of runs. Default: the newest run in ./runs.",
             show_default=False,
         ),
@@ -41,7 +41,11 @@ def monitor(
     interval: Annotated[
         float,
         typer.Option(
-            "--interval", min=0.2, help="Seconds between readings.", rich_help_panel="Run"
+            "--interval",
+            metavar="SECONDS",
+            min=0.2,
+            help="Seconds between readings.",
+            rich_help_panel="Run",
         ),
     ] = 5.0,
     tensorboard: Annotated[

@@ -18,9 +18,6 @@ _OUTPUT, _VIEWS = "Output", "Views"
 
 def render(
     data: opt.DatasetArg = Path("data"),
-    config: opt.ConfigOpt = None,
-    overrides: opt.SetOpt = None,
-    no_config: opt.NoConfigOpt = False,
     views: Annotated[
         int | None,
         typer.Option("--views", min=1, help="Views per asset. Default: 8.", rich_help_panel=_VIEWS),
@@ -90,6 +87,9 @@ def render(
             rich_help_panel=_VIEWS,
         ),
     ] = None,
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
     workers: opt.WorkersOpt = None,
     seed: opt.SeedOpt = None,
     limit: opt.LimitOpt = None,

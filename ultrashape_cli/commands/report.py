@@ -14,7 +14,7 @@ def report(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN|DATASET]",
+            metavar="RUN|DATASET",
             help="Run or dataset. Default: the newest run in ./runs.",
             show_default=False,
         ),

@@ -17,9 +17,6 @@ _OUTPUT = "Output"
 
 def sample(
     data: opt.DatasetArg = Path("data"),
-    config: opt.ConfigOpt = None,
-    overrides: opt.SetOpt = None,
-    no_config: opt.NoConfigOpt = False,
     contents: Annotated[
         Contents | None,
         typer.Option(
@@ -38,6 +35,9 @@ def sample(
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
+    config: opt.ConfigOpt = None,
+    overrides: opt.SetOpt = None,
+    no_config: opt.NoConfigOpt = False,
     workers: opt.WorkersOpt = None,
     seed: opt.SeedOpt = None,
     limit: opt.LimitOpt = None,

@@ -22,13 +22,16 @@ _Share = float | None
 def split(
     data: opt.DatasetArg = Path("data"),
     train: Annotated[_Share, typer.Option(
-        "--train", min=0.0, max=1.0, help="Share that trains. Default: all the others leave.",
+        "--train", metavar="SHARE", min=0.0, max=1.0,
+        help="Share that trains. Default: all the others leave.",
         rich_help_panel="Run")] = None,
     val: Annotated[_Share, typer.Option(
-        "--val", min=0.0, max=0.9, help="Share of validation. Default: 0.1.",
+        "--val", metavar="SHARE", min=0.0, max=0.9,
+        help="Share of validation. Default: 0.1.",
         rich_help_panel="Run")] = None,
     test: Annotated[_Share, typer.Option(
-        "--test", min=0.0, max=0.9, help="Share held out for the end. Default: 0, no such list.",
+        "--test", metavar="SHARE", min=0.0, max=0.9,
+        help="Share held out for the end. Default: 0, no such list.",
         rich_help_panel="Run")] = None,
     group_by: Annotated[str | None, typer.Option(
         "--group-by", metavar="none|folder|prefix|duplicates",

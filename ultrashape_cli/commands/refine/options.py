@@ -96,6 +96,7 @@ GuidanceOpt = Annotated[
     float | None,
     typer.Option(
         "--guidance-scale",
+        metavar="SCALE",
         min=0,
         help="How strictly to follow the image; 0 turns guidance off. Default: the model's, 5.",
         rich_help_panel=_RUN,
@@ -194,6 +195,7 @@ MemoryOpt = Annotated[
     float | None,
     typer.Option(
         "--max-memory-gib",
+        metavar="GIB",
         min=0.001,
         help="Memory of the device that the run may use. Default: what is free.",
         rich_help_panel=_HARDWARE,

@@ -71,11 +71,22 @@ MachinesOpt = Annotated[
 ]
 RankOpt = Annotated[
     int | None,
-    typer.Option("--machine-rank", min=0, help="Rank of this machine.", rich_help_panel="Hardware"),
+    typer.Option(
+        "--machine-rank",
+        metavar="RANK",
+        min=0,
+        help="Rank of this machine.",
+        rich_help_panel="Hardware",
+    ),
 ]
 AddressOpt = Annotated[
     str | None,
-    typer.Option("--main-process-ip", help="Address of machine 0.", rich_help_panel="Hardware"),
+    typer.Option(
+        "--main-process-ip",
+        metavar="ADDRESS",
+        help="Address of machine 0.",
+        rich_help_panel="Hardware",
+    ),
 ]
 OverfitOpt = Annotated[
     int | None,
@@ -91,6 +102,7 @@ PriceOpt = Annotated[
     float | None,
     typer.Option(
         "--price-per-hour",
+        metavar="PRICE",
         min=0,
         help="Price of all machines, for the plan and the monitor.",
         rich_help_panel="Run",

@@ -29,7 +29,10 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Option(
-            "--checkpoint", help="latest, best, or a step such as 12000.", rich_help_panel="Input"
+            "--checkpoint",
+            metavar="STEP",
+            help="latest, best, or a step such as 12000.",
+            rich_help_panel="Input",
         ),
     ] = "latest",
     ema: Annotated[

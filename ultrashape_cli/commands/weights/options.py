@@ -39,7 +39,9 @@ ModelOpt = Annotated[
 ]
 ShaOpt = Annotated[
     str | None,
-    typer.Option("--sha256", help="Hash the file must have.", rich_help_panel="Input"),
+    typer.Option(
+        "--sha256", metavar="HASH", help="Hash the file must have.", rich_help_panel="Input"
+    ),
 ]
 
 

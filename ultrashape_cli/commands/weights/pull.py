@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 RevisionOpt = Annotated[
     str | None,
     typer.Option(
-        "--revision", help="Branch, tag or commit. Default: main.", rich_help_panel="Input"
+        "--revision",
+        metavar="REVISION",
+        help="Branch, tag or commit. Default: main.",
+        rich_help_panel="Input",
     ),
 ]
 
@@ -30,13 +33,19 @@ def pull(
     repo: Annotated[
         str | None,
         typer.Option(
-            "--repo", help="Repository on the Hub. Default: the model's.", rich_help_panel="Input"
+            "--repo",
+            metavar="OWNER/NAME",
+            help="Repository on the Hub. Default: the model's.",
+            rich_help_panel="Input",
         ),
     ] = None,
     file: Annotated[
         str | None,
         typer.Option(
-            "--file", help="File in the repository. Default: the model's.", rich_help_panel="Input"
+            "--file",
+            metavar="FILE",
+            help="File in the repository. Default: the model's.",
+            rich_help_panel="Input",
         ),
     ] = None,
     revision: RevisionOpt = None,

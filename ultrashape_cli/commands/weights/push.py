@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 def push(
     source: SourceArg,
-    repo: Annotated[str, typer.Argument(help="Repository on the Hub, OWNER/NAME.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.")],
     file: Annotated[
-        str, typer.Option("--file", help="Name in the repository.", rich_help_panel="Output")
+        str,
+        typer.Option(
+            "--file", metavar="FILE", help="Name in the repository.", rich_help_panel="Output"
+        ),
     ] = "model.safetensors",
     model: ModelOpt = None,
     private: Annotated[
@@ -26,7 +29,8 @@ def push(
         typer.Option("--private/--public", help="Of a new repository.", rich_help_panel="Output"),
     ] = True,
     message: Annotated[
-        str, typer.Option("--message", help="Commit message.", rich_help_panel="Output")
+        str,
+        typer.Option("--message", metavar="TEXT", help="Commit message.", rich_help_panel="Output"),
     ] = "Upload weights with ushape",
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,

@@ -10,6 +10,7 @@ from ultrashape_cli.commands.weights.inspect import inspect
 from ultrashape_cli.commands.weights.pull import pull
 from ultrashape_cli.commands.weights.push import push
 from ultrashape_cli.commands.weights.verify import verify
+from ultrashape_cli.options import add_verb
 
 weights = typer.Typer(
     name="weights",
@@ -18,4 +19,4 @@ weights = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (pull, export, convert, inspect, verify, push):
-    weights.command()(command)
+    add_verb(weights, command)
