@@ -19,6 +19,16 @@ for name in [name for name in os.environ if name.startswith("USHAPE_")]:
         del os.environ[name]
 
 
+SLOW_TIMEOUT_S = 1200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives slow tests more time than the default of pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
+
+
 class Result(NamedTuple):
     code: int
     out: str

@@ -49,7 +49,6 @@ def test_the_command_passes_its_own_check_on_two_assets(ushape, ball_data, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_the_tiny_model_memorises_eight_figurines(ushape, tmp_path) -> None:
     from ultrashape_cli.meshfiles.save import save_mesh
     from ultrashape_cli.synthetic.figurines import make_figurine
