@@ -134,6 +134,25 @@ def test_cavities_are_filled_or_kept_as_asked(sphere: Mesh) -> None:
     assert filled.mesh.volume == pytest.approx(sphere.volume, rel=0.01)
 
 
+@pytest.mark.parametrize("rung", ["remesh", "repair"])
+def test_a_whole_mesh_is_not_repaired_for_nothing(sphere: Mesh, monkeypatch, rung: str) -> None:
+    """Overlapping bodies go straight to the remesh, a filled cavity needs no other repair."""
+    closed = joined(sphere, moved(sphere, 0.9, (0.3, 0, 0)))
+    if rung == "repair":
+        closed = joined(sphere, moved(sphere.flipped(), 0.5))
+    with_repair = make_watertight(closed, 64, first_rung="repair")
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("repaired")
+
+    monkeypatch.setattr("ultrashape_cli.watertight.ladder._repair", refuse)
+    result = make_watertight(closed, 64)
+    assert result.rung == with_repair.rung == rung
+    assert np.array_equal(result.mesh.vertices, with_repair.mesh.vertices)
+    assert np.array_equal(result.mesh.faces, with_repair.mesh.faces)
+    assert result.measurements == with_repair.measurements
+
+
 def test_a_reversed_body_apart_is_no_cavity(sphere: Mesh) -> None:
     apart = joined(sphere, moved(sphere, 0.5, (3, 0, 0)).flipped())
     assert fill_cavities(apart) is apart
