@@ -31,8 +31,8 @@ def is_main_process() -> bool:
 def leave(code: int) -> NoReturn:
     """Ends one of several processes without native destructors.
 
-    Those of gloo's process group hang now and then: a finished run under torchrun waited for ever
-    for one of its two processes.
+    Those of gloo's process group hang now and then: finished runs under torchrun waited for ever
+    for one of their two processes.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -64,7 +64,8 @@ def train_run(
         record_event(run, "finish" if finished else "stop", step=trainer.step)
         trainer.trackers.alert(state, f"{run.root.name} at step {trainer.step}")
         trainer.trackers.finish(state, best_checkpoint(run.checkpoints))
-    accelerator.end_training()
+    # Not `accelerator.end_training()`: it gives up the process group, and gloo's destructor waits
+    # for ever now and then. The processes end by `processes.leave`.
     return 0 if finished else stop.exit_code
 
 
