@@ -6,9 +6,7 @@ So the stream does not depend on the number of workers or processes, nor on a re
 from __future__ import annotations
 
 import atexit
-import os
 import signal
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +26,7 @@ from ultrashape_cli.data.layout import Dataset as AssetFolder
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples
 from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.interrupts import SignalFlag
+from ultrashape_cli.processes import leave
 
 Item = dict[str, Any]
 
@@ -214,18 +213,7 @@ def _start_worker(worker: int) -> None:
     # Signals reach the whole process group; the training process decides when the loader ends.
     for number in SignalFlag.SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    atexit.register(_leave)
-
-
-def _leave() -> None:
-    """Ends a loader process without the destructors of native libraries.
-
-    Their threads made 2 of 24 busy runs abort at this point ("terminate called without an active
-    exception"), and torch raises in the training process when a loader dies that way.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    atexit.register(leave, 0)
 
 
 def sample_generator(seed: int, counter: int) -> torch.Generator:
