@@ -51,7 +51,7 @@ def test_every_config_is_valid(file: Path) -> None:
 def test_the_batch_file_gives_every_machine_its_rank(tmp_path: Path) -> None:
     # Stand-ins for the scheduler and the command, which prints what it was given.
     for name, body in {
-        "scontrol": "echo node1; echo node2",
+        "scontrol": "seq --format node%g 1 100000",  # more than a pipe holds
         "srun": 'SLURM_NODEID=1 exec "$@"',
         "ushape": 'printf "%s " "$@"',
     }.items():
