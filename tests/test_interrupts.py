@@ -70,3 +70,22 @@ def test_a_second_interrupt_exits_at_once() -> None:
 def test_an_interrupt_ignored_by_the_shell_is_heard() -> None:
     code = "with SignalFlag(lambda: None) as flag:\n    send()\nraise SystemExit(flag.exit_code)"
     assert _run(code, ignore=True) == 130
+
+
+def test_a_hangup_ignored_at_the_start_stays_ignored() -> None:
+    # As `nohup ushape train &` starts it.
+    code = (
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with SignalFlag(lambda: None) as flag:\n    send(signal.SIGHUP)\n"
+        "raise SystemExit(7 if flag else 0)"
+    )
+    assert _run(code) == 0
+
+
+def test_a_signal_that_was_blocked_is_heard_inside() -> None:
+    code = (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); send(signal.SIGTERM)\n"
+        "with SignalFlag(lambda: None) as flag:\n    pass\n"
+        "raise SystemExit(flag.exit_code)"
+    )
+    assert _run(code) == 143

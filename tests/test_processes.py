@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from ultrashape_cli import __version__
+from ultrashape_cli import __version__, processes
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.processes import forget_others, is_distributed_child, is_main_process
 
 
 @pytest.mark.parametrize(
@@ -19,7 +21,67 @@ def test_a_distributed_child_says_all_and_keeps_its_code(arguments, code: int, o
     child = "import atexit, sys; atexit.register(print, 'destructors')\n"
     child += f"sys.argv[1:] = {arguments!r}; from ultrashape_cli.__main__ import main; main()"
     environment = {**os.environ, "LOCAL_RANK": "1", "WORLD_SIZE": "2", "RANK": "1"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     done = subprocess.run(
         [sys.executable, "-c", child], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (code, out)
+
+
+WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    found = {"HOME": "/nowhere"}
+    monkeypatch.setattr(processes.os, "environ", found)
+    return found
+
+
+@pytest.mark.parametrize("lacking", sorted(WHOLE))
+def test_only_the_whole_set_of_variables_makes_a_child(environment, lacking: str) -> None:
+    environment |= WHOLE
+    assert is_distributed_child()
+    assert not is_main_process()
+    del environment[lacking]
+    assert not is_distributed_child()
+    assert is_main_process()
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
+def test_a_single_variable_is_ignored_with_a_word(environment, name: str) -> None:
+    environment[name] = "1"
+    told = forget_others()
+    assert told is not None
+    assert told.startswith(f"{name} ignored")
+    assert not environment.keys() - {"HOME", "PYTEST_CURRENT_TEST"}
+    assert forget_others() is None
+
+
+def test_a_world_without_a_place_in_it_is_refused(environment) -> None:
+    environment |= {"WORLD_SIZE": "2", "RANK": "0"}
+    with pytest.raises(UsageError, match="WORLD_SIZE=2 is set, but not LOCAL_RANK"):
+        forget_others()
+
+
+def test_variables_of_other_programs_go(environment) -> None:
+    environment |= {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_DEEPSPEED": "true",
+                    "FSDP_OFFLOAD_PARAMS": "1", "PMI_SIZE": "4"}  # fmt: skip
+    assert forget_others() is None
+    assert not environment.keys() - {"HOME", "PYTEST_CURRENT_TEST"}
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    child = (
+        "import signal, sys, time; from ultrashape_cli.processes import end_with_parent\n"
+        "end_with_parent(signal.SIGTERM); print('ready', flush=True); time.sleep(60)"
+    )
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    # The pipe closes when the child has gone too.
+    assert process.stdout.read() == ""
+    process.wait()
+    process.stdout.close()

@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = "ultrashape_cli"
 
-GROUND = ("errors", "formatting", "files", "interrupts", "dotenv", "claims", "runs", "hub",
-          "devices", "config", "processes")  # fmt: skip
+GROUND = ("errors", "formatting", "files", "streams", "interrupts", "dotenv", "claims", "runs",
+          "hub", "devices", "config", "processes", "launcher")  # fmt: skip
 """What every room may use; each of them those before it."""
 ROOMS: dict[str, tuple[str, ...]] = {
     "geometry": (),

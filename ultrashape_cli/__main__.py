@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits with the code of its result."""
     from ultrashape_cli.cli import run
+    from ultrashape_cli.streams import keep_talking
 
-    code = run(sys.argv[1:])
+    keep_talking()
     # Asked here first, so that a plain command line need not import what tells them apart.
     if "LOCAL_RANK" in os.environ:
-        from ultrashape_cli.processes import is_distributed_child, leave
+        from ultrashape_cli.processes import end_with_parent, is_distributed_child, leave
 
         if is_distributed_child():
-            leave(code)
-    sys.exit(code)
+            end_with_parent(signal.SIGTERM)
+            leave(run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

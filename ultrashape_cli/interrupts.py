@@ -6,15 +6,19 @@ import contextlib
 import os
 import signal
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
+
+from ultrashape_cli.streams import send_nowhere
 
 
 class SignalFlag:
     """Catches INT, TERM, HUP and USR1 inside a `with` block; a second INT exits at once.
 
-    Handlers are installed explicitly because a process started with `&` from a script inherits
-    INT as ignored.
+    INT is heard also where it was ignored: a process started with `&` from a script inherits it
+    so. The others stay ignored where they were: `nohup` means that HUP is to change nothing. What
+    was blocked (`processes.supervise` starts its children so) is heard from here on.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -34,7 +38,9 @@ class SignalFlag:
 
     def __enter__(self) -> SignalFlag:
         for number in self.SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
         return self
 
     def __exit__(
@@ -67,6 +73,7 @@ def exit_on_terminate() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     previous = signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
@@ -76,8 +83,7 @@ def exit_on_terminate() -> Iterator[None]:
 
 def _leave_terminal() -> None:
     """Sends what goes to a closed terminal nowhere: an error there would stop the saving."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        if stat.S_ISCHR(os.fstat(stream).st_mode):
-            os.dup2(nowhere, stream)
-    os.close(nowhere)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode):
+                send_nowhere(stream)

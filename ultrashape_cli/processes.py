@@ -2,30 +2,93 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
+import psutil
+
 from ultrashape_cli.config.schema import LaunchConfig
+from ultrashape_cli.errors import UsageError
 from ultrashape_cli.interrupts import SignalFlag
 
 SHUTDOWN_S = 600
 """Seconds the workers get to save after a signal; torchrun's own default is 30."""
+_PR_SET_PDEATHSIG = 1
+
+
+_DISTRIBUTED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OF_OTHERS = ("ACCELERATE_", "FSDP_", "MEGATRON_", "PARALLELISM_CONFIG_")
+_OF_MPI = ("PMI_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_")
 
 
 def is_distributed_child() -> bool:
-    """Says whether torchrun or `accelerate launch` started this process."""
-    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+    """Says whether torchrun or `accelerate launch` started this process.
+
+    Only the whole set of their variables says so: single ones are left over from other programs.
+    """
+    return all(os.environ.get(name) for name in _DISTRIBUTED)
 
 
 def is_main_process() -> bool:
     """Says whether this process is the only one, or the first of those started together."""
-    return os.environ.get("RANK", "0") == "0"
+    return not is_distributed_child() or os.environ["RANK"] == "0"
+
+
+def forget_others() -> str | None:
+    """Removes the variables by which other programs would decide how this one trains.
+
+    accelerate reads dozens of them and of MPI's, and gets all it needs from us.
+
+    Returns:
+        What to tell where some but not all variables of a distributed process were set.
+
+    Raises:
+        UsageError: They ask for several processes, but do not say which one this is.
+    """
+    child = is_distributed_child()
+    partial = [name for name in _DISTRIBUTED[:3] if not child and name in os.environ]
+    lacking = [name for name in _DISTRIBUTED if name not in os.environ]
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1") and not child:
+        raise UsageError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set, but not {', '.join(lacking)}: neither "
+            "torchrun nor accelerate started this process",
+            hint="unset WORLD_SIZE, or use --num-processes, --num-machines and --machine-rank",
+        )
+    prefixes = _OF_OTHERS if child else (*_OF_OTHERS, *_OF_MPI)
+    for name in list(os.environ):
+        if name.startswith(prefixes) or name in partial:
+            del os.environ[name]
+    if not partial:
+        return None
+    return f"{', '.join(partial)} ignored: set without {', '.join(lacking)}"
+
+
+def end_with_parent(number: signal.Signals) -> None:
+    """Lets this process get a signal when its parent ends, however that ends."""
+    parent = os.getppid()
+    try:
+        set_option = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):  # another system than Linux
+        threading.Thread(target=_watch, args=(parent, number), daemon=True).start()
+        return
+    set_option(_PR_SET_PDEATHSIG, int(number))
+    if os.getppid() != parent:  # it ended in between
+        os.kill(os.getpid(), number)
+
+
+def _watch(parent: int, number: signal.Signals) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), number)
 
 
 def leave(code: int) -> NoReturn:
@@ -62,21 +125,22 @@ def supervise(
         The flag, set where a signal came, and the launcher's exit code.
     """
     cpu = device == "cpu" or not _has_gpu()
-    environment = {**os.environ, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith((*_OF_OTHERS, *_OF_MPI))}
+    environment = {**kept, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if cpu:
         # `accelerate launch --cpu` silently starts one process; this is the way to several.
         environment |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": _threads(launch)}
-    command = [sys.executable, "-m", "accelerate.commands.launch", *_arguments(launch)]
+    command = [sys.executable, "-m", "ultrashape_cli.launcher", *_arguments(launch)]
     command += ["-m", module, *arguments]
-    # What launchers print is not data: our stdout stays clean.
-    process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
     with SignalFlag(on_signal) as flag:
-        forwarded = False
+        # What launchers print is not data: our stdout stays clean.
+        process = subprocess.Popen(command, env=environment, stdout=2, start_new_session=True)
+        told: set[int] = set()
         while process.poll() is None:
             time.sleep(0.2)
-            if flag and not forwarded:
-                forwarded = True
-                _signal_workers(process.pid, module)
+            if flag:
+                # Again and again: the workers may not all be there yet.
+                _signal_workers(process.pid, module, told)
     return flag, process.returncode
 
 
@@ -104,10 +168,14 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _signal_workers(launcher: int, module: str) -> None:
-    """Sends TERM to the workers, not to the launcher, which would kill them after it."""
-    import psutil
+def _signal_workers(launcher: int, module: str, told: set[int]) -> None:
+    """Sends TERM to workers not told yet, not to the launcher, which would kill them after it.
 
-    for child in psutil.Process(launcher).children(recursive=True):
-        if any(module in part for part in child.cmdline()):
-            os.kill(child.pid, signal.SIGTERM)
+    They are born with TERM blocked, so that it waits until they can save.
+    """
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(launcher).children(recursive=True):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
+                if child.pid not in told and any(module in part for part in child.cmdline()):
+                    told.add(child.pid)
+                    os.kill(child.pid, signal.SIGTERM)

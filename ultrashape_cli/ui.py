@@ -17,6 +17,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from ultrashape_cli.errors import UsageError, UShapeError
 from ultrashape_cli.formatting import duration
+from ultrashape_cli.streams import send_nowhere
 
 SCHEMA_VERSION = 1
 PLAIN_INTERVAL_S = 10.0
@@ -34,6 +36,9 @@ _current: UI | None = None
 
 class Bar(Protocol):
     """What a loop needs of a progress display."""
+
+    def begin(self, done: int) -> None:
+        """Says what was done before: neither rate nor time left count it."""
 
     def update(self, done: int, note: str = "") -> None:
         """Shows `done` of the total and a short note."""
@@ -55,7 +60,7 @@ class UI:
         self.command = command
         self.json_output = json_output
         self.quiet = quiet
-        self.out = Console(highlight=False, soft_wrap=True)
+        self.out = _DataConsole(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, no_color=True if json_output else None)
         wanted = progress and not (json_output or quiet or verbose)
         wanted = wanted and not os.environ.get("USHAPE_NO_PROGRESS")
@@ -125,13 +130,17 @@ class UI:
     ) -> None:
         """Ends the command: one JSON object, or the output paths, on stdout."""
         outputs = outputs or {}
-        if self.json_output:
-            body = {"status": status, "inputs": inputs or {}, "outputs": outputs}
-            self._emit({**body, "counts": counts or {}, **more})
-            return
-        for value in outputs.values():
-            if isinstance(value, str):
-                self.out.print(_safe(value), soft_wrap=True)
+        try:
+            if self.json_output:
+                body = {"status": status, "inputs": inputs or {}, "outputs": outputs}
+                self._emit({**body, "counts": counts or {}, **more})
+                return
+            for value in outputs.values():
+                if isinstance(value, str):
+                    self.out.print(_safe(value), soft_wrap=True)
+            sys.stdout.flush()
+        except OSError:  # the work is done, whether or not somebody reads about it
+            send_nowhere(sys.stdout)
 
     def data(self, text: str) -> None:
         """Prints text the user asked for, on stdout."""
@@ -168,36 +177,53 @@ class UI:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.err, refresh_per_second=4) as progress:
-            task = progress.add_task(verb, total=total, note="", rate="")
-            started = time.monotonic()
+            yield _RichBar(progress, progress.add_task(verb, total=total, note="", rate=""))
 
-            class _RichBar:
-                def update(self, done: int, note: str = "") -> None:
-                    rate = _pace(done, time.monotonic() - started)
-                    progress.update(task, completed=done, note=escape(note), rate=rate)
 
-            yield _RichBar()
+class _DataConsole(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # the error being handled: the command line ends by it, not rich
+
+
+class _RichBar:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.shown, self.task = progress, task
+        self.first, self.started = 0, time.monotonic()
+
+    def begin(self, done: int) -> None:
+        self.first, self.started = done, time.monotonic()
+        self.shown.reset(self.task, completed=done)
+
+    def update(self, done: int, note: str = "") -> None:
+        rate = _pace(done - self.first, time.monotonic() - self.started)
+        self.shown.update(self.task, completed=done, note=escape(note), rate=rate)
 
 
 class _PlainBar:
     def __init__(self, ui: UI, verb: str, total: int) -> None:
         self.ui, self.verb, self.total = ui, verb, total
+        self.first = 0
         self.started = self.last = time.monotonic()
+
+    def begin(self, done: int) -> None:
+        self.first, self.started = done, time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
         now = time.monotonic()
         if not self.ui.plain_progress or (now - self.last < PLAIN_INTERVAL_S and done < self.total):
             return
         self.last = now
-        rate = done / max(now - self.started, 1e-9)
-        left = duration((self.total - done) / rate) if done else "?"
-        pace = _pace(done, now - self.started)
+        new, elapsed = done - self.first, now - self.started
+        left = duration((self.total - done) * elapsed / new) if new else "?"
+        pace = _pace(new, elapsed)
         self.ui.info(f"{self.verb}: {done}/{self.total}, {pace}, {left} left  {note}".rstrip())
 
 
 def _pace(done: int, seconds: float) -> str:
+    if not done:
+        return "?"
     rate = done / max(seconds, 1e-9)
-    return f"{rate:.2f}/s" if rate >= 0.1 else f"{seconds / max(done, 1):.0f} s each"
+    return f"{rate:.2f}/s" if rate >= 0.1 else f"{seconds / done:.0f} s each"
 
 
 def current_ui() -> UI:

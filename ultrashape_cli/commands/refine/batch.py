@@ -123,11 +123,11 @@ def _here(
 def own_device(name: str) -> torch.device:
     """Returns the device of a setting; of several processes each takes its own GPU."""
     from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.processes import is_distributed_child
 
     device = choose_device(name)
-    rank = os.environ.get("LOCAL_RANK")
-    if device.type == "cuda" and rank is not None:
-        return choose_device(f"cuda:{rank}")
+    if device.type == "cuda" and is_distributed_child():
+        return choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
     return device
 
 
