@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from ultrashape_cli.errors import DiskError
-from ultrashape_cli.files import disk_errors, read_json, temporary_path, write_atomic, write_json
+from ultrashape_cli.files import (
+    disk_errors,
+    end_torn_line,
+    read_json,
+    temporary_path,
+    write_atomic,
+    write_json,
+)
 
 
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -98,3 +105,12 @@ def test_a_file_in_the_place_of_a_folder_is_a_disk_error(tmp_path: Path) -> None
     (tmp_path / "data").touch()
     with pytest.raises(DiskError, match="folder"):
         write_json(tmp_path / "data" / "a.json", {})
+
+
+@pytest.mark.parametrize("before", [None, "", "{}\n", "{}"])
+def test_a_torn_line_is_ended(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "events.jsonl"
+    if before is not None:
+        path.write_text(before)
+    end_torn_line(path)
+    assert (path.read_text() if path.exists() else None) == ("{}\n" if before == "{}" else before)

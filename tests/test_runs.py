@@ -178,3 +178,13 @@ def test_a_start_after_a_kill_records_the_last_sign_of_life(tmp_path: Path) -> N
     run.write_status("stopped")
     record_event(run, "start", step=30)
     assert [event["event"] for event in _events(run)] == ["died", "start", "start"]
+
+
+def test_an_event_after_a_torn_one_is_not_swallowed(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    record_event(run, "start", step=1)
+    with run.events.open("a") as file:
+        file.write('{"event": "fin')
+    record_event(run, "start", step=2)
+    lines = run.events.read_text().splitlines()
+    assert [json.loads(lines[i])["step"] for i in (0, -1)] == [1, 2]

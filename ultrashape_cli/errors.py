@@ -9,6 +9,7 @@ UShapeError                 1  ran, and something failed or was not found
 ├── DependencyError         1  an optional package or system library cannot load
 ├── DiskError               1  full, read-only or unreadable storage
 ├── TrainingError           1  a run that cannot go on
+│   └── LoaderError
 └── UsageError              2  bad option or config; nothing was touched
     └── ConfigError
 """
@@ -68,6 +69,10 @@ class DiskError(UShapeError):
 
 class TrainingError(UShapeError):
     """A training run that cannot start or go on."""
+
+
+class LoaderError(TrainingError):
+    """A loader process that ended, or has no memory to share its samples through."""
 
 
 class UsageError(UShapeError):

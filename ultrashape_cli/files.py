@@ -30,6 +30,15 @@ def read_json(path: str | Path) -> Any:
         return None
 
 
+def end_torn_line(path: Path) -> None:
+    """Ends the last line of a file of lines where a killed writer left it open, if there is one."""
+    with suppress(FileNotFoundError), path.open("rb+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
 def file_hash(path: Path) -> str:
     """Returns the SHA-256 of a file's content as text."""
     with path.open("rb") as file:

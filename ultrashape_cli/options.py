@@ -21,7 +21,8 @@ from ultrashape_cli.config.profiles import PROFILES
 _INPUT, _OUTPUT, _HARDWARE, _RUN, _DISPLAY = "Input", "Output", "Hardware", "Run", "Display"
 
 
-def _complete_profile(incomplete: str) -> list[str]:
+def complete_profile(incomplete: str) -> list[str]:
+    """Returns the profiles whose names begin so."""
     return [name for name in ("auto", *PROFILES) if name.startswith(incomplete)]
 
 
@@ -64,7 +65,7 @@ ProfileOpt = Annotated[
         "--profile",
         help="Hardware profile; sets dtype, strategy, checkpointing, batch and workers. "
         "Default: auto (detected).",
-        autocompletion=_complete_profile,
+        autocompletion=complete_profile,
         rich_help_panel=_HARDWARE,
     ),
 ]

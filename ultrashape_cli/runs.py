@@ -10,19 +10,28 @@ runs/NAME/
   status.json        state, step, pid, last update
   events.jsonl       one line per start and end of a process that trained
   origins.json       setting -> where its value came from
+  run.json           a random id, by which trackers know the run; only `ushape train` writes it
+  data.json          training and validation assets -> digest of their samples
+  owner.json         who trains it, locked as long as they do
   checkpoints/step-00001200/
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.files import disk_errors, read_json, write_json
+from ultrashape_cli.files import disk_errors, end_torn_line, file_hash, read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 STALE_AFTER_S = 120.0
 
@@ -68,6 +77,21 @@ class RunFolder:
         """Setting -> where its value came from."""
         return self.root / "origins.json"
 
+    @property
+    def identity(self) -> Path:
+        """The run's random id."""
+        return self.root / "run.json"
+
+    @property
+    def data(self) -> Path:
+        """Training and validation assets -> digest of their samples."""
+        return self.root / "data.json"
+
+    @property
+    def owner(self) -> Path:
+        """Who trains the run."""
+        return self.root / "owner.json"
+
     def log(self, rank: int = 0) -> Path:
         """Returns the log file of one rank."""
         return self.root / ("log.txt" if rank == 0 else f"log-rank{rank}.txt")
@@ -107,6 +131,8 @@ def record_event(run: RunFolder, event: str, *, step: int = 0, **values: Any) ->
     if status.get("state") == "running":
         names = ("time", "step", "pid", "host")
         lines.insert(0, {"event": "died"} | {name: status.get(name) for name in names})
+    with disk_errors(run.events):
+        end_torn_line(run.events)
     with disk_errors(run.events), run.events.open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -171,24 +197,101 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def checkpoint_step(checkpoint: Path) -> int:
+    """Returns the step that a checkpoint's folder is named after."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Returns the whole checkpoints below `folder`, oldest first.
+    """Returns the checkpoints below `folder` that look whole, oldest first; cheap.
 
     Whole means: a manifest, and every file it lists has its size. Folders are renamed into place
     after their files are synced, so a half-written one has no such name.
     """
-    return [path for path in sorted(folder.glob("step-*")) if _is_whole(path)]
+    return [path for path in sorted(folder.glob("step-*")) if _manifest(path)]
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    manifest = read_json(checkpoint / CHECKPOINT_MANIFEST)
-    if not isinstance(manifest, dict):
-        return False
-    try:
-        sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-    except (KeyError, TypeError, AttributeError):
-        return False
-    return bool(sizes) and all(
-        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
-        for name, size in sizes.items()
+def verified_checkpoints(
+    folder: Path, *, last_step: int | None = None, names: Collection[str] | None = None
+) -> Iterator[Path]:
+    """Yields the checkpoints whose files are what their manifest says, newest first.
+
+    Files are read as the caller asks for more; a damaged checkpoint is logged once and passed over.
+
+    Args:
+        folder: Parent of all checkpoints of the run.
+        last_step: Leave out those of later steps.
+        names: Only these files are read and compared; None stands for all.
+    """
+    for path in reversed(complete_checkpoints(folder)):
+        early = last_step is None or checkpoint_step(path) <= last_step
+        if early and damaged_file(path, names) is None:
+            yield path
+
+
+def best_checkpoint(
+    folder: Path, *, last_step: int | None = None, names: Collection[str] | None = None
+) -> Path | None:
+    """Returns the checkpoint with the lowest score, the older one of equals.
+
+    Damaged ones are passed over; arguments as of `verified_checkpoints`.
+    """
+    scored = []
+    for path in complete_checkpoints(folder):
+        score = (read_json(path / CHECKPOINT_MANIFEST) or {}).get("score")
+        early = last_step is None or checkpoint_step(path) <= last_step
+        if early and isinstance(score, float) and math.isfinite(score):
+            scored.append((score, path))
+    return next((path for _, path in sorted(scored) if damaged_file(path, names) is None), None)
+
+
+def damaged_file(checkpoint: Path, names: Collection[str] | None = None) -> Path | None:
+    """Returns a file of a checkpoint that differs from the manifest, or None where all agree.
+
+    Args:
+        checkpoint: Its folder.
+        names: Only these files are read and compared; None stands for all.
+    """
+    manifest = _manifest(checkpoint)
+    if manifest is None:
+        return checkpoint / CHECKPOINT_MANIFEST
+    for name, entry in manifest["files"].items():
+        if (names is None or name in names) and digest(checkpoint / name) != entry.get("sha256"):
+            _warn_once(checkpoint / name)
+            return checkpoint / name
+    return None
+
+
+def digest(file: Path) -> str:
+    """Returns a file's SHA-256, read once a process for each state of the file."""
+    state = file.stat()
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    if key not in _digests:
+        _digests[key] = file_hash(file)
+    return _digests[key]
+
+
+_digests: dict[tuple[int, int, int, int], str] = {}
+
+
+@cache
+def _warn_once(file: Path) -> None:
+    logger.warning(
+        "`%s` differs from its manifest (damaged on disk?): %s is passed over",
+        file,
+        file.parent.name,
     )
+
+
+def _manifest(checkpoint: Path) -> dict[str, Any] | None:
+    """Returns the manifest of a checkpoint; None where a file is missing or has another size."""
+    manifest = read_json(checkpoint / CHECKPOINT_MANIFEST)
+    if not isinstance(manifest, dict) or not checkpoint.name[5:].isdecimal():
+        return None
+    try:
+        for name, entry in manifest["files"].items():
+            if (checkpoint / name).stat().st_size != entry["bytes"]:
+                return None
+    except (KeyError, TypeError, AttributeError, OSError):
+        return None
+    return manifest if manifest["files"] else None

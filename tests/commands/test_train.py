@@ -78,6 +78,54 @@ def test_a_dry_run_prints_the_memory_plan_and_writes_nothing(
     assert not out.exists()
 
 
+def test_a_dry_run_gives_its_plan_as_json(ushape, ball_folder: Path, tmp_path: Path) -> None:
+    result = ushape(
+        *("train", "--data", ball_folder, "--model", "tiny", "--profile", "cpu", "--dry-run"),
+        *("--epochs", 24, "--batch", 2, "--accumulation", 3, "--price-per-hour", 2, "--json"),
+    )
+    plan = json.loads(result.out)["plan"]
+    assert (plan["steps"], plan["epochs"]) == (4, 24)
+    assert sum(plan["memory_bytes"].values()) == plan["device_bytes"]
+    assert plan["cost"] == 2 * plan["hours"]
+    assert plan["starts_from"] == "the weights of `tiny` that come with the package"
+
+
+def test_a_plan_needs_no_weights_but_checks_those_named(ushape, ball_folder, tmp_path) -> None:
+    command = ("train", "--data", ball_folder, "--profile", "cpu", "--dry-run")
+    result = ushape(*command)
+    assert result.code == 0
+    assert "starts from weights that --init will name" in result.err
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    result = ushape(*command, "--init", tmp_path / "empty.safetensors")
+    assert result.code == 1
+    assert "empty" in result.err
+
+
+def test_several_profiles_make_one_table(ushape, ball_folder: Path, tmp_path: Path) -> None:
+    command = ("train", "--data", ball_folder, "--model", "tiny", "--profile", "a5000,h100")
+    result = ushape(*command, "--dry-run", "--price-per-hour", "0.3,2.5", "--json")
+    found = json.loads(result.out)["profiles"]
+    assert list(found) == ["a5000", "h100"]
+    assert found["h100"]["cost"] == 2.5 * found["h100"]["hours"]
+    assert "a5000" in result.err
+    assert ushape(*command).code == 2
+    assert ushape(*command, "--dry-run", "--price-per-hour", "1,2,3").code == 2
+
+
+def test_the_plan_says_when_the_host_decided(ushape, ball_folder: Path) -> None:
+    command = ("train", "--data", ball_folder, "--model", "tiny", "--profile", "a5000", "--dry-run")
+    result = ushape(*command, "--host-memory-gib", 23)
+    assert "experts-frozen (the host's memory decides: 23 GiB < 60 GiB" in result.err
+    assert "full-offload" in ushape(*command, "--host-memory-gib", 128).err
+
+
+def test_many_epochs_are_warned_of(ushape, ball_folder: Path) -> None:
+    command = ("train", "--data", ball_folder, "--model", "tiny", "--profile", "cpu", "--dry-run")
+    assert "passes over these assets" in ushape(*command, "--epochs", 301).err
+    assert "passes over these assets" not in ushape(*command, "--epochs", 299).err
+    assert ushape(*command, "--epochs", 2, "--steps", 5).code == 2
+
+
 def test_an_unavailable_device_is_refused(ushape, ball_folder: Path, tmp_path: Path) -> None:
     arguments = ("--model", "tiny", "--profile", "cpu", "--out", tmp_path / "run")
     result = ushape("train", "--data", ball_folder, *arguments, "--device", "mps")

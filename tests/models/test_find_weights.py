@@ -9,7 +9,7 @@ import pytest
 from ball_networks import ball_networks
 
 from ultrashape_cli.errors import CheckpointError, ConfigError, UsageError
-from ultrashape_cli.files import write_json
+from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.models import sources
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.sources import find_weights, packaged_weights
@@ -35,7 +35,8 @@ def make_run(name: str, state: str, trained: str, age_s: int) -> Path:
     checkpoint = run.checkpoints / checkpoint_name(5)
     checkpoint.mkdir(parents=True)
     (checkpoint / MODEL_FILE).write_bytes(b"weights")
-    write_json(checkpoint / "manifest.json", {"files": {MODEL_FILE: {"bytes": 7}}})
+    entry = {"bytes": 7, "sha256": file_hash(checkpoint / MODEL_FILE)}
+    write_json(checkpoint / "manifest.json", {"files": {MODEL_FILE: entry}})
     components = dict.fromkeys(("vae", "dit", "conditioner"), "../../base.safetensors")
     write_json(run.base, {"model": "tiny", "trained": [trained], "components": components})
     run.config.write_text("")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ultrashape_cli.errors import ConfigError, DependencyError
+from ultrashape_cli.files import write_json
 from ultrashape_cli.monitoring import trackers as module
 from ultrashape_cli.monitoring.trackers import Trackers, make_trackers
 from ultrashape_cli.rendering.output import save_png
@@ -57,10 +58,15 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         make_trackers(("tensorboard",), RunFolder(tmp_path))
 
 
+def _run(root: Path) -> RunFolder:
+    write_json(RunFolder(root).identity, {"id": "0123"})
+    return RunFolder(root)
+
+
 def test_wandb_is_offline_without_a_key_and_gets_numbers_and_pictures(
     wandb: _Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = make_trackers(("wandb",), RunFolder(tmp_path / "shoes"), alerts=True)
+    found = make_trackers(("wandb",), _run(tmp_path / "shoes"), alerts=True)
     assert module.os.environ["WANDB_MODE"] == "offline"
     monkeypatch.delenv("WANDB_MODE")
     found.log({"loss": 0.5, "note": None}, 3)
@@ -71,14 +77,14 @@ def test_wandb_is_offline_without_a_key_and_gets_numbers_and_pictures(
     names = [name for name, _, _ in wandb.calls]
     expected = ["init", "log", "log", "alert", "artifact", "add_dir", "log_artifact", "finish"]
     assert names == expected
-    assert wandb.calls[0][2]["resume"] == "allow"
+    assert (wandb.calls[0][2]["id"], wandb.calls[0][2]["resume"]) == ("0123", "allow")
     assert wandb.calls[1][1:] == (({"loss": 0.5},), {"step": 3})
     assert wandb.calls[2][1] == ({"a-current": "image a-current.png"},)
     assert wandb.calls[-1][2] == {"exit_code": 0}
 
 
 def test_alerts_and_artifacts_are_on_request(wandb: _Recorder, tmp_path: Path) -> None:
-    found = make_trackers(("wandb",), RunFolder(tmp_path / "shoes"))
+    found = make_trackers(("wandb",), _run(tmp_path / "shoes"))
     found.alert("failed", "at step 3")
     found.finish("failed")
     assert [name for name, _, _ in wandb.calls] == ["init", "finish"]
@@ -107,7 +113,7 @@ def test_a_tracker_that_does_not_start_is_no_reason_to_stop(
 
     sys.modules["wandb"].init = init
     with caplog.at_level(logging.WARNING, "ultrashape_cli"):
-        make_trackers(("wandb",), RunFolder(tmp_path)).log({"loss": 1.0}, 1)
+        make_trackers(("wandb",), _run(tmp_path)).log({"loss": 1.0}, 1)
     assert "tracker wandb did not start: read-only" in caplog.text
 
 
@@ -115,7 +121,7 @@ def test_tensorboard_files_hold_scalars_and_pictures(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs the extra [tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = RunFolder(tmp_path / "shoes")
+    run = _run(tmp_path / "shoes")
     save_png(np.zeros((8, 8, 4), np.uint8), tmp_path / "a.png")
     found = make_trackers(("tensorboard",), run)
     for step in (1, 2, 3):

@@ -25,7 +25,7 @@ def test_both_networks_learn_and_are_found_again(make_run) -> None:
     run, config = make_run(steps=3, learning_rate=1e-3)
     assert config.train.trained_networks == ["dit", "conditioner"]
     assert _train(run) == 0
-    before = load_networks(base_source(run, config))
+    before = load_networks(base_source(run))
     after = load_networks(resolve_weights(run.root))
     for name in ("dit", "conditioner"):
         old, new = (getattr(networks, name).state_dict() for networks in (before, after))
@@ -36,9 +36,9 @@ def test_both_networks_learn_and_are_found_again(make_run) -> None:
 
 
 def test_the_image_reaches_the_conditioner_only_where_it_was_not_dropped(make_run) -> None:
-    run, config = make_run(steps=2, condition_dropout=1.0, learning_rate=1e-3, weight_decay=0.0)
+    run, _ = make_run(steps=2, condition_dropout=1.0, learning_rate=1e-3, weight_decay=0.0)
     _train(run)
-    before = load_networks(base_source(run, config)).conditioner.state_dict()
+    before = load_networks(base_source(run)).conditioner.state_dict()
     after = load_networks(resolve_weights(run.root)).conditioner.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 

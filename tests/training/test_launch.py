@@ -8,15 +8,21 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from process_pair import free_port, train_in_two
 from safetensors.torch import load_file
 
+from ultrashape_cli.config.schema import LaunchConfig
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.processes import supervise
 from ultrashape_cli.runs import EMA_FILE, MODEL_FILE, RunFolder, complete_checkpoints
+from ultrashape_cli.training.ownership import owning
 from ultrashape_cli.training.worker import train_run
 
 SETTINGS = [
@@ -131,16 +137,20 @@ def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> 
     assert json.loads(lines[-1])["samples"] == 2 * 2 * 4
 
 
-def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = _train(
-        "--data", ball_data, "--out", out, *SETTINGS, "--stage", "vae", "--steps", 100_000
-    )
+def _wait_for_steps(process: subprocess.Popen[str], out: Path) -> None:
     deadline = time.monotonic() + 120
     while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
         assert time.monotonic() < deadline, "training did not start"
         assert process.poll() is None, process.communicate()
         time.sleep(0.2)
+
+
+def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = _train(
+        "--data", ball_data, "--out", out, *SETTINGS, "--stage", "vae", "--steps", 100_000
+    )
+    _wait_for_steps(process, out)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
@@ -148,3 +158,55 @@ def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
     run = RunFolder(out)
     assert run.read_status()["state"] == "stopped"
     assert complete_checkpoints(run.checkpoints)
+
+
+def test_nobody_trains_on_when_the_command_is_killed(ball_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = _train(
+        *("--data", ball_data, "--out", out, *SETTINGS, "--stage", "vae"),
+        *("--steps", 100_000, "--num-processes", 2),
+    )
+    _wait_for_steps(process, out)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    with pytest.raises(UsageError, match=f"by process {process.pid}"), owning(RunFolder(out)):
+        pass
+    process.kill()
+    process.communicate(timeout=60)
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
+    # They were told as by TERM, so that nothing is lost.
+    assert complete_checkpoints(out / "checkpoints")
+
+
+STUB = """
+import os, sys, time
+from pathlib import Path
+from ultrashape_cli.interrupts import SignalFlag
+time.sleep(0.5)  # as imports take
+with SignalFlag(lambda: None) as flag:
+    for _ in range(300):
+        if flag:
+            break
+        time.sleep(0.1)
+text = f"{flag.exit_code} {os.environ['ACCELERATE_MIXED_PRECISION']}"
+Path(sys.argv[1], os.environ["RANK"]).write_text(text)
+"""
+
+
+def test_a_signal_before_there_are_workers_reaches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stub_worker.py").write_text(STUB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # What the user has told accelerate does not matter.
+    (tmp_path / "accelerate").mkdir()
+    (tmp_path / "accelerate" / "default_config.yaml").write_text(
+        "distributed_type: DEEPSPEED\nnum_processes: 1\nmixed_precision: fp16\n"
+    )
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    launch = LaunchConfig(num_processes=2, main_process_port=free_port())
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    flag, code = supervise(
+        "stub_worker", [str(tmp_path)], launch, device="cpu", on_signal=lambda: None
+    )
+    assert (flag.exit_code, code) == (143, 0)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["143 no"] * 2

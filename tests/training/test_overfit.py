@@ -63,3 +63,25 @@ def test_the_tiny_model_memorises_eight_figurines(ushape, tmp_path) -> None:
         *("--set", "train.microbatch=8", "--set", "train.learning_rate=3e-3"),
     )
     assert "overfit check passed" in run.err
+
+
+def test_a_loss_that_is_no_number_fails(tmp_path: Path) -> None:
+    path = _metrics(tmp_path, [None])
+    verdict = judge(path)
+    assert (verdict.passed, verdict.loss) == (False, None)
+    assert "no finite number" in verdict.text
+
+
+def test_a_failed_check_is_a_failed_command(ushape, ball_data, tmp_path) -> None:
+    command = (
+        *("train", "--model", "small", "--profile", "cpu", "--device", "cpu", "--data", ball_data),
+        *("--out", tmp_path / "run", "--overfit", 2, "--steps", 1, "--json"),
+        *("--set", "train.num_latents=8", "--set", "train.surface_points=256"),
+        *("--set", "train.num_workers=0", "--set", "train.validate_meshes=0"),
+    )
+    for _ in range(2):  # the second time there is nothing left to train
+        run = ushape(*command)
+        found = json.loads(run.out)
+        assert (run.code, found["status"]) == (1, "failed")
+        assert found["overfit"]["passed"] is False
+        assert found["overfit"]["loss"] > 0

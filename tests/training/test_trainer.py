@@ -7,69 +7,47 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
+from train_and_read import checkpoints, losses, make_trainer, same, train_run, weights
 
-from ultrashape_cli.config.resolve import resolve
-from ultrashape_cli.errors import AssetError, CheckpointError, TrainingError
-from ultrashape_cli.runs import RunFolder, complete_checkpoints
+from ultrashape_cli.errors import AssetError, TrainingError
+from ultrashape_cli.runs import complete_checkpoints
 from ultrashape_cli.training import worker
-from ultrashape_cli.training.worker import build_trainer, train_run
-
-
-def _train(run: RunFolder, **options: Any) -> int:
-    return train_run(run, resolve(file=run.config, environ={}).config, **options)
-
-
-def _weights(run: RunFolder) -> dict[str, torch.Tensor]:
-    return load_file(complete_checkpoints(run.checkpoints)[-1] / "model.safetensors")
-
-
-def _checkpoints(run: RunFolder) -> list[Path]:
-    return complete_checkpoints(run.checkpoints)
-
-
-def _losses(run: RunFolder) -> list[float]:
-    return [json.loads(line)["loss"] for line in run.metrics.read_text().splitlines()]
-
-
-def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("stage", ["dit", "vae"])
 def test_a_stopped_run_resumes_bitwise(make_run, stage: str, stop_after) -> None:
     straight, _ = make_run("straight", steps=6, stage=stage)
-    assert _train(straight) == 0
+    assert train_run(straight) == 0
     broken, _ = make_run("broken", steps=6, stage=stage)
-    assert _train(broken, on_step=stop_after(3)) == 143
+    assert train_run(broken, on_step=stop_after(3)) == 143
     assert broken.read_status()["state"] == "stopped"
-    assert _train(broken) == 0
-    assert _same(_weights(straight), _weights(broken))
-    assert _losses(straight) == _losses(broken)
+    assert train_run(broken) == 0
+    assert same(weights(straight), weights(broken))
+    assert losses(straight) == losses(broken)
 
 
 def test_loader_workers_do_not_change_the_stream(make_run) -> None:
     here, _ = make_run("here", steps=2)
-    _train(here)
+    train_run(here)
     workers, _ = make_run("workers", steps=2, num_workers=1)
-    _train(workers)
-    assert _losses(here) == _losses(workers)
+    train_run(workers)
+    assert losses(here) == losses(workers)
 
 
 def test_accumulation_takes_the_mean_over_all_samples_of_a_step(make_run) -> None:
     # Tokens are cut to the smallest count of a microbatch, so every ball must fill 16 voxels.
     together, _ = make_run("together", steps=2, microbatch=4, accumulation=1, stage="vae")
-    _train(together)
+    train_run(together)
     apart, _ = make_run("apart", steps=2, microbatch=1, accumulation=4, stage="vae")
-    _train(apart)
-    assert _losses(apart) == pytest.approx(_losses(together), rel=1e-5)
-    a, b = _weights(together), _weights(apart)
+    train_run(apart)
+    assert losses(apart) == pytest.approx(losses(together), rel=1e-5)
+    a, b = weights(together), weights(apart)
     for key in a:
         # Adam divides by the gradient's own size, so rounding moves weights by parts of a step.
         torch.testing.assert_close(a[key], b[key], rtol=0, atol=1e-4)
@@ -78,32 +56,32 @@ def test_accumulation_takes_the_mean_over_all_samples_of_a_step(make_run) -> Non
 def test_another_seed_gives_another_stream(make_run) -> None:
     first, _ = make_run("first", steps=1)
     second, _ = make_run("second", steps=1, seed=1)
-    _train(first)
-    _train(second)
-    assert _losses(first) != _losses(second)
+    train_run(first)
+    train_run(second)
+    assert losses(first) != losses(second)
 
 
 def test_the_loss_of_the_vae_falls(make_run) -> None:
     run, _ = make_run(steps=60, stage="vae", learning_rate=3e-3)
-    _train(run)
-    losses = _losses(run)
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    train_run(run)
+    found = losses(run)
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
 
 
 def test_activation_checkpointing_changes_no_loss(make_run) -> None:
     plain, _ = make_run("plain", steps=2)
-    _train(plain)
+    train_run(plain)
     checkpointed, _ = make_run("checkpointed", steps=2, activation_checkpointing="all")
-    _train(checkpointed)
-    assert _losses(plain) == pytest.approx(_losses(checkpointed), rel=1e-6)
+    train_run(checkpointed)
+    assert losses(plain) == pytest.approx(losses(checkpointed), rel=1e-6)
 
 
 def test_grouped_experts_change_no_loss(make_run) -> None:
     loop, _ = make_run("loop", steps=2)
-    _train(loop)
+    train_run(loop)
     grouped, _ = make_run("grouped", steps=2, expert_dispatch="grouped")
-    _train(grouped)
-    assert _losses(loop) == pytest.approx(_losses(grouped), rel=1e-5)
+    train_run(grouped)
+    assert losses(loop) == pytest.approx(losses(grouped), rel=1e-5)
 
 
 def _poison(trainer, steps: set[int]) -> None:
@@ -119,30 +97,26 @@ def _poison(trainer, steps: set[int]) -> None:
     trainer.objective = Poisoned()
 
 
-def _trainer(config, run):
-    return build_trainer(config, run, Accelerator(cpu=True), lambda progress: None)
-
-
 def test_a_non_finite_gradient_skips_the_step_and_is_counted(make_run) -> None:
     run, config = make_run(steps=3, save_every_steps=1)
-    trainer = _trainer(config, run)
+    trainer = make_trainer(config, run)
     _poison(trainer, {1})
     assert trainer.train(lambda: False)
-    weights = [load_file(path / "model.safetensors") for path in _checkpoints(run)]
-    assert _same(weights[0], weights[1])
-    assert not _same(weights[1], weights[2])
+    weights = [load_file(path / "model.safetensors") for path in checkpoints(run)]
+    assert same(weights[0], weights[1])
+    assert not same(weights[1], weights[2])
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [line["skipped_steps"] for line in lines] == [0, 1, 1]
 
 
 def test_many_bad_steps_in_a_row_stop_the_run_and_keep_the_batch(make_run) -> None:
     run, config = make_run(steps=9, max_bad_steps=3)
-    trainer = _trainer(config, run)
+    trainer = make_trainer(config, run)
     before = {k: v.clone() for k, v in trainer.component.state_dict().items()}
     _poison(trainer, set(range(9)))
     with pytest.raises(TrainingError, match="at step 3: 3 steps in a row were skipped"):
         trainer.train(lambda: False)
-    assert _same(before, trainer.component.state_dict())
+    assert same(before, trainer.component.state_dict())
     saved = load_file(run.root / "bad-batch-rank0.safetensors")
     assert saved["0.surface"].shape == (2, 256, 7)
 
@@ -154,50 +128,25 @@ def test_a_broken_asset_stops_with_its_id(make_run, ball_data: Path) -> None:
     sample.write_bytes(whole[:500])
     try:
         with pytest.raises(AssetError, match="asset `ball-0`"):
-            _train(run)
+            train_run(run)
     finally:
         sample.write_bytes(whole)
     assert run.read_status()["state"] == "failed"
     assert "ball-0" in run.log().read_text()
 
 
-def test_a_half_written_checkpoint_is_not_resumed(make_run) -> None:
-    run, _ = make_run(steps=4, save_every_steps=2)
-    _train(run)
-    newest = complete_checkpoints(run.checkpoints)[-1]
-    (newest / "trainer.pt").write_bytes(b"short")
-    assert complete_checkpoints(run.checkpoints)[-1].name == "step-00000002"
-    assert _train(run) == 0
-    assert complete_checkpoints(run.checkpoints)[-1].name == "step-00000004"
-
-
-def _damage(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    file.write_bytes(data)
-
-
-def test_a_damaged_checkpoint_is_passed_over_with_a_word(make_run) -> None:
-    run, _ = make_run(steps=4, save_every_steps=2)
-    _train(run)
-    good = _weights(run)
-    _damage(_checkpoints(run)[-1] / "trainer.pt")
-    assert _train(run) == 0
-    assert "trainer.pt` differs from its manifest" in run.log().read_text()
-    assert _same(_weights(run), good)
-
-
-def test_a_run_without_a_good_checkpoint_says_so(make_run) -> None:
-    run, _ = make_run(steps=2)
-    _train(run)
-    _damage(_checkpoints(run)[-1] / "model.safetensors")
-    with pytest.raises(CheckpointError, match="every checkpoint"):
-        _train(run)
+def test_a_run_of_bad_steps_only_has_failed(make_run) -> None:
+    run, config = make_run(steps=3, max_bad_steps=10)
+    trainer = make_trainer(config, run)
+    _poison(trainer, {0, 1, 2})
+    with pytest.raises(TrainingError, match="none of the 3 steps"):
+        trainer.train(lambda: False)
+    assert checkpoints(run) == []
 
 
 def test_a_step_says_where_its_time_went_and_what_each_timestep_lost(make_run) -> None:
     run, _ = make_run(steps=3, microbatch=4)
-    _train(run)
+    train_run(run)
     line = json.loads(run.metrics.read_text().splitlines()[-1])
     parts = ("data_wait", "encode", "forward", "backward", "offload", "update")
     assert all(line[name] >= 0 for name in parts)
@@ -214,25 +163,22 @@ def test_a_step_says_where_its_time_went_and_what_each_timestep_lost(make_run) -
 
 def test_old_checkpoints_are_pruned(make_run) -> None:
     run, _ = make_run(steps=5, save_every_steps=1, keep_checkpoints=2)
-    _train(run)
+    train_run(run)
     names = [path.name for path in complete_checkpoints(run.checkpoints)]
     assert names == ["step-00000004", "step-00000005"]
 
 
 def test_a_smaller_world_than_asked_for_is_refused(make_run, monkeypatch) -> None:
-    _, config = make_run()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(worker, "Accelerator", lambda cpu: _single(monkeypatch))
+    _, config = make_run(processes=2)
+    monkeypatch.setattr(worker, "Accelerator", lambda **options: _single())
     with pytest.raises(TrainingError, match="asked for 2 processes, got 1"):
         worker.start_accelerator(config)
 
 
-def _single(monkeypatch) -> Accelerator:
-    with monkeypatch.context() as context:
-        context.delenv("WORLD_SIZE")
-        AcceleratorState._reset_state(reset_partial_state=True)
-        PartialState._reset_state()
-        return Accelerator(cpu=True)
+def _single() -> Accelerator:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    return Accelerator(cpu=True)
 
 
 def test_bad_samples_are_left_out_and_counted_when_asked(make_run, ball_data: Path) -> None:
@@ -241,7 +187,7 @@ def test_bad_samples_are_left_out_and_counted_when_asked(make_run, ball_data: Pa
     whole = sample.read_bytes()
     sample.write_bytes(whole[:500])
     try:
-        assert _train(run) == 0
+        assert train_run(run) == 0
     finally:
         sample.write_bytes(whole)
     last = json.loads(run.metrics.read_text().splitlines()[-1])
@@ -254,7 +200,7 @@ def test_cached_latents_give_the_loss_of_encoding_again(make_run, monkeypatch) -
     from ultrashape_cli.models.vae import ShapeVAE
 
     cold, _ = make_run("cold", steps=4, latent_variants=1)
-    _train(cold)
+    train_run(cold)
     warm, _ = make_run("warm", steps=4, latent_variants=1)
     shutil.copytree(cold.root / "latents", warm.root / "latents")
 
@@ -262,26 +208,26 @@ def test_cached_latents_give_the_loss_of_encoding_again(make_run, monkeypatch) -
         raise AssertionError("the cache was not read")
 
     monkeypatch.setattr(ShapeVAE, "encode", refuse)
-    _train(warm)
-    assert _losses(cold) == _losses(warm)
+    train_run(warm)
+    assert losses(cold) == losses(warm)
 
 
 def test_running_out_of_memory_names_plan_and_way_out(make_run, monkeypatch) -> None:
     run, _ = make_run(steps=2)
 
-    def exhaust(self, batches):
+    def exhaust(self):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
     monkeypatch.setattr("ultrashape_cli.training.trainer.Trainer.train_step", exhaust)
     with pytest.raises(TrainingError, match=r"planned .* GiB \(weights .*Tried to alloc") as error:
-        _train(run)
+        train_run(run)
     assert "train.activation_checkpointing=all" in str(error.value.hint)
     assert run.read_status()["state"] == "failed"
 
 
 def test_the_rate_follows_the_global_batch_by_its_root(make_run) -> None:
     run, config = make_run(steps=100, microbatch=4, accumulation=4, lr_reference_batch=4)
-    trainer = _trainer(config, run)
+    trainer = make_trainer(config, run)
     trainer.step = 50
     plain = dataclasses.replace(trainer.config, lr_reference_batch=0)
     scaled = trainer.learning_rate()
@@ -301,7 +247,7 @@ def test_a_spike_is_skipped_when_asked(make_run) -> None:
 
 def test_tokens_follow_the_curriculum(make_run) -> None:
     run, config = make_run(steps=3, curriculum="0:8@28,2:16@42")
-    trainer = _trainer(config, run)
+    trainer = make_trainer(config, run)
     seen = []
     original = trainer.objective.__class__.__call__
 
@@ -319,18 +265,18 @@ def test_samples_of_unequal_token_counts_share_a_microbatch(make_run) -> None:
     # The smallest ball fills fewer than 400 voxels of its points, the largest more.
     together, _ = make_run("together", steps=1, microbatch=4, num_latents=250)
     apart, _ = make_run("apart", steps=1, microbatch=1, accumulation=4, num_latents=250)
-    _train(together)
-    _train(apart)
-    assert _losses(apart) == pytest.approx(_losses(together), rel=1e-5)
+    train_run(together)
+    train_run(apart)
+    assert losses(apart) == pytest.approx(losses(together), rel=1e-5)
 
 
 def test_voxels_of_the_coarse_mesh_are_used_when_asked(make_run) -> None:
     run, config = make_run(steps=1, voxel_coarse=1.0)
     with pytest.raises(AssetError, match=r"has no coarse points"):
-        _train(run)
+        train_run(run)
     plain, config = make_run("plain", steps=1)
-    trainer = _trainer(config, plain)
-    batch = next(trainer.batches(0))
+    trainer = make_trainer(config, plain)
+    batch = trainer.feed.draw().microbatches[0]
     trainer.objective.settings = dataclasses.replace(config.train, voxel_coarse=1.0)
     # Seven points: as many tokens, whatever the clean surface has.
     batch["coarse"] = torch.linspace(-0.9, 0.9, 7)[:, None].expand(2, 7, 3)
@@ -338,3 +284,15 @@ def test_voxels_of_the_coarse_mesh_are_used_when_asked(make_run) -> None:
     moments = trainer.objective._moments(batch, 0, draw, noisy=True)
     assert len(moments.voxels) == 7
     assert len(trainer.objective._moments(batch, 0, draw, noisy=False).voxels) == 16
+
+
+def test_variables_meant_for_accelerate_change_no_loss(make_run, monkeypatch) -> None:
+    plain, _ = make_run("plain", steps=1)
+    train_run(plain)
+    for name, value in {"MIXED_PRECISION": "bf16", "USE_DEEPSPEED": "true"}.items():
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState._reset_state()
+    other, _ = make_run("other", steps=1)
+    train_run(other)
+    assert losses(plain) == losses(other)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # every --help reads this module
 
 STRATEGY_SETTINGS: dict[str, dict[str, Any]] = {"lora": {"train.learning_rate": 1e-4}}
 """Config keys that a strategy sets."""
-OFFLOAD_HOST_GB = 64
+OFFLOAD_HOST_GIB = 59.6
 """Host memory that fp32 weights, gradients and Adam states of the full model need."""
 
 
@@ -36,15 +36,15 @@ class HardwareProfile:
     accumulation: int
     num_workers: int
     little_host_memory: Strategy | None = None
-    """Strategy where the host has less than `OFFLOAD_HOST_GB`."""
+    """Strategy where the host has less than `OFFLOAD_HOST_GIB`."""
     match: tuple[str, ...] = ()
     """Words of the device name that select this profile, most specific first."""
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the config keys this profile sets."""
+    def settings(self, host_gib: float = 0.0) -> dict[str, Any]:
+        """Returns the config keys this profile sets, beside a host's memory (0: this host's)."""
         return {
             "train.dtype": self.dtype,
-            "train.strategy": self.choose_strategy(),
+            "train.strategy": self.choose_strategy(host_gib),
             "train.activation_checkpointing": self.activation_checkpointing,
             "train.microbatch": self.microbatch,
             "train.accumulation": self.accumulation,
@@ -52,11 +52,9 @@ class HardwareProfile:
             "refine.dtype": self.dtype,
         }
 
-    def choose_strategy(self) -> Strategy:
-        """Returns the strategy for this card beside the memory of this host."""
-        import psutil
-
-        if self.little_host_memory and psutil.virtual_memory().total < OFFLOAD_HOST_GB * 1e9:
+    def choose_strategy(self, host_gib: float = 0.0) -> Strategy:
+        """Returns the strategy for this card beside a host's memory (0: this host's)."""
+        if self.little_host_memory and (host_gib or host_memory_gib()) < OFFLOAD_HOST_GIB:
             return self.little_host_memory
         return self.strategy
 
@@ -119,6 +117,13 @@ PROFILES: dict[str, HardwareProfile] = {
         _gpu("h200", 139.0, 989.0, "full", 12, "H200", checkpointing="auto"),
     )
 }
+
+
+def host_memory_gib() -> float:
+    """Returns the memory of this host."""
+    import psutil
+
+    return psutil.virtual_memory().total / 2**30
 
 
 def get_profile(name: str) -> HardwareProfile:

@@ -171,8 +171,8 @@ class TrainConfig:
     stage: Stage = "dit"
     """`dit` trains the diffusion transformer, `vae` the autoencoder."""
     init: str = ""
-    """Weights to start from: a run, a safetensors file, the reference bundle, or `tiny` for those
-    that come with the package."""
+    """Weights to start from: a run, a safetensors file, the reference bundle, or `random`. Empty
+    takes those that come with the package, where it has some of this model."""
     steps: int = 50_000
     """Optimizer steps of the whole run."""
     dtype: DtypePolicy = "fp32"
@@ -337,6 +337,8 @@ class LaunchConfig:
     """Address of machine 0."""
     main_process_port: int = 29_500
     """Port of machine 0; 0 picks a free one on a single machine."""
+    host_memory_gib: float = 0.0
+    """Memory of a machine that trains, for planning elsewhere; 0 is that of this one."""
     price_per_hour: float = 0.0
     """What all machines of the run cost per hour, in your currency; 0 where unknown."""
 

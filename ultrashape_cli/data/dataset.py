@@ -6,10 +6,14 @@ So the stream does not depend on the number of workers or processes, nor on a re
 from __future__ import annotations
 
 import atexit
+import multiprocessing.queues
+import os
+import shutil
 import signal
+import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,11 +28,13 @@ from ultrashape_cli.data.images import (
 )
 from ultrashape_cli.data.layout import Dataset as AssetFolder
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples
-from ultrashape_cli.errors import AssetError, DatasetError
+from ultrashape_cli.errors import AssetError, DatasetError, LoaderError
 from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.processes import leave
 
 Item = dict[str, Any]
+_LOADER_LOST = ("DataLoader worker (pid", "shared memory", "No space left on device")
+"""Words of torch for a loader process that died, or could not share what it had read."""
 
 
 class ShapeDataset(Dataset[Item]):
@@ -181,6 +187,7 @@ def make_loader(
 
     Raises:
         AssetError: An asset is broken.
+        LoaderError: A loader process ended; raised here only, never in the middle of a step.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -194,7 +201,24 @@ def make_loader(
         # Forking after accelerators and threads have started deadlocks.
         multiprocessing_context="spawn" if num_workers else None,
     )
-    for batch in loader:
+    iterator = iter(loader)
+    if num_workers:
+        # torch's handler would raise wherever the main thread is when a loader process dies.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            batch = next(iterator)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            text = str(error) or type(error).__name__
+            cut = not isinstance(error, RuntimeError)  # in the middle of a sample
+            if not (num_workers and (cut or any(phrase in text for phrase in _LOADER_LOST))):
+                raise
+            raise LoaderError(
+                f"a loader process ended ({text.strip().splitlines()[-1]}): killed, out of memory, "
+                f"or without shared memory ({_shared_memory()})",
+                hint="repeat the command with --set train.num_workers=0, or give it more memory "
+                "(containers: --shm-size=8g)",
+            ) from error
         # torch would turn an exception of a loader process into its traceback as one long text.
         if isinstance(batch, AssetError):
             raise batch
@@ -209,11 +233,30 @@ def _collate(found: list[Item | AssetError] | AssetError) -> Item | AssetError:
     return {**(default_collate(items) if items else {"uid": []}), "bad": bad}
 
 
+def _shared_memory() -> str:
+    try:
+        usage = shutil.disk_usage("/dev/shm")
+    except OSError:
+        return "no /dev/shm here"
+    return f"/dev/shm: {usage.free / 2**20:,.0f} of {usage.total / 2**20:,.0f} MiB free"
+
+
 def _start_worker(worker: int) -> None:
-    # Signals reach the whole process group; the training process decides when the loader ends.
+    # Signals reach the whole process group; the training process decides when the loader ends,
+    # and ends it by TERM.
     for number in SignalFlag.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    # Without room to share a sample the thread that sends it would go on without: the training
+    # process would wait for ever.
+    queue: Any = multiprocessing.queues.Queue
+    queue._on_queue_feeder_error = staticmethod(_give_up)
     atexit.register(leave, 0)
+
+
+def _give_up(error: Exception, item: object) -> NoReturn:
+    sys.stderr.write(f"loader process {os.getpid()}: {error}\n")
+    leave(1)
 
 
 def sample_generator(seed: int, counter: int) -> torch.Generator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 import zipfile
@@ -33,6 +34,11 @@ class ArrayFile:
     def names(self) -> set[str]:
         """Names of the arrays."""
         return set(self._members)
+
+    def digest(self) -> str:
+        """Returns a digest of all arrays, from the checksums that the file keeps of them."""
+        members = sorted((name, info.CRC, info.file_size) for name, info in self._members.items())
+        return hashlib.sha256(repr(members).encode()).hexdigest()[:16]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of one array without reading it."""

@@ -20,14 +20,19 @@ from ultrashape_cli.runs import (
     EMA_FILE,
     MODEL_FILE,
     RunFolder,
+    best_checkpoint,
     checkpoint_name,
     complete_checkpoints,
+    damaged_file,
     find_runs,
+    verified_checkpoints,
 )
 
 REFERENCE_MODEL = "ultrashape-1.0"
 PACKAGED = Path(__file__).parent / "packaged"
 """Folder of the weights that come with the package."""
+WEIGHT_FILES = (MODEL_FILE, EMA_FILE, ADAPTER_FILE)
+"""What others read of a checkpoint; its trainer's state is twice as large."""
 RUNS, INSTALLED = Path("runs"), Path("weights")
 """Where `ushape train` and `ushape weights pull` write, below the current folder."""
 
@@ -76,6 +81,7 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
     if path.is_dir() and (path / "base.json").is_file():
         return _from_run(RunFolder(path), choose_checkpoint(RunFolder(path)), averaged)
     if path.is_dir() and (path / CHECKPOINT_MANIFEST).is_file():
+        require_intact(path)
         return _from_run(RunFolder(path.parent.parent), path, averaged)
     if averaged:
         raise CheckpointError(f"`{path}` is no run, so it has no averaged weights")
@@ -95,22 +101,34 @@ def choose_checkpoint(run: RunFolder, name: str = "latest") -> Path:
     if not found:
         raise CheckpointError(
             f"run `{run.root}` has no complete checkpoint yet",
-            hint=f"ushape train --config {run.config}",
+            hint=f"ushape train --config {run.config} --out {run.root}",
         )
     if name == "latest":
-        return found[-1]
-    if name == "best":
-        pointer = run.checkpoints / "best"
-        wanted = pointer.read_text().strip() if pointer.is_file() else "best"
+        chosen = next(verified_checkpoints(run.checkpoints, names=WEIGHT_FILES), None)
+    elif name == "best":
+        chosen = best_checkpoint(run.checkpoints, names=WEIGHT_FILES)
     else:
         wanted = checkpoint_name(int(name)) if name.isdecimal() else name
-    for path in found:
-        if path.name == wanted:
-            return path
-    raise CheckpointError(
-        f"run `{run.root}` has no checkpoint `{name}`",
-        hint=f"checkpoints: {', '.join(path.name for path in found)}",
-    )
+        chosen = next((path for path in found if path.name == wanted), None)
+        if chosen is not None:
+            require_intact(chosen)
+    if chosen is None:
+        problem = "only damaged checkpoints" if name == "latest" else f"no checkpoint `{name}`"
+        raise CheckpointError(
+            f"run `{run.root}` has {problem}",
+            hint=f"checkpoints: {', '.join(path.name for path in found)}",
+        )
+    return chosen
+
+
+def require_intact(checkpoint: Path) -> None:
+    """Raises CheckpointError where the weights of a checkpoint differ from its manifest."""
+    damaged = damaged_file(checkpoint, WEIGHT_FILES)
+    if damaged is not None:
+        raise CheckpointError(
+            f"`{damaged}` differs from its manifest (damaged on disk?)",
+            hint=f"pass the run `{checkpoint.parent.parent}`, whose newest whole one is taken",
+        )
 
 
 def require_averaged(checkpoint: Path) -> None:

@@ -43,12 +43,20 @@ def read_safetensors_file(path: Path) -> StateDict:
         ) from error
 
 
-def read_torch_file(path: Path) -> object:
-    """Return the content of a torch file, mapped into memory; only tensors and plain values."""
+def read_torch_file(path: Path, *, mmap: bool = True) -> object:
+    """Return the content of a torch file: only tensors and plain values.
+
+    Args:
+        path: The file.
+        mmap: Map it into memory instead of reading it.
+
+    Raises:
+        CheckpointError: Truncated, not a torch file, or with code inside.
+    """
     try:
         # torch warns about foreign pickles before it refuses them; the refusal says enough.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            return _load_tensors(path)
+            return _load_tensors(path, mmap)
     except pickle.UnpicklingError as error:
         message = str(error)
         if "Unsupported global" in message or "Unsupported class" in message:
@@ -67,9 +75,9 @@ def read_torch_file(path: Path) -> object:
         ) from error
 
 
-def _load_tensors(path: Path) -> object:
+def _load_tensors(path: Path, mmap: bool) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except RuntimeError as error:
         if "mmap can only be used" not in str(error):
             raise

@@ -109,10 +109,16 @@ def load_into(
         dtype: Cast floating-point weights; None keeps the file's.
 
     Raises:
-        CheckpointError: A key is missing, left over or of another shape.
+        CheckpointError: A key is missing, left over, of another shape or no number of its kind.
     """
     found = {k: v for k, v in state_dict.items() if not (ignore and k.startswith(ignore))}
-    problems = misfits(module, found)
+    own = module.state_dict()
+    problems: list[object] = list(misfits(module, found))
+    problems += [
+        f"{key} holds {dtype_name(value.dtype)}, expected {dtype_name(own[key].dtype)}"
+        for key, value in found.items()
+        if key in own and value.is_floating_point() != own[key].is_floating_point()
+    ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CheckpointError(

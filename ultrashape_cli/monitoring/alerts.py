@@ -17,6 +17,7 @@ from typing import Any
 
 from ultrashape_cli.config.alerts import AlertConfig
 from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.files import end_torn_line
 from ultrashape_cli.monitoring.events import MetricsReader
 from ultrashape_cli.monitoring.history import MetricsHistory
 from ultrashape_cli.monitoring.run_state import RunState
@@ -317,6 +318,7 @@ class AlertBook:
     def _write(self, alert: Alert, change: str, state: RunState, now: float) -> None:
         line = alert_json(alert, change, state) | {"time": now, "since": alert.time}
         try:
+            end_torn_line(self._path)
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError:  # a read-only or full disk; the alert itself may say so

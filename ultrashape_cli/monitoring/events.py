@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.files import write_atomic
+from ultrashape_cli.files import end_torn_line, write_atomic
 
 
 class MetricsWriter:
@@ -17,7 +17,7 @@ class MetricsWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_torn_line(path)
+        end_torn_line(path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
@@ -105,11 +105,3 @@ def truncate_after(path: Path, step: int) -> None:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _end_torn_line(path: Path) -> None:
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import netrc
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ultrashape_cli.errors import ConfigError, DependencyError
+from ultrashape_cli.files import read_json
 from ultrashape_cli.runs import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,8 @@ class _Wandb:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "ushape"),
             name=run.root.name,
-            id=hashlib.sha256(str(run.root.resolve()).encode()).hexdigest()[:16],
+            # Not of the path: a moved run is the same, one made anew by --force is another.
+            id=read_json(run.identity)["id"],
             resume="allow",
             dir=run.root,
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from ultrashape_cli.config.schema import Config
-from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.models.convert import model_metadata
 from ultrashape_cli.models.initialise import attend_by_position
@@ -16,47 +19,93 @@ from ultrashape_cli.models.registry import COMPONENTS, ModelSpec, build, model_s
 from ultrashape_cli.models.sources import (
     WeightSource,
     load_networks,
+    packaged_weights,
     resolve_named,
 )
-from ultrashape_cli.models.weights import write_safetensors
+from ultrashape_cli.models.weights import read_state_dict, write_safetensors
 from ultrashape_cli.runs import RunFolder
 
 BASE_FILE = "base.safetensors"
+PENDING_FILE = "base.pending.json"
+RANDOM = "random"
+"""As `train.init`: start from random weights."""
 COPY_BELOW_BYTES = 2**30
 """Smaller bases are copied into the run, so that it outlives the run it started from."""
 
 
-def base_source(run: RunFolder, config: Config) -> WeightSource:
-    """Returns the run's starting weights; the first call decides and records them.
-
-    Raises:
-        ConfigError: A model with released weights was given none, or those of another model.
-    """
-    spec = model_spec(config.train.model)
+def base_source(run: RunFolder) -> WeightSource:
+    """Returns the run's starting weights as recorded."""
     recorded = read_json(run.base)
-    if recorded is None:
-        recorded = _decide(run, config, spec)
-        write_json(run.base, recorded)
     files = {name: (run.root / file).resolve() for name, file in recorded["components"].items()}
     return WeightSource(recorded["model"], files)
 
 
-def check_init(config: Config) -> None:
-    """Raises ConfigError unless the run's starting weights can be had. Reads headers only."""
-    spec = model_spec(config.train.model)
-    if config.train.init:
-        _resolve(config)
-    elif spec.repo_id is not None:
+@contextmanager
+def deciding_base(
+    run: RunFolder, config: Config, accelerator: Accelerator
+) -> Iterator[WeightSource]:
+    """Yields the run's starting weights; a new run records them once the block has loaded them.
+
+    Raises:
+        ConfigError: A model with released weights was given none, or those of another model.
+    """
+    recorded = read_json(run.base)
+    pending = run.root / PENDING_FILE
+    if recorded is None and accelerator.is_main_process:
+        write_json(pending, _decide(run, config, model_spec(config.train.model)))
+    accelerator.wait_for_everyone()
+    decided = recorded or read_json(pending)
+    files = {name: (run.root / file).resolve() for name, file in decided["components"].items()}
+    yield WeightSource(decided["model"], files)
+    accelerator.wait_for_everyone()
+    if recorded is None and accelerator.is_main_process:
+        pending.replace(run.base)
+    accelerator.wait_for_everyone()
+
+
+def find_start(config: Config) -> WeightSource | None:
+    """Returns the weights a new run starts from; None stands for random ones. Reads headers only.
+
+    Those of `train.init`; without, those that come with the package, else random ones.
+
+    Raises:
+        CheckpointError: They are missing, or hold not all networks.
+        ConfigError: A model with released weights was given none, or those of another model.
+    """
+    settings = config.train
+    spec = model_spec(settings.model)
+    if settings.init == RANDOM:
+        return None
+    name = settings.init or packaged_weights(settings.model)
+    if not name and spec.repo_id is None:
+        return None
+    if not name:
         raise ConfigError(
             f"model `{spec.name}` starts from released weights, and none were given",
-            hint="ushape weights pull, then --init ultrashape_v1.pt; or --model tiny",
+            hint="ushape weights pull, then --init ultrashape_v1.pt; or --model tiny; "
+            "or --init random to train from scratch",
         )
+    source = resolve_named(Path(name))
+    for file in set(source.files.values()):
+        present = read_state_dict(file)
+        lacking = [n for n, path in source.files.items() if path == file and n not in present]
+        if lacking:
+            raise CheckpointError(
+                f"`{file}` holds no weights of {', '.join(lacking)}",
+                hint="pass a complete checkpoint or the run it belongs to",
+            )
+    if source.model != spec.name:
+        raise ConfigError(
+            f"`{name}` holds model `{source.model}`, not `{spec.name}`",
+            hint=f"--model {source.model}",
+        )
+    return source
 
 
 def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object]:
     head = {"model": spec.name, "trained": config.train.trained_networks}
-    if not config.train.init:
-        check_init(config)
+    source = find_start(config)
+    if source is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             networks = build(spec, device="cpu")
@@ -64,7 +113,6 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
             attend_by_position(networks.vae)
         _write(run.root / BASE_FILE, networks._asdict(), spec)
         return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
-    source = _resolve(config)
     files = {name: Path(file).absolute() for name, file in source.files.items()}
     if (
         not source.adapters
@@ -77,16 +125,6 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
     else:
         _write(run.root / BASE_FILE, load_networks(source, dtype=None)._asdict(), spec)
     return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
-
-
-def _resolve(config: Config) -> WeightSource:
-    source = resolve_named(Path(config.train.init))
-    if source.model != config.train.model:
-        raise ConfigError(
-            f"`{config.train.init}` holds model `{source.model}`, not `{config.train.model}`",
-            hint=f"--model {source.model}",
-        )
-    return source
 
 
 def _write(path: Path, components: dict[str, torch.nn.Module], spec: ModelSpec) -> None:

@@ -95,14 +95,13 @@ def run_benchmark(
             accelerator=accelerator,
             stages=[Stage(0, settings.num_latents, settings.image_size)],
         )
-        batches = trainer.batches(0)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         lines: list[dict[str, float]] = []
         host_peak = before
         for number in range(WARMUP_STEPS + steps):
             started = time.perf_counter()
-            values = trainer.train_step(batches)
+            values = trainer.train_step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             values["seconds"] = time.perf_counter() - started

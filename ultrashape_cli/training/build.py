@@ -20,7 +20,7 @@ from ultrashape_cli.models.sources import load_networks
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import Trackers, make_trackers
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.training.base import base_source
+from ultrashape_cli.training.base import base_source, deciding_base
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
@@ -48,16 +48,13 @@ def build_trainer(
     spec = model_spec(settings.model)
     device = accelerator.device
     torch.manual_seed(config.seed)
-    if accelerator.is_main_process:
-        base_source(run, config)
-    accelerator.wait_for_everyone()
-    source = base_source(run, config)
-    component, net, objective = build_networks(
-        config,
-        partial(load_networks, source),
-        device,
-        cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
-    )
+    with deciding_base(run, config, accelerator) as source:
+        component, net, objective = build_networks(
+            config,
+            partial(load_networks, source),
+            device,
+            cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
+        )
     stages = parse_curriculum(
         settings.curriculum,
         num_latents=settings.num_latents,
@@ -168,7 +165,7 @@ def mesh_validation(
         dataset,
         whole[: config.train.validate_meshes],
         num_latents=num_latents,
-        source=base_source(run, config),
+        source=base_source(run),
         conditioner=getattr(objective, "conditioner", None),
         device=accelerator.device,
         gather=gather,

@@ -11,12 +11,13 @@ checkpoints/step-00001200/
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from torch import Tensor
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import CheckpointError, DiskError
-from ultrashape_cli.files import disk_errors, file_hash, read_json, write_atomic, write_json
+from ultrashape_cli.files import disk_errors, write_atomic, write_json
+from ultrashape_cli.models.weight_files import read_torch_file
 from ultrashape_cli.models.weights import read_state_dict, write_safetensors
 from ultrashape_cli.runs import (
     ADAPTER_CONFIG,
@@ -35,8 +37,12 @@ from ultrashape_cli.runs import (
     CHECKPOINT_MANIFEST,
     EMA_FILE,
     MODEL_FILE,
+    best_checkpoint,
     checkpoint_name,
+    checkpoint_step,
     complete_checkpoints,
+    digest,
+    verified_checkpoints,
 )
 
 logger = logging.getLogger(__name__)
@@ -91,13 +97,19 @@ class Retention:
     newest: int
     every_steps: int = 0
 
-    def prune(self, folder: Path) -> None:
-        """Removes the others."""
-        found = complete_checkpoints(folder)
-        keep = set(found[-self.newest :]) | {best_checkpoint(folder)}
-        for path in found:
-            step = int(path.name.removeprefix("step-"))
-            if path not in keep and not (self.every_steps and step % self.every_steps == 0):
+    def prune(self, folder: Path, last_step: int) -> None:
+        """Removes the others up to a step; only checkpoints whose files are whole count as kept.
+
+        Nothing goes as long as none would be left.
+        """
+        keep = set(islice(verified_checkpoints(folder, last_step=last_step), self.newest))
+        if not keep:
+            return
+        best = best_checkpoint(folder, last_step=last_step)
+        for path in complete_checkpoints(folder):
+            step = checkpoint_step(path)
+            round_number = self.every_steps and step % self.every_steps == 0
+            if path not in keep and path != best and step <= last_step and not round_number:
                 shutil.rmtree(path)
 
 
@@ -127,7 +139,7 @@ class CheckpointWriter:
             DiskError: This one or the one before could not be written.
         """
         self.wait()
-        check_space(self.folder, snapshot.num_bytes)
+        self._make_room(snapshot)
         background = self.background
         room = psutil.virtual_memory().available
         if background and not self._buffers and snapshot.num_bytes * 1.1 > room:
@@ -148,9 +160,16 @@ class CheckpointWriter:
         if pending is not None:
             pending.result()
 
+    def _make_room(self, snapshot: Snapshot) -> None:
+        """Removes what will not be kept before the new one is written, where room is short."""
+        if free_space(self.folder) < needed_space(snapshot.num_bytes):
+            following = replace(self.retention, newest=max(1, self.retention.newest - 1))
+            following.prune(self.folder, snapshot.step)
+            check_space(self.folder, snapshot.num_bytes, self.retention.newest)
+
     def _write(self, snapshot: Snapshot) -> None:
         path = save_checkpoint(self.folder, snapshot)
-        self.retention.prune(self.folder)
+        self.retention.prune(self.folder, snapshot.step)
         logger.info("saved %s", path)
 
 
@@ -190,27 +209,19 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
     return final
 
 
-def newest_usable(folder: Path, warn: Callable[[str], None]) -> Path | None:
+def newest_usable(folder: Path) -> Path | None:
     """Returns the newest checkpoint whose files are what its manifest says.
-
-    Args:
-        folder: Parent of all checkpoints of the run.
-        warn: Told about every damaged one that is passed over.
 
     Raises:
         CheckpointError: There are checkpoints and all are damaged.
     """
-    found = complete_checkpoints(folder)
-    for path in reversed(found):
-        damaged = _damaged_file(path)
-        if damaged is None:
-            return path
-        warn(f"`{damaged}` differs from its manifest (damaged on disk?): passed over")
-    if found:
+    found = next(verified_checkpoints(folder), None)
+    if found is None and complete_checkpoints(folder):
         raise CheckpointError(
-            f"every checkpoint in `{folder}` is damaged", hint=f"remove {folder} to start anew"
+            f"every checkpoint in `{folder}` is damaged",
+            hint=f"copy {folder} back from a backup, or remove it to start anew",
         )
-    return None
+    return found
 
 
 def load_weights(checkpoint: Path, component: str) -> dict[str, Tensor]:
@@ -228,30 +239,61 @@ def load_ema(checkpoint: Path, component: str) -> dict[str, Tensor]:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Returns the trainer's state of a checkpoint."""
-    return torch.load(checkpoint / STATE_FILE, map_location="cpu", weights_only=True)
+    """Returns the trainer's state of a checkpoint.
+
+    Raises:
+        CheckpointError: It is no file of tensors and plain values.
+    """
+    state = read_torch_file(checkpoint / STATE_FILE, mmap=False)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"`{checkpoint / STATE_FILE}` holds no trainer state")
+    return state
 
 
-def best_checkpoint(folder: Path) -> Path | None:
-    """Returns the checkpoint with the lowest score, the older one of equals."""
-    scored = []
-    for path in complete_checkpoints(folder):
-        score = (read_json(path / CHECKPOINT_MANIFEST) or {}).get("score")
-        if isinstance(score, float) and math.isfinite(score):
-            scored.append((score, path))
-    return min(scored)[1] if scored else None
+@contextmanager
+def naming_checkpoint(checkpoint: Path) -> Iterator[None]:
+    """Turns what a state raises that does not fit the run into an error that names the file.
+
+    Raises:
+        CheckpointError: A counter is missing, or a tensor is of another shape or kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"`{checkpoint / STATE_FILE}` does not fit this run: {reason}",
+            hint=f"remove {checkpoint} to go on from the one before",
+        ) from error
 
 
-def check_space(folder: Path, num_bytes: int) -> None:
-    """Raises DiskError where a checkpoint of this size does not fit."""
+def needed_space(num_bytes: int) -> int:
+    """Returns the bytes of disk that a checkpoint of tensors of this size takes."""
+    return int(num_bytes * 1.05)
+
+
+def free_space(folder: Path) -> int:
+    """Returns the free bytes where a run's checkpoints are; makes the folder."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    if free < num_bytes * 1.05:
+        return shutil.disk_usage(folder).free
+
+
+def check_space(folder: Path, num_bytes: int, kept: int) -> None:
+    """Raises DiskError where a checkpoint of this size does not fit.
+
+    Args:
+        folder: Parent of all checkpoints of the run.
+        num_bytes: Of the tensors.
+        kept: Newest checkpoints that the run keeps; fewer make room.
+    """
+    free, needed = free_space(folder), needed_space(num_bytes)
+    if free < needed:
+        fewer = " or set train.keep_checkpoints=1" if kept > 2 else ""
         raise DiskError(
-            f"a checkpoint needs {num_bytes / 2**20:,.0f} MiB, "
+            f"a checkpoint needs {needed / 2**20:,.0f} MiB, "
             f"`{folder}` has {free / 2**20:,.0f} MiB free",
-            hint="free some space or set train.keep_checkpoints=1",
+            hint=f"free {(needed - free) / 2**20:,.0f} MiB there{fewer}, then repeat the command",
         )
 
 
@@ -291,15 +333,8 @@ def _point(link: Path, checkpoint: Path) -> None:
     write_atomic(link, lambda file: file.write(f"{checkpoint.name}\n".encode()))
 
 
-def _damaged_file(checkpoint: Path) -> Path | None:
-    for name, entry in read_json(checkpoint / CHECKPOINT_MANIFEST)["files"].items():
-        if _describe(checkpoint / name) != entry:
-            return checkpoint / name
-    return None
-
-
 def _describe(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def _tensors(value: Any) -> list[Tensor]:

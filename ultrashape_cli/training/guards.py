@@ -60,7 +60,16 @@ class StepGuard:
             raise TrainingError(
                 f"loss {loss:g}, gradient norm {norm:g} at step {step}: {self.in_a_row} steps in "
                 f"a row were skipped; the last batch is in `{saved}`",
-                hint="resume with a lower train.learning_rate, or look at that batch",
+                hint="repeat the command with a lower --learning-rate, or look at that batch",
+            )
+
+    def check_end(self, step: int) -> None:
+        """Raises TrainingError where a run ends and none of its steps was taken."""
+        if step and self.skipped >= step:
+            raise TrainingError(
+                f"none of the {step} steps had a finite loss and gradient: nothing was learned",
+                hint="repeat the command with a lower --learning-rate, or with --force and "
+                "--set train.dtype=fp32",
             )
 
     def state_dict(self) -> dict[str, Any]:

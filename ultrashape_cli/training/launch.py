@@ -32,19 +32,21 @@ def launch_processes(
 ) -> int:
     """Starts this machine's share of the processes and waits; returns their exit code.
 
-    Each runs `python -m module RUN`.
-
-    A signal is passed on to every worker, which saves and stops.
+    Each runs `python -m module RUN`. A signal is passed on to every worker, which saves and stops.
 
     Raises:
         TrainingError: The workers failed.
     """
+    started = time.time()
     flag, code = supervise(
         module, [str(run.root)], config.launch, device=config.device, on_signal=on_signal
     )
-    if flag:
-        return flag.exit_code
-    if code != 0:
-        error = run.read_status().get("error", f"exit code {code}")
+    status = run.read_status()
+    state = status.get("state") if float(status.get("time") or 0) >= started else None
+    if state == "failed" or (code != 0 and not flag):
+        error = status["error"] if state == "failed" else f"exit code {code}"
         raise TrainingError(f"the workers failed: {error}", hint=f"see {run.log()}")
-    return 0
+    # A signal may have come too late to stop anything, or to the workers alone.
+    if state == "stopped":
+        return flag.exit_code if flag else 143
+    return flag.exit_code if flag and state != "finished" else 0

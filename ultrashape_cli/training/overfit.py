@@ -36,6 +36,10 @@ class Verdict(NamedTuple):
 
     passed: bool
     text: str
+    loss: float | None = None
+    """Mean over the last tenth of the run; None where it was no finite number."""
+    share: float | None = None
+    """Of the loss of predicting nothing."""
 
 
 def judge(metrics: Path) -> Verdict:
@@ -46,14 +50,19 @@ def judge(metrics: Path) -> Verdict:
     """
     lines = [line for line in MetricsReader(metrics).read_new() if "target_power" in line]
     if not lines:
-        raise TrainingError(f"`{metrics}` has no steps to judge", hint="a larger --steps")
+        raise TrainingError(
+            f"`{metrics}` has no steps to judge",
+            hint="repeat the command with more --steps, or --set train.log_every_steps=1",
+        )
     tail = lines[-max(1, len(lines) // 10) :]
+    if any(line["loss"] is None or line["target_power"] is None for line in tail):
+        return Verdict(False, "overfit check failed: the loss is no finite number")
     loss = sum(line["loss"] for line in tail) / len(tail)
     power = sum(line["target_power"] for line in tail) / len(tail)
     share = loss / power
     word = "passed" if share <= NEAR_ZERO else "failed"
-    return Verdict(
-        share <= NEAR_ZERO,
+    text = (
         f"overfit check {word}: loss {loss:.4f} is {share:.1%} of predicting nothing "
-        f"({power:.4f}); {NEAR_ZERO:.0%} or less counts as memorised",
+        f"({power:.4f}); {NEAR_ZERO:.0%} or less counts as memorised"
     )
+    return Verdict(share <= NEAR_ZERO, text, loss, share)

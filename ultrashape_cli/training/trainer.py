@@ -11,16 +11,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, to_device
 from ultrashape_cli.devices import autocast
-from ultrashape_cli.errors import TrainingError
+from ultrashape_cli.errors import LoaderError
 from ultrashape_cli.models.weights import load_into
 from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
 from ultrashape_cli.monitoring.trackers import Trackers
 from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.agreement import Agreement
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
     Retention,
@@ -28,10 +30,12 @@ from ultrashape_cli.training.checkpoint import (
     load_ema,
     load_state,
     load_weights,
+    naming_checkpoint,
     newest_usable,
 )
 from ultrashape_cli.training.curriculum import Stage, stage_at
 from ultrashape_cli.training.ema import Ema
+from ultrashape_cli.training.feed import Feed
 from ultrashape_cli.training.guards import StepGuard, save_batch
 from ultrashape_cli.training.memory.lora import adapter_config, load_adapters
 from ultrashape_cli.training.memory.strategies import resolve_strategy
@@ -51,7 +55,7 @@ from ultrashape_cli.training.validation import Validate, Validation, score_sign
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
-COUNTERS = ("step", "samples", "smooth_loss", "bad_samples", "best_score", "not_improved")
+COUNTERS = ("step", "smooth_loss", "best_score", "not_improved")
 """Attributes of the trainer that a checkpoint keeps."""
 
 
@@ -96,7 +100,6 @@ class Trainer:
         self.run = run
         self.component = component
         self.objective = objective
-        self.batches = batches
         self.accelerator = accelerator
         self.stages = stages
         self.validate = validate
@@ -107,8 +110,8 @@ class Trainer:
         self.bins = TimestepBins(accelerator.device)
         self.flops = 0
         self.step = 0
-        self.samples = 0
-        self.bad_samples = 0
+        self.agree = Agreement(accelerator)
+        self.feed = Feed(config.train, batches, self.agree)
         self.smooth_loss = math.nan
         self.best_score = math.inf
         self.not_improved = 0
@@ -118,7 +121,7 @@ class Trainer:
         self.guard = StepGuard(settings.max_bad_steps, settings.spike_factor)
         strategy = resolve_strategy(config)
         accelerator.wait_for_everyone()
-        found = newest_usable(run.checkpoints, logger.warning)
+        found = self._find_checkpoint()
         if found and not strategy.adapters:
             load_into(component, load_weights(found, self._component_name), found)
         self.trainee = Trainee(
@@ -134,7 +137,7 @@ class Trainer:
             Retention(newest=settings.keep_checkpoints, every_steps=settings.keep_every_steps),
             settings.async_checkpoints,
         )
-        self._saved_step = self.step if found else -1
+        self._saved_step = self.step
         self._score: float | None = None
         self._last_heartbeat = 0.0
         self.trackers = trackers(self.step)
@@ -148,16 +151,16 @@ class Trainer:
         """Trains to the last step or until asked to stop; returns whether it finished.
 
         Raises:
-            TrainingError: Too many steps in a row had no finite loss and gradient.
+            LoaderError: A loader process ended; the last whole step is saved.
+            TrainingError: Too many steps in a row, or all, had no finite loss and gradient.
         """
         config = self.config
         writer = MetricsWriter(self.run.metrics) if self.is_main else None
-        batches = self.batches(self.samples)
         self._heartbeat("running", force=True)
         mark = time.perf_counter()
         try:
             while self.step < config.steps and not self._out_of_patience:
-                values = self.train_step(batches)
+                values = self.train_step()
                 now = time.perf_counter()
                 values["seconds"], mark = now - mark, now
                 last = self.step == config.steps
@@ -170,9 +173,11 @@ class Trainer:
                         writer.write({"step": self.step, "time": time.time(), **values})
                         self.trackers.log(values, self.step)
                 last = last or self._out_of_patience
+                if last:
+                    self.guard.check_end(self.step)
                 if self.is_main:
                     self.on_step(Progress(self.step, config.steps, values))
-                stopping = self._any(should_stop())
+                stopping = self.agree.any(should_stop())
                 improved = self._score is not None and self._score == self.best_score
                 if stopping or last or improved or self._due(config.save_every_steps):
                     self.save()
@@ -180,17 +185,23 @@ class Trainer:
                 self._heartbeat("running")
                 if stopping and not last:
                     return False
+        except LoaderError:
+            # Nothing of the next step has begun, so that this one is whole.
+            self.save()
+            if not self.agree.any(should_stop()):
+                raise
+            return False
         finally:
             if writer:
                 writer.close()
             self._writer.wait()
         return True
 
-    def train_step(self, batches: Iterator[Item]) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """Takes one optimizer step on the mean loss over all samples of the step."""
         config, device, watch = self.config, self.accelerator.device, self.watch
         self.objective.num_latents = stage_at(self.stages, self.step).num_latents
-        microbatches, count, waited = self._draw(batches)
+        microbatches, count, waited = self.feed.draw()
         losses, parts, self.flops = [], {}, 0
         for index, batch in enumerate(microbatches):
             with self.trainee.accumulating(last=index == len(microbatches) - 1):
@@ -205,7 +216,7 @@ class Trainer:
             self.flops += loss.flops
             if loss.t is not None:
                 self.bins.add(loss.t, loss.per_sample)
-        mean_loss = self._sum(torch.cat(losses).sum()) / count
+        mean_loss = self.agree.sum(torch.cat(losses).sum()) / count
         with watch("offload"):
             self.trainee.wait()
         norm = self.trainee.clip(config.clip_norm)
@@ -230,9 +241,9 @@ class Trainer:
             "learning_rate": rate,
             "grad_norm": norm,
             "grad_norm_clipped": min(norm, config.clip_norm),
-            "samples": self.samples,
+            "samples": self.feed.samples,
             "skipped_steps": self.guard.skipped,
-            "bad_samples": self.bad_samples,
+            "bad_samples": self.feed.bad_samples,
             "data_wait": waited,
             **self._split(),
             **{name: float(value) for name, value in parts.items()},
@@ -247,7 +258,7 @@ class Trainer:
             max_steps=config.steps,
         )
         if config.lr_reference_batch:
-            multiplier *= math.sqrt(self._samples_per_step / config.lr_reference_batch)
+            multiplier *= math.sqrt(self.feed.samples_per_step / config.lr_reference_batch)
         return config.learning_rate * multiplier
 
     def save(self) -> None:
@@ -264,6 +275,7 @@ class Trainer:
                 "optimizer": optimizer,
                 "guard": self.guard.state_dict(),
                 **{name: getattr(self, name) for name in COUNTERS},
+                **{name: getattr(self.feed, name) for name in Feed.COUNTERS},
             }
             if self.ema:
                 state["ema_updates"] = self.ema.num_updates
@@ -287,35 +299,6 @@ class Trainer:
     def _out_of_patience(self) -> bool:
         return 0 < self.config.patience <= self.not_improved
 
-    @property
-    def _samples_per_step(self) -> int:
-        config = self.config
-        return config.accumulation * config.microbatch * self.accelerator.num_processes
-
-    def _draw(self, batches: Iterator[Item]) -> tuple[list[Item], int, float]:
-        """Returns the step's microbatches, their samples over all processes, and the wait in s.
-
-        With `train.skip_bad` a draw that leaves a process without samples is passed over by all.
-        """
-        config = self.config
-        started = time.perf_counter()
-        for _ in range(config.max_bad_steps):
-            drawn = [next(batches) for _ in range(config.accumulation)]
-            self.samples += self._samples_per_step
-            if not config.skip_bad:
-                return drawn, self._samples_per_step, time.perf_counter() - started
-            for message in (text for batch in drawn for text in batch["bad"]):
-                logger.warning("left out: %s", message)
-            good = [batch for batch in drawn if batch["uid"]]
-            count = round(self._sum(torch.tensor(float(sum(len(b["uid"]) for b in good)))))
-            self.bad_samples += self._samples_per_step - count
-            if not self._any(not good):
-                return good, count, time.perf_counter() - started
-        raise TrainingError(
-            f"{config.max_bad_steps} draws in a row had no readable sample",
-            hint=f"ushape split {config.data}; the log names the broken assets",
-        )
-
     def _report_skipped(self, microbatches: list[Item], loss: float, norm: float) -> None:
         path = self.run.root / f"bad-batch-rank{self.accelerator.process_index}.safetensors"
         save_batch(path, microbatches, step=self.step)
@@ -326,17 +309,28 @@ class Trainer:
         self.trackers.alert("step skipped", f"step {self.step}: loss {loss:g}, gradient {norm:g}")
         self.guard.check(self.step, loss, norm, path)
 
+    def _find_checkpoint(self) -> Path | None:
+        """Returns the checkpoint to go on from; one process reads it through, for all of them."""
+        found = [newest_usable(self.run.checkpoints) if self.is_main else None]
+        if self.agree.world > 1:
+            broadcast_object_list(found)
+        return found[0]
+
     def _restore(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
-        for name in COUNTERS:
-            setattr(self, name, state[name])
-        self.trainee.load_optimizer_state(state["optimizer"])
-        self.guard.load_state_dict(state["guard"])
-        if self.ema:
-            saved = load_ema(checkpoint, self._component_name)
-            self.ema.restore(self.trainee.share_of(saved), state["ema_updates"])
+        with naming_checkpoint(checkpoint):
+            for name in COUNTERS:
+                setattr(self, name, state[name])
+            for name in Feed.COUNTERS:
+                setattr(self.feed, name, state[name])
+            self.trainee.load_optimizer_state(state["optimizer"])
+            self.guard.load_state_dict(state["guard"])
+            if self.ema:
+                saved = load_ema(checkpoint, self._component_name)
+                self.ema.restore(self.trainee.share_of(saved), state["ema_updates"])
         if self.is_main:
             truncate_after(self.run.metrics, self.step)
+        logger.info("resumed from %s", checkpoint)
 
     def _split(self) -> dict[str, float]:
         """Returns the seconds of the step's parts; the forward pass without the encoders."""
@@ -348,7 +342,7 @@ class Trainer:
         """Returns what is worth measuring on logged steps only."""
         device = self.accelerator.device
         return {
-            "samples_per_second": self._samples_per_step / seconds,
+            "samples_per_second": self.feed.samples_per_step / seconds,
             **(self.bins.read(self.accelerator.reduce) if self.config.stage == "dit" else {}),
             **memory_readings(device),
             **utilisation(
@@ -372,7 +366,7 @@ class Trainer:
         if value is not None:
             # Checkpoints are written together, so all processes go by the same score.
             sign = score_sign(self.config.best_metric) or 1.0
-            self._score = self._mean(torch.tensor(value)) * sign
+            self._score = self.agree.mean(torch.tensor(value)) * sign
             self.not_improved = 0 if self._score < self.best_score else self.not_improved + 1
             self.best_score = min(self.best_score, self._score)
         self.trackers.images(found.pictures, self.step)
@@ -380,18 +374,6 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
-
-    def _sum(self, value: torch.Tensor) -> float:
-        reduced = self.accelerator.reduce(
-            value.float().to(self.accelerator.device), reduction="sum"
-        )
-        return float(reduced)
-
-    def _mean(self, value: torch.Tensor) -> float:
-        return self._sum(value) / self.accelerator.num_processes
-
-    def _any(self, flag: bool) -> bool:
-        return flag if self.accelerator.num_processes == 1 else self._sum(torch.tensor(flag)) > 0
 
     def _heartbeat(self, state: str, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -19,9 +19,9 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.devices import choose_device
 from ultrashape_cli.errors import TrainingError, UShapeError
 from ultrashape_cli.interrupts import SignalFlag
-from ultrashape_cli.runs import RunFolder, record_event
+from ultrashape_cli.processes import forget_others
+from ultrashape_cli.runs import RunFolder, best_checkpoint, record_event
 from ultrashape_cli.training.build import build_trainer
-from ultrashape_cli.training.checkpoint import best_checkpoint
 from ultrashape_cli.training.memory.plan import lower_strategy, plan_run
 from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.trainer import Trainer
@@ -75,7 +75,9 @@ def start_accelerator(config: Config) -> Accelerator:
     accelerate starts a single process in several cases where more were asked for, and the run
     would then silently train something else.
     """
-    accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu")
+    if told := forget_others():
+        logging.getLogger(__name__).warning("%s", told)
+    accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu", mixed_precision="no")
     wanted = int(os.environ.get("WORLD_SIZE", config.launch.num_processes))
     if accelerator.num_processes > 1:
         one = torch.ones((), device=accelerator.device)

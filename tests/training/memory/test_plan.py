@@ -76,7 +76,7 @@ def test_offload_needs_host_memory(monkeypatch) -> None:
     class Little:
         total = 1000
 
-    monkeypatch.setattr(planning.psutil, "virtual_memory", Little)
+    monkeypatch.setattr("psutil.virtual_memory", Little)
     with pytest.raises(ConfigError, match="this host has 0 GiB"):
         check_plan(plan, resolved.config, resolved.profile)
 

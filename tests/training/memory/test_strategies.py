@@ -131,7 +131,9 @@ def test_adapters_learn_over_every_base(make_run, base: str) -> None:
 def test_adapters_merge_into_the_weights_that_others_load(make_run, ushape, tmp_path) -> None:
     from ultrashape_cli.training.memory.lora import add_adapters, load_adapters
 
-    run, config = make_run(model="tiny", steps=3, strategy="lora", lora_rank=4, learning_rate=1e-2)
+    run, config = make_run(
+        model="tiny", init="random", steps=3, strategy="lora", lora_rank=4, learning_rate=1e-2
+    )
     _train(run)
     newest = complete_checkpoints(run.checkpoints)[-1]
     file = tmp_path / "merged.safetensors"

@@ -8,6 +8,25 @@ from typing import Annotated
 
 import typer
 
+from ultrashape_cli.config.choices import Strategy
+from ultrashape_cli.options import complete_profile
+
+
+class Prices(tuple[float, ...]):
+    """Prices per hour, one for each profile."""
+
+
+def _parse_prices(text: str | Prices) -> Prices:
+    if isinstance(text, Prices):
+        return text
+    try:
+        prices = [float(part) for part in text.split(",")]
+    except ValueError:
+        prices = []
+    if not prices or not all(0 <= price < float("inf") for price in prices):
+        raise typer.BadParameter(f"`{text}` is no price such as 0.8, or 0.4,2.5")
+    return Prices(prices)
+
 
 class StageName(StrEnum):
     """Which network trains."""
@@ -25,7 +44,7 @@ InitOpt = Annotated[
     typer.Option(
         "--init",
         help="Weights to start from: a run, a safetensors file, the reference bundle, or "
-        "`tiny` for those that come with the package.",
+        "`random`. Default: those that come with the package, where it has some of the model.",
         rich_help_panel="Input",
     ),
 ]
@@ -53,6 +72,71 @@ OutOpt = Annotated[
 StepsOpt = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Optimizer steps of the whole run.", rich_help_panel="Run"),
+]
+EpochsOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--epochs",
+        metavar="N",
+        min=0.01,
+        help="Passes over the training assets, instead of --steps.",
+        rich_help_panel="Run",
+    ),
+]
+LearningRateOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="RATE",
+        help="Peak of AdamW. Default: 1e-5, 1e-4 with adapters. May change when a run goes on.",
+        rich_help_panel="Run",
+    ),
+]
+StrategyOpt = Annotated[
+    Strategy | None,
+    typer.Option(
+        "--strategy",
+        help="Which weights train and where their state lives. Default: the profile's.",
+        rich_help_panel="Hardware",
+    ),
+]
+BatchOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        min=1,
+        help="Samples per process and forward pass. Default: the profile's, or the model's.",
+        rich_help_panel="Hardware",
+    ),
+]
+AccumulationOpt = Annotated[
+    int | None,
+    typer.Option(
+        "--accumulation",
+        min=1,
+        help="Forward passes per optimizer step. Default: the profile's.",
+        rich_help_panel="Hardware",
+    ),
+]
+ProfilesOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="Hardware profile; sets dtype, strategy, checkpointing, batch and workers. Several, "
+        "with commas between, are compared by --dry-run. Default: auto (detected).",
+        autocompletion=complete_profile,
+        rich_help_panel="Hardware",
+    ),
+]
+HostMemoryOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--host-memory-gib",
+        metavar="GIB",
+        min=1,
+        help="With --dry-run: host memory of the machine that will train. Default: this one's.",
+        rich_help_panel="Hardware",
+    ),
 ]
 ProcessesOpt = Annotated[
     int | None,
@@ -99,12 +183,13 @@ OverfitOpt = Annotated[
     ),
 ]
 PriceOpt = Annotated[
-    float | None,
+    Prices | None,
     typer.Option(
         "--price-per-hour",
         metavar="PRICE",
-        min=0,
-        help="Price of all machines, for the plan and the monitor.",
+        parser=_parse_prices,
+        help="Price of all machines, for the plan and the monitor; with --dry-run one for each "
+        "profile, with commas between.",
         rich_help_panel="Run",
     ),
 ]

@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.config.schema import Config
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.memory.plan import RunPlan
     from ultrashape_cli.ui import UI
 
+MANY_EPOCHS = 300
+"""Times over the data after which a fine-tune rarely gains and often loses."""
 
-def preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
-    """Fails in seconds, before weights are loaded; says what will be trained and what it needs."""
-    from ultrashape_cli.data.layout import Dataset
+
+def preflight(ui: UI, resolved: Resolved, run: RunFolder, *, dry_run: bool) -> dict[str, Any]:
+    """Fails in seconds, before weights are loaded; says what will be trained and what it needs.
+
+    Returns:
+        The plan as plain values.
+    """
     from ultrashape_cli.devices import choose_device
-    from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.runs import complete_checkpoints
-    from ultrashape_cli.training.base import check_init
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
+    from ultrashape_cli.training.setup import check_folder
     from ultrashape_cli.training.validation import check_best_metric
 
-    settings = resolved.config.train
-    choose_device(resolved.config.device)
-    dataset = Dataset(Path(settings.data))
+    config = resolved.config
+    settings = config.train
+    if not dry_run:
+        choose_device(config.device)
+    check_folder(run)
+    assets = training_assets(config)
+    start = f"the run in {run.root}" if run.base.exists() else _describe_start(config, dry_run)
+    check_best_metric(settings)
+    plan = plan_run(config, resolved.profile)
+    ui.info(
+        f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
+        f"({_reason(resolved, plan)}), microbatch {settings.microbatch} x "
+        f"{settings.accumulation}, {len(assets)} assets, seed {config.seed}"
+    )
+    found = complete_checkpoints(run.checkpoints)
+    ui.info(f"resumes from {found[-1]}" if found else f"starts from {start}")
+    values = describe_plan(plan, config, len(assets))
+    _show_plan(ui, plan, values)
+    check_plan(plan, config, resolved.profile)
+    return {"profile": resolved.profile.name, "starts_from": start, **values}
+
+
+def training_assets(config: Config) -> list[str]:
+    """Returns the ids that a run trains on.
+
+    Raises:
+        DatasetError: There are none, or they have no samples.
+    """
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.errors import DatasetError
+
+    dataset = Dataset(Path(config.train.data))
     dataset.require()
-    ids = dataset.read_split("train")[: settings.overfit or None]
+    ids = dataset.read_split("train")[: config.train.overfit or None]
     missing = [asset for asset in ids if not dataset.samples(asset).is_file()]
     if missing:
         raise DatasetError(
@@ -34,24 +70,92 @@ def preflight(ui: UI, resolved: Resolved, run: RunFolder) -> None:
             hint=f"ushape sample {dataset.root} && ushape split {dataset.root}",
         )
     if not ids:
-        raise DatasetError(f"`{dataset.root}` has no training assets", hint="ushape split")
-    if not run.base.exists():
-        check_init(resolved.config)
-    check_best_metric(settings)
-    plan = plan_run(resolved.config, resolved.profile)
-    ui.info(
-        f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
-        f"({plan.strategy.reason}), microbatch {settings.microbatch} x {settings.accumulation}, "
-        f"{len(ids)} assets, seed {resolved.config.seed}"
-    )
-    _show_plan(ui, plan, resolved.config.launch.price_per_hour)
-    check_plan(plan, resolved.config, resolved.profile)
-    found = complete_checkpoints(run.checkpoints)
-    if found:
-        ui.info(f"resumes from {found[-1]}")
+        raise DatasetError(
+            f"`{dataset.root}` has no training assets", hint=f"ushape split {dataset.root}"
+        )
+    return ids
 
 
-def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float) -> None:
+def compare_profiles(ui: UI, plans: Sequence[tuple[Resolved, float]]) -> None:
+    """Shows memory, hours and money of a run on several cards; each comes with its price."""
+    from ultrashape_cli.errors import ConfigError
+    from ultrashape_cli.training.memory.plan import check_plan, plan_run
+
+    assets = len(training_assets(plans[0][0].config))
+    rows, found = [], {}
+    for resolved, price in plans:
+        config, profile = resolved.config, resolved.profile
+        plan = plan_run(config, profile)
+        values = describe_plan(plan, config, assets)
+        try:
+            check_plan(plan, config, profile)
+            fits = "yes"
+        except ConfigError as error:
+            fits = f"no: {error.message}"
+        cost = plan.hours * price
+        values |= {"fits": fits == "yes", "cost": cost if price else None}
+        found[profile.name] = values
+        gib = f"{plan.device_bytes / 2**30:.1f} of {profile.memory_gib:g}"
+        rows.append((profile.name, config.train.strategy, gib, f"{plan.hours:,.1f}",
+                     f"{cost:,.2f}" if price else "-", fits))  # fmt: skip
+    ui.table(("profile", "strategy", "GiB", "hours", "cost", "fits"), rows)
+    ui.result(inputs={"data": plans[0][0].config.train.data}, profiles=found)
+
+
+def describe_plan(plan: RunPlan, config: Config, num_assets: int) -> dict[str, Any]:
+    """Returns a plan as plain values: bytes, seconds, hours, passes over the data, cost."""
+    price = config.launch.price_per_hour
+    return {
+        "strategy": config.train.strategy,
+        "memory_bytes": dict(plan.rows()),
+        "device_bytes": plan.device_bytes,
+        "host_bytes": plan.host_bytes,
+        "checkpoint_bytes": plan.checkpoint_bytes,
+        "kept_checkpoints": plan.kept_checkpoints,
+        "trained_parameters": plan.footprint.trained,
+        "parameters": plan.footprint.total,
+        "recomputed_blocks": plan.checkpoint_blocks,
+        "seconds_per_step": plan.seconds_per_step,
+        "steps": plan.steps,
+        "epochs": plan.steps * plan.samples_per_step / num_assets,
+        "hours": plan.hours,
+        "cost": plan.hours * price if price else None,
+    }
+
+
+def _describe_start(config: Config, dry_run: bool) -> str:
+    from ultrashape_cli.errors import ConfigError
+    from ultrashape_cli.training.base import find_start
+
+    try:
+        source = find_start(config)
+    except ConfigError:
+        # Memory and time can be planned before there are weights; a name that is given is checked.
+        if config.train.init or not dry_run:
+            raise
+        return "weights that --init will name"
+    if source is None:
+        return "random weights"
+    if config.train.init:
+        return f"`{config.train.init}`"
+    return f"the weights of `{source.model}` that come with the package"
+
+
+def _reason(resolved: Resolved, plan: RunPlan) -> str:
+    from ultrashape_cli.config.profiles import OFFLOAD_HOST_GIB, host_memory_gib
+
+    profile, strategy = resolved.profile, resolved.config.train.strategy
+    chosen = resolved.origins["train.strategy"].startswith("profile ")
+    if chosen and strategy == profile.little_host_memory:
+        host = resolved.config.launch.host_memory_gib or host_memory_gib()
+        return (
+            f"the host's memory decides: {host:.0f} GiB < {OFFLOAD_HOST_GIB:.0f} GiB, "
+            f"which {profile.strategy} needs"
+        )
+    return plan.strategy.reason
+
+
+def _show_plan(ui: UI, plan: RunPlan, values: dict[str, Any]) -> None:
     rows = [(name, f"{size / 2**30:.3f}") for name, size in plan.rows()]
     rows.append(("total", f"{plan.device_bytes / 2**30:.3f}"))
     ui.table(("memory per process", "GiB"), rows)
@@ -65,8 +169,15 @@ def _show_plan(ui: UI, plan: RunPlan, price_per_hour: float) -> None:
         f"host memory {plan.host_bytes / 2**30:.1f} GiB; disk {disk:.2f} GiB per checkpoint, "
         f"{disk * plan.kept_checkpoints:.1f} GiB for those kept"
     )
-    cost = f", {plan.hours * price_per_hour:,.2f} to pay" if price_per_hour else ""
+    cost = f", {values['cost']:,.2f} to pay" if values["cost"] else ""
+    epochs = values["epochs"]
     ui.info(
-        f"estimate: {plan.seconds_per_step:.2f} s per step, {plan.hours:,.1f} h "
-        f"for {plan.steps:,} steps{cost}"
+        f"estimate: {plan.seconds_per_step:.2f} s per step, {plan.hours:,.1f} h for "
+        f"{plan.steps:,} steps, {epochs:,.{0 if epochs >= 10 else 1}f} epochs of this data"
+        f"{cost}"
     )
+    if epochs > MANY_EPOCHS:
+        ui.warn(
+            f"{epochs:,.0f} passes over these assets: fine-tunes of more than {MANY_EPOCHS} "
+            "rarely gain; lower --steps or give --epochs"
+        )

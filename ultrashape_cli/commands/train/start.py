@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,25 +21,31 @@ WORKER = "ultrashape_cli.commands.train.worker"
 
 def start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
     """Trains a run to its end, and says what comes next; exits with the code of a signal."""
-    import sys
+    from ultrashape_cli.processes import is_main_process
+    from ultrashape_cli.training.ownership import owning
 
-    from ultrashape_cli.processes import is_distributed_child, is_main_process
-    from ultrashape_cli.runs import checkpoint_name, complete_checkpoints
+    main = is_main_process() and resolved.config.launch.machine_rank == 0
+    with owning(run) if main else nullcontext():
+        _start(ui, resolved, run, force, main)
+
+
+def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool, main: bool) -> None:
+    from ultrashape_cli.processes import is_distributed_child
     from ultrashape_cli.training.launch import launch_processes, wait_for_run_folder
     from ultrashape_cli.training.setup import open_run, record_origins
 
     config = resolved.config
     child = is_distributed_child()
-    main = is_main_process() and config.launch.machine_rank == 0
     if main:
-        open_run(run, config, force=force, command=["ushape", *sys.argv[1:]])
+        for line in open_run(run, config, force=force, command=["ushape", *sys.argv[1:]]):
+            ui.warn(f"since this run began or was continued last: {line}")
         record_origins(run, resolved.origins)
     outputs = {"run": str(run.root)}
-    final = run.checkpoints / checkpoint_name(config.train.steps)
     # Processes started by others decide together, in the trainer.
-    if not child and final in complete_checkpoints(run.checkpoints):
-        ui.info(f"{final} is there: nothing left to train")
-        ui.result(inputs={"data": config.train.data}, outputs=outputs, counts={"steps": 0})
+    done = None if child else _finished(run, config.train.steps)
+    if done is not None:
+        ui.info(f"{done} is there: nothing left to train")
+        _conclude(ui, run, config, steps=0)
         return
 
     def on_signal() -> None:
@@ -47,35 +56,52 @@ def start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
         code = launch_processes(run, config, WORKER, on_signal)
     else:
         code = _train_here(ui, run, config, on_signal)
-    status = run.read_status()
     if code:
         ui.hint(f"ushape train --config {run.config} --out {run.root}")
         ui.result(status="stopped", outputs=outputs)
         raise typer.Exit(code)
-    if main and config.train.overfit:
-        _judge_overfit(ui, run, config)
     if main:
-        vae = config.train.stage == "vae"
-        next_command = "train --init" if vae else "refine MESH IMAGE --checkpoint"
-        ui.hint(f"ushape {next_command} {run.root}")
-        ui.result(
-            inputs={"data": config.train.data},
-            outputs=outputs,
-            counts={"steps": int(status.get("step", 0))},
-        )
+        _conclude(ui, run, config, steps=int(run.read_status().get("step", 0)))
 
 
-def _judge_overfit(ui: UI, run: RunFolder, config: Config) -> None:
-    """Says whether the network memorised its few assets, which shows that training works."""
+def _finished(run: RunFolder, steps: int) -> Path | None:
+    """Returns the checkpoint of the last step, or a later one, if it is whole."""
+    from ultrashape_cli.runs import checkpoint_step, complete_checkpoints, damaged_file
+
+    last = complete_checkpoints(run.checkpoints)[-1:]
+    whole = [p for p in last if checkpoint_step(p) >= steps and damaged_file(p) is None]
+    return whole[0] if whole else None
+
+
+def _conclude(ui: UI, run: RunFolder, config: Config, *, steps: int) -> None:
+    """Says what comes next; exits with 1 where `--overfit` was not passed."""
     from ultrashape_cli.training.overfit import judge
 
-    verdict = judge(run.metrics)
-    ui.info(verdict.text)
-    if not verdict.passed:
-        ui.hint(
-            f"more --steps than {config.train.steps:,}, or another train.learning_rate; if the "
-            "loss stays, look at the samples and views of these assets"
-        )
+    more: dict[str, Any] = {}
+    passed = True
+    if config.train.overfit:
+        verdict = judge(run.metrics)
+        passed = verdict.passed
+        ui.info(verdict.text)
+        more["overfit"] = verdict._asdict()
+        if not passed:
+            ui.hint(
+                f"repeat the command with more than --steps {config.train.steps}; if the loss "
+                "stays, look at the samples and views of these assets"
+            )
+    vae = config.train.stage == "vae"
+    next_command = "train --init" if vae else "refine MESH IMAGE --checkpoint"
+    if passed:
+        ui.hint(f"ushape {next_command} {run.root}")
+    ui.result(
+        status="ok" if passed else "failed",
+        inputs={"data": config.train.data},
+        outputs={"run": str(run.root)},
+        counts={"steps": steps},
+        **more,
+    )
+    if not passed:
+        raise typer.Exit(1)
 
 
 def _train_here(ui: UI, run: RunFolder, config: Config, on_signal: Callable[[], None]) -> int:
@@ -83,8 +109,14 @@ def _train_here(ui: UI, run: RunFolder, config: Config, on_signal: Callable[[], 
     from ultrashape_cli.training.worker import train_run
 
     with ui.progress("train", config.train.steps) as bar:
+        begun = False
 
         def on_step(progress: Progress) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                # Neither the time to load nor steps of former processes count.
+                bar.begin(progress.step)
             note = describe(progress).split("  ", 1)[1]
             bar.update(progress.step, note)
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.settings import resolve_settings, show_settings
 from ultrashape_cli.commands.train import options as own
 from ultrashape_cli.commands.train.benchmark import benchmark_training
-from ultrashape_cli.commands.train.preflight import preflight
+from ultrashape_cli.commands.train.preflight import compare_profiles, preflight, training_assets
 from ultrashape_cli.commands.train.start import start
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.config.schema import Config
 
 
 def train(
     data: own.DataOpt = None,
     init: own.InitOpt = None,
     model: own.ModelOpt = None,
-    profile: opt.ProfileOpt = None,
+    profile: own.ProfilesOpt = None,
     steps: own.StepsOpt = None,
+    epochs: own.EpochsOpt = None,
+    learning_rate: own.LearningRateOpt = None,
+    strategy: own.StrategyOpt = None,
+    batch: own.BatchOpt = None,
+    accumulation: own.AccumulationOpt = None,
     out: own.OutOpt = None,
     stage: own.StageOpt = None,
     config: opt.ConfigOpt = None,
@@ -29,6 +39,7 @@ def train(
     machine_rank: own.RankOpt = None,
     main_process_ip: own.AddressOpt = None,
     overfit: own.OverfitOpt = None,
+    host_memory_gib: own.HostMemoryOpt = None,
     price_per_hour: own.PriceOpt = None,
     benchmark: own.BenchmarkOpt = None,
     seed: opt.SeedOpt = None,
@@ -47,19 +58,26 @@ def train(
 
     Examples:
 
-      ushape train --profile a40 --init ultrashape_v1.pt
+      ushape train --profile a40 --init ultrashape_v1.pt --epochs 40
 
       ushape train --model tiny --stage vae --steps 500
 
+      ushape train --dry-run --profile a40,a5000,h100 --price-per-hour 0.4,0.3,2.5
+
       ushape train --profile h100 --benchmark 10 --price-per-hour 2.5
     """  # fmt: skip
-    from ultrashape_cli.processes import is_main_process
+    from ultrashape_cli.processes import forget_others, is_main_process
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.overfit import overfit_settings
     from ultrashape_cli.ui import UI
 
     quiet = quiet or not is_main_process()
     ui = UI("train", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    if told := forget_others():
+        ui.warn(told)
+    profiles = (profile or "").split(",")
+    prices = price_per_hour or own.Prices()
+    _check(steps, epochs, dry_run, profiles, prices, host_memory_gib)
     flags: dict[str, Any] = {
         "train.data": str(data) if data else None,
         "train.init": str(init) if init else None,
@@ -67,22 +85,39 @@ def train(
         "train.stage": stage.value if stage else None,
         "train.steps": steps,
         "train.overfit": overfit,
-        "profile": profile,
+        "train.learning_rate": learning_rate,
+        "train.strategy": strategy,
+        "train.microbatch": batch,
+        "train.accumulation": accumulation,
         "device": device,
         "launch.num_processes": num_processes,
         "launch.num_machines": num_machines,
         "launch.machine_rank": machine_rank,
         "launch.main_process_ip": main_process_ip,
-        "launch.price_per_hour": price_per_hour,
+        "launch.host_memory_gib": host_memory_gib,
         "seed": seed,
     }
-    resolved = resolve_settings(
-        flags, config, (*overfit_settings(model, overfit), *(overrides or ())), no_config
-    )
+    texts = (*overfit_settings(model, overfit), *(overrides or ()))
+
+    def resolved_for(index: int) -> Resolved:
+        own_flags = flags | {
+            "profile": profiles[index] or None,
+            "launch.price_per_hour": prices[index % len(prices)] if prices else None,
+        }
+        found = resolve_settings(own_flags, config, texts, no_config)
+        if epochs:
+            own_flags["train.steps"] = _steps(found.config, epochs)
+            found = resolve_settings(own_flags, config, texts, no_config)
+        return found
+
+    resolved = resolved_for(0)
     if show_config:
         show_settings(ui, resolved, ("train", "launch"))
         return
-
+    if len(profiles) > 1:
+        plans = [resolved_for(index) for index in range(len(profiles))]
+        compare_profiles(ui, [(plan, plan.config.launch.price_per_hour) for plan in plans])
+        return
     if benchmark:
         benchmark_training(ui, resolved, benchmark)
         return
@@ -90,8 +125,39 @@ def train(
     from ultrashape_cli.training.setup import default_run
 
     run = RunFolder((out or default_run(resolved.config)).absolute())
-    preflight(ui, resolved, run)
+    plan = preflight(ui, resolved, run, dry_run=dry_run)
     if dry_run:
-        ui.result(inputs={"data": resolved.config.train.data}, outputs={})
+        ui.result(inputs={"data": resolved.config.train.data}, plan=plan)
         return
     start(ui, resolved, run, force)
+
+
+def _check(
+    steps: int | None,
+    epochs: float | None,
+    dry_run: bool,
+    profiles: list[str],
+    prices: own.Prices,
+    host_memory_gib: float | None,
+) -> None:
+    from ultrashape_cli.errors import UsageError
+
+    if steps and epochs:
+        raise UsageError("both --steps and --epochs are given", hint="leave one out")
+    if not dry_run and (len(profiles) > 1 or len(prices) > 1 or host_memory_gib):
+        raise UsageError(
+            "several profiles or prices, and another host's memory, are for planning",
+            hint="add --dry-run, or give one profile and one price",
+        )
+    if len(prices) > 1 and len(prices) != len(profiles):
+        raise UsageError(
+            f"{len(prices)} prices for {len(profiles)} profiles",
+            hint="one for each, or one for all",
+        )
+
+
+def _steps(config: Config, epochs: float) -> int:
+    """Returns the steps of so many passes over a run's training assets."""
+    settings = config.train
+    per_step = settings.microbatch * settings.accumulation * config.launch.num_processes
+    return math.ceil(epochs * len(training_assets(config)) / per_step)

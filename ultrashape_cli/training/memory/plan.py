@@ -10,10 +10,9 @@ import math
 import time
 from dataclasses import dataclass
 
-import psutil
 import torch
 
-from ultrashape_cli.config.profiles import HardwareProfile
+from ultrashape_cli.config.profiles import HardwareProfile, host_memory_gib
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION
 from ultrashape_cli.errors import ConfigError
@@ -50,6 +49,8 @@ class RunPlan:
     seconds_per_step: float
     """Estimate; 0 where the hardware is unknown."""
     steps: int
+    samples_per_process: int
+    """Samples of one process in one step."""
 
     def rows(self) -> list[tuple[str, int]]:
         """Returns the parts of the device's memory in bytes."""
@@ -81,6 +82,11 @@ class RunPlan:
     def _shares(self, stage: int) -> int:
         """Returns among how many processes a part is divided that ZeRO divides from a stage on."""
         return self.processes if self.strategy.sharded or self.zero_stage >= stage else 1
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of all processes in one step."""
+        return self.processes * self.samples_per_process
 
     @property
     def hours(self) -> float:
@@ -119,6 +125,7 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
         host_bytes=host,
         seconds_per_step=_seconds_per_step(config, footprint, profile),
         steps=settings.steps,
+        samples_per_process=settings.microbatch * settings.accumulation,
     )
 
 
@@ -130,7 +137,7 @@ def check_plan(plan: RunPlan, config: Config, profile: HardwareProfile) -> None:
             f"profile `{profile.name}` has {there:g} GiB, this run needs about {needed:.1f} GiB",
             hint=lower_strategy(config) or "a lower train.num_latents, or a larger --profile",
         )
-    host = psutil.virtual_memory().total
+    host = int((config.launch.host_memory_gib or host_memory_gib()) * 2**30)
     needed_here = plan.footprint.host * -(-plan.processes // config.launch.num_machines)
     if plan.strategy.offloaded and needed_here > host:
         raise ConfigError(

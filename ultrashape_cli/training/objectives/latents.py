@@ -8,6 +8,8 @@ draw again.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +58,15 @@ class LatentCache:
         )
         write_atomic(self._path(asset_id, variant, tokens), lambda file: file.write(data))
 
+    def forget(self, asset_ids: Iterable[str]) -> None:
+        """Removes the entries of assets whose samples are no longer those they were made from."""
+        for asset_id in asset_ids:
+            for path in self._shard(asset_id).glob(f"{escape(asset_id)}-*.safetensors"):
+                path.unlink(missing_ok=True)
+
     def _path(self, asset_id: str, variant: int, tokens: int) -> Path:
+        return self._shard(asset_id) / f"{asset_id}-{variant}-{tokens}.safetensors"
+
+    def _shard(self, asset_id: str) -> Path:
         # Folders by the first letters keep directories small.
-        shard = asset_id[:2].replace(os.sep, "_")
-        return self.folder / shard / f"{asset_id}-{variant}-{tokens}.safetensors"
+        return self.folder / asset_id[:2].replace(os.sep, "_")

@@ -1,0 +1,76 @@
+"""What a run trains on, known by content: a moved data set is the same, a changed one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ultrashape_cli.config.schema import Config
+from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.data.npz import READ_ERRORS, ArrayFile
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.files import read_json, write_json
+from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.objectives.latents import LatentCache
+
+_NAMED = 3
+
+
+def record_data(run: RunFolder, config: Config) -> list[str]:
+    """Writes which assets a run trains and validates on, by digests of their samples.
+
+    Latents kept of samples that have changed since are dropped.
+
+    Returns:
+        A line per kind of change since the run began or was continued last.
+
+    Raises:
+        UsageError: None of the assets trained on is there any more.
+    """
+    dataset = Dataset(Path(config.train.data))
+    now = {
+        "train": _digests(dataset, dataset.read_split("train")[: config.train.overfit or None]),
+        "val": _digests(dataset, dataset.read_split("val")),
+    }
+    before = read_json(run.data)
+    if before == now:
+        return []
+    told = []
+    if isinstance(before, dict):
+        if before["train"] and not before["train"].keys() & now["train"].keys():
+            raise UsageError(
+                f"`{run.root}` was trained on other data: none of its {len(before['train'])} "
+                f"assets is in `{dataset.root}`",
+                hint="choose another --out, or redo the run with --force",
+            )
+        told = [line for name in now for line in _changes(name, before[name], now[name])]
+        again = [asset for asset, digest in now["train"].items()
+                 if before["train"].get(asset, digest) != digest]  # fmt: skip
+        LatentCache(run.root / "latents").forget(again)
+    write_json(run.data, now)
+    return told
+
+
+def _digests(dataset: Dataset, ids: list[str]) -> dict[str, str]:
+    return {asset: _digest(dataset.samples(asset)) for asset in ids}
+
+
+def _digest(file: Path) -> str:
+    try:
+        return ArrayFile(file).digest()
+    except READ_ERRORS:  # the loader says what is wrong with it, or leaves it out
+        return "unreadable"
+
+
+def _changes(name: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    kinds = {
+        "added": sorted(now.keys() - before.keys()),
+        "gone": sorted(before.keys() - now.keys()),
+        "prepared anew": sorted(a for a in now.keys() & before.keys() if now[a] != before[a]),
+    }
+    return [
+        f"{name} data: {len(ids)} {kind} ({', '.join(ids[:_NAMED])}"
+        f"{', ...' if len(ids) > _NAMED else ''})"
+        for kind, ids in kinds.items()
+        if ids
+    ]
