@@ -43,3 +43,16 @@ def test_the_profile_table_is_the_programs(name: str) -> None:
     batch = f"{profile.microbatch} x {profile.accumulation}"
     expected = [memory, peak, profile.dtype, profile.strategy, checkpointing, batch]
     assert cells == expected
+
+
+VERBS = ("prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor", "report",
+         "doctor", "weights pull", "weights export", "weights convert", "weights inspect",
+         "weights verify", "weights push")  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--show-config", "--force", "--json"])
+def test_the_verbs_that_have_an_option_are_those_named(ushape, option: str) -> None:
+    row = re.search(rf"^\| `{option}` [^|]*\| (.*) \|$", README, re.MULTILINE)
+    named = row.group(1).split(", ") if row else VERBS
+    has = [verb for verb in VERBS if option in ushape(*verb.split(), "--help").out]
+    assert sorted(has) == sorted(named)

@@ -9,7 +9,7 @@ recipe=examples/tiny
 
 python examples/make_figurines.py "$out/models" --count 1092 --resolution 112
 ushape prepare "$out/models" -o "$out/data" --config $recipe/data.toml
-ushape train --config $recipe/vae.toml --data "$out/data" --out "$out/runs/vae"
+ushape train --config $recipe/vae.toml --data "$out/data" --init random --out "$out/runs/vae"
 previous=vae
 for part in dit-1 dit-2 dit-3 dit-4; do
   ushape train --config $recipe/$part.toml --data "$out/data" --init "$out/runs/$previous" \

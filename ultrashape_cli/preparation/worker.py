@@ -7,7 +7,6 @@ code does to this process (crash, hang, runaway) costs one record and nothing el
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
@@ -25,6 +24,7 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.errors import DiskError, UShapeError
 from ultrashape_cli.preparation.steps import STEP_TABLE
+from ultrashape_cli.processes import end_with_parent
 
 MESSAGE_LENGTH = 400
 
@@ -107,12 +107,6 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:MESSAGE_LENGTH]
 
 
-def _die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent ends, even by SIGKILL and in mid-step."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def _die_first() -> None:
     """Asks Linux, where the machine runs out of memory, to end this process and not its parent."""
     with contextlib.suppress(OSError):
@@ -122,7 +116,7 @@ def _die_first() -> None:
 def main() -> None:
     """Limits the process, then serves the inherited pipe."""
     fd, memory = int(sys.argv[1]), int(sys.argv[2])
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)
     _die_first()
     # RLIMIT_DATA counts private writable memory, not the address space that JIT and BVH reserve.
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
