@@ -53,7 +53,7 @@ def test_help_names_values_one_way_and_fills_the_line(ushape, monkeypatch, comma
             continue
         value = next(cell for cell in cells if not re.match(r"-[-\w]+$", cell))
         # A name in capitals, choices, or already the sentence about a flag.
-        choices = r"[a-z0-9]+(\|[a-z0-9]+)+"
+        choices = r"[a-z0-9-]+(\|[a-z0-9-]+)+"
         name = r"(\w+ )?[A-Z][A-Z_/:=,.]*(\|\w+)*"
         assert re.match(rf"({name}|{choices})( \[|$)|[^<\s]+ \S+ ", value), cells
     # On so wide a terminal each paragraph is one line.

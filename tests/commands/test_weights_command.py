@@ -12,7 +12,7 @@ import torch
 from hub_server import HubServer, running_hub
 from safetensors.torch import load_file, save_file
 
-from ultrashape_cli.files import write_json
+from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.weights import (
     read_metadata,
@@ -164,8 +164,9 @@ def test_a_run_converts_to_a_complete_bundle(ushape, bundle: Path, tmp_path: Pat
     checkpoint = run / "checkpoints" / "step-00000003"
     trained = {k: v + 1 for k, v in networks["dit"].state_dict().items()}
     write_safetensors(checkpoint / "model.safetensors", {"dit": trained})
-    size = (checkpoint / "model.safetensors").stat().st_size
-    write_json(checkpoint / "manifest.json", {"files": {"model.safetensors": {"bytes": size}}})
+    weights = checkpoint / "model.safetensors"
+    entry = {"bytes": weights.stat().st_size, "sha256": file_hash(weights)}
+    write_json(checkpoint / "manifest.json", {"files": {weights.name: entry}})
     files = {name: str(bundle) for name in ("vae", "dit", "conditioner")}
     write_json(run / "base.json", {"model": "tiny", "trained": ["dit"], "components": files})
     for source in (run, checkpoint):

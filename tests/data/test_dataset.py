@@ -19,7 +19,7 @@ from ultrashape_cli.data.dataset import (
 )
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import QUERY_SETS, quantise_positions, write_samples
-from ultrashape_cli.errors import AssetError, DatasetError
+from ultrashape_cli.errors import AssetError, DatasetError, LoaderError
 
 
 @pytest.fixture
@@ -189,10 +189,15 @@ def test_loader_processes_leave_signals_to_the_training_process(folder: Dataset)
     python = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
     assert python
     for process in python:
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            process.send_signal(number)
     assert next(itertools.islice(loader, 12, None))["counter"].tolist() == [13]
-    loader.close()
+    # By TERM the training process ends them; one that ignored it would keep it from leaving.
+    for process in python:
+        process.send_signal(signal.SIGTERM)
+    psutil.wait_procs(python, timeout=30)
+    with pytest.raises(LoaderError):
+        list(itertools.islice(loader, 12))
 
 
 def test_errors_cross_processes_with_their_hint() -> None:
