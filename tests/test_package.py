@@ -73,6 +73,21 @@ def test_no_arguments_print_help_and_exit_2(ushape) -> None:
     assert "Usage" in result.out + result.err
 
 
+def test_a_bug_is_written_down_without_secrets(ushape, tmp_path: Path, monkeypatch) -> None:
+    def post(*_: object, **__: object) -> None:
+        raise RuntimeError("no answer of https://hooks/T/secret1")
+
+    monkeypatch.setattr("ultrashape_cli.commands.settings.resolve_settings", post)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = ushape("monitor", tmp_path, "--set", "alerts.webhook=https://hooks/T/secret1")
+    assert result.code == 3
+    assert "no answer of ...ret1" in result.err
+    (file,) = tmp_path.glob("ushape-bug-*.txt")
+    assert str(file) in result.err
+    assert "--set alerts.webhook=...ret1" in file.read_text()
+    assert "secret" not in result.err + file.read_text()
+
+
 def test_importing_the_package_imports_nothing_else() -> None:
     code = (
         "import sys; before = set(sys.modules); import ultrashape_cli\n"

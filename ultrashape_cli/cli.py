@@ -23,7 +23,7 @@ from ultrashape_cli.commands.sample import sample
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.train.verb import train
 from ultrashape_cli.commands.weights.verb import weights
-from ultrashape_cli.dotenv import load_dotenv
+from ultrashape_cli.dotenv import load_dotenv, masked_arguments, masked_text
 from ultrashape_cli.errors import DiskError, UShapeError
 from ultrashape_cli.options import add_verb
 
@@ -119,12 +119,14 @@ def _known(error: Exception) -> UShapeError | None:
 def _report_bug(argv: Sequence[str]) -> int:
     import tempfile
 
-    text = f"ushape {__version__}: {' '.join(argv)}\n{traceback.format_exc()}"
+    # The file is made to be sent to others.
+    trace = masked_text(traceback.format_exc())
+    text = f"ushape {__version__}: {' '.join(masked_arguments(argv))}\n{trace}"
     with tempfile.NamedTemporaryFile(
         "w", prefix="ushape-bug-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
         file.write(text)
-    summary = traceback.format_exc().strip().splitlines()[-1]
+    summary = trace.strip().splitlines()[-1]
     bug = UShapeError(
         f"a bug in ushape: {summary}", hint=f"please report it with {Path(file.name)}"
     )

@@ -1,17 +1,24 @@
-"""Reads variables from a file `.env` in the working folder. Standard library only."""
+"""Variables from a file `.env` in the working folder, and secrets that nobody else should read.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PREFIXES = ("WANDB_", "HF_", "USHAPE_", "CUDA_", "NCCL_")
 """Other names are left alone: a `.env` may belong to another program of the folder."""
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*")
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|WEBHOOK|COMMAND|ALERT", re.IGNORECASE)
+_SECRET = re.compile(r"KEY|TOKEN(?!S)|SECRET|PASSWORD|WEBHOOK|COMMAND", re.IGNORECASE)
+"""Names of what is secret; `refine.tokens` is a number."""
+_SECRET_TEXT = re.compile(r"https?://(?:[^\s/'\"]+@|[^\s/'\"]+/)[^\s'\"]+|\bhf_\w{16,}")
+"""Secret under any name: addresses with a password or a path, and tokens of the hub."""
+_SETTING = re.compile(r"((?:--set=)?([^=]+)=)(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +62,28 @@ def load_dotenv(folder: Path, environ: MutableMapping[str, str] | None = None) -
 
 def masked(name: str, value: str) -> str:
     """Returns a value that may be shown: of secrets only the last four characters."""
-    if not _SECRET.search(name):
+    if not _SECRET.search(name) and not _SECRET_TEXT.search(value):
         return value
     return f"...{value[-4:]}" if len(value) >= 12 else "..."
+
+
+def masked_arguments(arguments: Sequence[str]) -> list[str]:
+    """Returns a command line that may be recorded: `--set alerts.webhook=...ret1`."""
+    return [
+        f"{match[1]}{masked(match[2], match[3])}"
+        if (match := _SETTING.fullmatch(text))
+        else _SECRET_TEXT.sub(lambda found: masked("KEY", found[0]), text)
+        for text in arguments
+    ]
+
+
+def masked_text(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Returns a text that may be passed on: secrets of its own, and those of variables, masked."""
+    for name, value in (os.environ if environ is None else environ).items():
+        # Shorter ones are switches, and parts of other words.
+        if len(value) >= 12 and _SECRET.search(name):
+            text = text.replace(value, masked(name, value))
+    return _SECRET_TEXT.sub(lambda found: masked("KEY", found[0]), text)
 
 
 def _unquote(value: str) -> str:

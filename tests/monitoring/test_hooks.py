@@ -102,6 +102,11 @@ def test_a_failing_command_is_a_problem(state: RunState) -> None:
     assert "ended with 1 no network" in problem
 
 
+def test_a_mistyped_webhook_is_a_problem_without_its_secret(state: RunState) -> None:
+    (problem,) = _send(AlertConfig(webhook="https://hooks:port/secret1"), state).problems
+    assert "secret" not in problem
+
+
 def test_wandb_gets_an_alert_of_the_right_level(monkeypatch, state: RunState) -> None:
     calls = []
     monkeypatch.setenv("WANDB_API_KEY", "x")

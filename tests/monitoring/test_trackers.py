@@ -83,6 +83,18 @@ def test_wandb_is_offline_without_a_key_and_gets_numbers_and_pictures(
     assert wandb.calls[-1][2] == {"exit_code": 0}
 
 
+def test_wandb_records_the_command_line_without_its_secrets(
+    wandb: _Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["ushape", "train", "--set", "alerts.webhook=https://hooks/T/secret1"]
+    monkeypatch.setattr(sys, "argv", typed)
+    seen: list[str] = []
+    monkeypatch.setattr(sys.modules["wandb"], "init", lambda **values: seen.extend(sys.argv))
+    make_trackers(("wandb",), RunFolder(tmp_path))
+    assert seen[-1] == "alerts.webhook=...ret1"
+    assert sys.argv is typed
+
+
 def test_alerts_and_artifacts_are_on_request(wandb: _Recorder, tmp_path: Path) -> None:
     found = make_trackers(("wandb",), _run(tmp_path / "shoes"))
     found.alert("failed", "at step 3")

@@ -76,6 +76,23 @@ def test_force_removes_only_what_training_made(make_run, tmp_path) -> None:
     assert not run.metrics.exists()
 
 
+def test_what_was_typed_is_recorded_without_secrets(make_run, monkeypatch) -> None:
+    run, config = make_run("run")
+    typed = [
+        "ushape",
+        "train",
+        "--set",
+        "alerts.webhook=https://hooks/T/secret1",
+        "--out",
+        "my run",
+    ]
+    monkeypatch.setattr("sys.argv", typed)
+    open_run(run, config, force=False, command=typed)
+    line = (run.root / "command.txt").read_text().splitlines()[-1]
+    assert line == "ushape train --set alerts.webhook=...ret1 --out 'my run'"
+    assert "secret" not in (run.root / "environment.json").read_text()
+
+
 def test_released_weights_are_asked_for(make_run) -> None:
     _, config = make_run("run", model="ultrashape-1.0")
     with pytest.raises(ConfigError, match="starts from released weights"):

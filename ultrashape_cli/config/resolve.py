@@ -16,7 +16,7 @@ from ultrashape_cli.config.bounds import POSITIVE, RANGES
 from ultrashape_cli.config.models import model_settings, quality_settings
 from ultrashape_cli.config.profiles import STRATEGY_SETTINGS, HardwareProfile, get_profile
 from ultrashape_cli.config.schema import Config, flatten
-from ultrashape_cli.dotenv import masked
+from ultrashape_cli.dotenv import masked, masked_arguments
 from ultrashape_cli.errors import ConfigError
 
 ENV_PREFIX = "USHAPE_"
@@ -93,7 +93,7 @@ def resolve(
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
-            problems.append(f"`--set {text}` has no `=`")
+            problems.append(f"`--set {masked_arguments([text])[0]}` has no `=`")
             continue
         accept(key.strip(), value.strip(), "--set")
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.config.alerts import AlertConfig
+from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.monitoring.alerts import Alert, alert_json
 from ultrashape_cli.monitoring.run_state import RunState
-from ultrashape_cli.monitoring.trackers import wandb_key
+from ultrashape_cli.monitoring.trackers import start_wandb, wandb_key
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +60,10 @@ class Notifier:
         try:
             hook(message)
         except Exception as error:  # whatever a hook does, watching goes on
-            # A webhook's address is a secret, and urllib's errors do not hold it.
-            self.problems.append(f"alert hook `{name}` failed: {error}")
-            logger.warning("alert hook `%s` failed: %s", name, error)
+            # A webhook's address is a secret, and some of urllib's errors hold it.
+            problem = masked_text(f"alert hook `{name}` failed: {error}")
+            self.problems.append(problem)
+            logger.warning("%s", problem)
 
 
 def make_hooks(config: AlertConfig) -> dict[str, Hook]:
@@ -133,14 +135,12 @@ class _WandbHook:
         self._run: Any = None
 
     def __call__(self, message: Message) -> None:
-        import wandb
-
         # wandb would ask for one on the terminal, in the middle of the view.
         if wandb_key() is None:
             raise DependencyError("no key of Weights & Biases", hint="wandb login")
         with self._lock:
             if self._run is None:
                 name = f"{Path(message['run']).name}-alerts"
-                self._run = wandb.init(project="ushape", name=name, job_type="monitor")
+                self._run = start_wandb(project="ushape", name=name, job_type="monitor")
             level = {"critical": "ERROR"}.get(message["level"], "WARN")
             self._run.alert(title=message["rule"], text=message["text"], level=level)

@@ -6,11 +6,13 @@ import importlib.util
 import logging
 import netrc
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from ultrashape_cli.dotenv import masked_arguments
 from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.runs import RunFolder
@@ -115,6 +117,17 @@ def wandb_key() -> str | None:
     return entry[2] if entry else None
 
 
+def start_wandb(**values: Any) -> Any:
+    """Returns what `wandb.init` does with these values; the command line it records is masked."""
+    import wandb
+
+    typed, sys.argv = sys.argv, masked_arguments(sys.argv)
+    try:
+        return wandb.init(**values)
+    finally:
+        sys.argv = typed
+
+
 class _TensorBoard:
     def __init__(self, run: RunFolder, step: int, alerts: bool) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -149,7 +162,7 @@ class _Wandb:
         import wandb
 
         self._wandb, self._alerts = wandb, alerts
-        self._run = wandb.init(
+        self._run = start_wandb(
             project=os.environ.get("WANDB_PROJECT", "ushape"),
             name=run.root.name,
             # Not of the path: a moved run is the same, one made anew by --force is another.

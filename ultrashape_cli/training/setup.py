@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tomli_w
 from ultrashape_cli import __version__
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.config.schema import Config, flatten
+from ultrashape_cli.dotenv import masked_arguments
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import disk_errors, read_json, write_atomic, write_json
 from ultrashape_cli.runs import RunFolder
@@ -97,7 +99,7 @@ def open_run(run: RunFolder, config: Config, *, force: bool, command: list[str])
     if not run.identity.exists():
         write_json(run.identity, {"id": secrets.token_hex(8), "ushape": __version__})
     with disk_errors(run.root), (run.root / "command.txt").open("a", encoding="utf-8") as file:
-        file.write(" ".join(command) + "\n")
+        file.write(shlex.join(masked_arguments(command)) + "\n")
     write_atomic(run.config, lambda file: file.write(text.encode()))
     return told
 
@@ -170,7 +172,7 @@ def environment() -> dict[str, Any]:
         "host": platform.node(),
         "packages": {name: metadata.version(name) for name in packages},
         "git": _git_state(),
-        "arguments": sys.argv,
+        "arguments": masked_arguments(sys.argv),
     }
 
 
