@@ -199,8 +199,22 @@ def test_whole_weights_are_ok_and_cut_ones_are_not(tmp_path: Path) -> None:
         for size in (0, 5, len(whole) // 2, len(whole) - 1):
             path.write_bytes(whole[:size])
             assert files.inspect_weights(path), size
-    assert files.inspect_weights(tmp_path / "absent") == "no such file"
+    assert files.inspect_weights(tmp_path / "absent") == "is not there"
     assert files.inspect_weights(tmp_path.parent) != ""
+
+
+def test_weights_are_named_as_training_names_them() -> None:
+    (found,) = files.check_weights(_subject(weights=Path("tiny")))
+    assert found.status == OK
+    assert found.message.startswith("tiny, which comes with the package, 0.0")
+
+
+def test_damaged_weights_are_told_with_what_brings_them_back(tmp_path: Path) -> None:
+    for name, fix in (("ultrashape_v1.pt", f"ushape weights pull -o {tmp_path} --force"),
+                      ("mine.safetensors", "")):  # fmt: skip
+        (tmp_path / name).write_bytes(b"")
+        (found,) = files.check_weights(_subject(weights=tmp_path / name))
+        assert found == Finding("weights", FAIL, f"{tmp_path / name} is empty (0 bytes)", fix)
 
 
 def test_missing_weights_are_told_with_the_command(tmp_path: Path) -> None:

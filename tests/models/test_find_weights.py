@@ -13,7 +13,7 @@ from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.models import sources
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.sources import find_weights, packaged_weights
-from ultrashape_cli.models.weights import write_safetensors
+from ultrashape_cli.models.weights import write_reference_bundle, write_safetensors
 from ultrashape_cli.runs import MODEL_FILE, RunFolder, checkpoint_name
 
 
@@ -26,7 +26,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def make_weights(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, ball_networks(model_spec("tiny"))._asdict(), {"model": "tiny"})
+    networks = ball_networks(model_spec("tiny"))._asdict()
+    if path.suffix == ".pt":
+        write_reference_bundle(path, networks)
+    else:
+        write_safetensors(path, networks, {"model": "tiny"})
     return path
 
 
@@ -38,6 +42,7 @@ def make_run(name: str, state: str, trained: str, age_s: int) -> Path:
     entry = {"bytes": 7, "sha256": file_hash(checkpoint / MODEL_FILE)}
     write_json(checkpoint / "manifest.json", {"files": {MODEL_FILE: entry}})
     components = dict.fromkeys(("vae", "dit", "conditioner"), "../../base.safetensors")
+    make_weights(Path("base.safetensors"))
     write_json(run.base, {"model": "tiny", "trained": [trained], "components": components})
     run.config.write_text("")
     run.write_status(state)
@@ -53,6 +58,18 @@ def test_the_newest_finished_dit_run_comes_first() -> None:
     make_run("vae", "finished", "vae", 5)
     make_weights(Path("weights/ultrashape_v1.pt"))
     assert find_weights(None).files["dit"].is_relative_to(best)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_run_whose_base_is_gone_is_told_before_anything_is_loaded(damage) -> None:
+    run = make_run("best", "finished", "dit", 50)
+    damage(Path("base.safetensors"))
+    with pytest.raises(
+        CheckpointError, match=r"which run `runs/best` started from, (cannot|is empty)"
+    ):
+        find_weights(None)
+    with pytest.raises(CheckpointError, match=r"cannot|empty"):
+        find_weights(run)
 
 
 def test_pulled_weights_come_next() -> None:
@@ -76,6 +93,7 @@ def test_packaged_weights_are_named_but_never_taken_silently(folder: Path) -> No
         assert part in (caught.value.hint or "")
     source = find_weights(None, "tiny")
     assert (source.model, source.files["dit"]) == ("tiny", path)
+    assert find_weights(Path("tiny")) == source
 
 
 def test_a_model_without_weights_says_how_to_get_them() -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from ultrashape_cli.errors import CheckpointError, DiskError
 from ultrashape_cli.models.registry import build, model_spec
+from ultrashape_cli.models.sources import find_weights
 from ultrashape_cli.models.weights import (
     load_into,
     read_metadata,
@@ -150,6 +151,31 @@ def test_truncated_files_are_refused(tmp_path, networks, name):
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(CheckpointError, match=name):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.pt", b"", "is empty (0 bytes)"),
+        ("a.safetensors", b"", "is empty (0 bytes)"),
+        ("a.pt", b"iabc", "is no torch file"),
+        ("a.pt", b"\x80\x02abc", "is damaged: its tensors cannot be read"),
+        ("a.safetensors", b"{}", "is truncated, or no safetensors file"),
+        ("a.safetensors", bytes([2, *[0] * 7]) + b"{}?", "1 bytes too many are at its end"),
+        ("a.safetensors", bytes([2, *[0] * 7]) + b"[]", "its table of tensors cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_our_words(tmp_path, name, content, problem):
+    path = tmp_path / name
+    path.write_bytes(content)
+    # What the table does not tell, only reading the tensors does.
+    for read in (
+        (read_state_dict,) if "tensors cannot" in problem else (read_state_dict, find_weights)
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            read(path)
+        assert caught.value.message.startswith(f"`{path}` ")
+        assert caught.value.message.endswith(problem)
 
 
 def test_missing_files_and_foreign_contents_are_refused(tmp_path):

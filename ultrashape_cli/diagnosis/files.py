@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,8 @@ from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.diagnosis.check import FAIL, OK, WARN, Finding, Subject
 from ultrashape_cli.errors import DatasetError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.models.file_check import weights_problem
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
-
-MAX_HEADER = 100 << 20
-"""The safetensors format allows no longer one."""
 
 
 def check_data(subject: Subject) -> Iterator[Finding]:
@@ -55,62 +52,63 @@ def check_weights(subject: Subject) -> Iterator[Finding]:
             yield Finding("weights", WARN, "none named: training needs --init",
                           "ushape weights pull")  # fmt: skip
         return
-    problem = inspect_weights(path)
+    packaged = None if path.exists() else _packaged(path)
+    file = packaged or path
+    problem = inspect_weights(file)
     if problem:
-        yield Finding("weights", FAIL, f"{path}: {problem}", "ushape weights pull")
+        yield Finding("weights", FAIL, f"{path} {problem}", _fix(path))
     else:
-        yield Finding("weights", OK, f"{path}, {_tree_size(path) / 2**30:.2f} GiB, whole",
-                      "")  # fmt: skip
+        name = f"{path}, which comes with the package" if packaged else str(path)
+        yield Finding("weights", OK, f"{name}, {_tree_size(file) / 2**30:.2f} GiB, whole")
+
+
+def _packaged(path: Path) -> Path | None:
+    # Imported on use: this loads torch, and a machine may be looked at because torch does not load.
+    from ultrashape_cli.models.sources import packaged_weights
+
+    return packaged_weights(str(path))
+
+
+def _fix(path: Path) -> str:
+    """Returns the command that brings weights; of our own runs nothing brings them back."""
+    from ultrashape_cli.models.registry import MODELS
+
+    if not path.exists():
+        return "ushape weights pull"
+    released = any(path.name in spec.files for spec in MODELS.values())
+    return (
+        shlex.join(("ushape", "weights", "pull", "-o", str(path.parent), "--force"))
+        if released
+        else ""
+    )
 
 
 def inspect_weights(path: Path) -> str:
-    """Returns what is wrong with weights by their sizes and tables; nothing if all is well.
+    """Returns what is wrong with weights, said behind their name; nothing if all is well.
 
-    Reads no tensor: `ushape weights verify` does that.
+    By their sizes and tables. Reads no tensor: `ushape weights verify` does that.
     """
     if not path.exists():
-        return "no such file"
-    if path.is_dir():
-        return _inspect_folder(path)
-    if path.suffix == ".safetensors":
-        return _inspect_safetensors(path)
-    if not zipfile.is_zipfile(path):
-        return "truncated, or no torch file"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    return "" if any(name.endswith("data.pkl") for name in names) else "no torch file"
+        return "is not there"
+    return _inspect_folder(path) if path.is_dir() else weights_problem(path)
 
 
 def _inspect_folder(path: Path) -> str:
     run = RunFolder(path)
     if run.base.is_file():
         if not complete_checkpoints(run.checkpoints):
-            return "the run has no complete checkpoint"
+            return "is a run without a complete checkpoint"
         base = read_json(run.base)
         files = base.get("components", {}) if isinstance(base, dict) else {}
         for file in files.values():
             if problem := inspect_weights((path / file).resolve()):
-                return f"`{file}`, which it was made from: {problem}"
+                return f"started from `{file}`, which {problem}"
         return ""
     shards = sorted(path.glob("*.safetensors"))
-    problems = [f"`{s.name}`: {p}" for s in shards if (p := _inspect_safetensors(s))]
-    return "; ".join(problems) if shards else "no weights in this folder"
-
-
-def _inspect_safetensors(path: Path) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER):
-            return "truncated, or no safetensors file"
-        try:
-            header = json.loads(file.read(length))
-            entries = [body for key, body in header.items() if key != "__metadata__"]
-            end = max((body["data_offsets"][1] for body in entries), default=0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return "its table cannot be read"
-    missing = 8 + length + end - size
-    return f"{missing:,} bytes are missing at its end" if missing > 0 else ""
+    problems = [f"`{s.name}` {p}" for s in shards if (p := weights_problem(s))]
+    if not shards:
+        return "is a folder without weights"
+    return f"is not whole: {'; '.join(problems)}" if problems else ""
 
 
 def _size(path: Path) -> int:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.models.weight_files import read_safetensors_file
 from ultrashape_cli.runs import ADAPTER_CONFIG, ADAPTER_FILE
 
 PREFIX = "base_model.model."
@@ -35,9 +34,12 @@ def merge_adapters(
     settings = read_json(folder / ADAPTER_CONFIG)
     try:
         scale = settings["lora_alpha"] / settings["r"]
-        tensors = load_file(file)
-    except (OSError, SafetensorError, TypeError, KeyError) as error:
-        raise CheckpointError(f"`{folder}` holds no readable adapters: {error}") from error
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"`{folder / ADAPTER_CONFIG}` is missing, or does not tell the rank of the adapters",
+            hint="copy the whole folder again",
+        ) from error
+    tensors = read_safetensors_file(file)
     merged = dict(weights)
     for key, down in tensors.items():
         if not key.endswith(".lora_A.weight"):

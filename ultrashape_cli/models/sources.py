@@ -12,6 +12,7 @@ import torch
 from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters
+from ultrashape_cli.models.file_check import require_whole, weights_problem
 from ultrashape_cli.models.registry import COMPONENTS, MODELS, Networks, build, model_spec
 from ultrashape_cli.models.weights import load_into, read_metadata, read_state_dict
 from ultrashape_cli.runs import (
@@ -72,11 +73,13 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
         averaged: Take the averaged weights of a run.
 
     Raises:
-        CheckpointError: Nothing usable is there.
+        CheckpointError: Nothing usable is there, by its size and its table; no tensor is read.
     """
     if not path.exists():
         raise CheckpointError(
-            f"no weights at `{path}`", hint="pass a run, a checkpoint or a weights file"
+            f"no weights at `{path}`",
+            hint="name a run, a checkpoint of one, or a weights file; `ushape weights pull` "
+            "downloads the released weights",
         )
     if path.is_dir() and (path / "base.json").is_file():
         return _from_run(RunFolder(path), choose_checkpoint(RunFolder(path)), averaged)
@@ -85,6 +88,8 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
         return _from_run(RunFolder(path.parent.parent), path, averaged)
     if averaged:
         raise CheckpointError(f"`{path}` is no run, so it has no averaged weights")
+    if path.is_file():
+        require_whole(path)
     names = (
         read_metadata(path).get("model", "") if path.suffix == ".safetensors" else REFERENCE_MODEL
     )
@@ -163,7 +168,7 @@ def find_weights(checkpoint: Path | None, model: str | None = None) -> WeightSou
     ./weights. Packaged weights are for trying and never taken unless asked for.
 
     Args:
-        checkpoint: Anything that `resolve_weights` takes.
+        checkpoint: Anything that `resolve_named` takes.
         model: Model family, whose packaged or pulled weights are meant.
 
     Raises:
@@ -173,7 +178,7 @@ def find_weights(checkpoint: Path | None, model: str | None = None) -> WeightSou
     if checkpoint is not None:
         if model is not None:
             raise UsageError("both --checkpoint and --model are given", hint="leave one out")
-        return resolve_weights(checkpoint)
+        return resolve_named(checkpoint)
     if model is not None:
         names = [model_spec(model).name]
         packaged = packaged_weights(model)
@@ -213,6 +218,12 @@ def _from_run(run: RunFolder, checkpoint: Path, averaged: bool) -> WeightSource:
             hint="pass a complete weights file instead of the run",
         )
     files = {name: (run.root / file).resolve() for name, file in base["components"].items()}
+    for file in sorted(set(files.values())):
+        if problem := weights_problem(file):
+            raise CheckpointError(
+                f"`{file}`, which run `{run.root}` started from, {problem}",
+                hint=f"put it back, or write where it is now into {run.base}",
+            )
     if averaged:
         require_averaged(checkpoint)
     if (checkpoint / ADAPTER_FILE).is_file():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ultrashape_cli.errors import CheckpointError, DiskError
 from ultrashape_cli.files import temporary_path
+from ultrashape_cli.models.file_check import REPLACE, require_whole
 
 StateDict = dict[str, Tensor]
 
@@ -33,14 +34,12 @@ DTYPE_NAMES = {
 
 def read_safetensors_file(path: Path) -> StateDict:
     """Return the tensors of a safetensors file, mapped into memory."""
+    require_whole(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: damaged, truncated or not a safetensors file ({error})",
-            hint="download the file again",
-        ) from error
+        raise CheckpointError(f"`{path}` is damaged ({error})", hint=REPLACE) from error
 
 
 def read_torch_file(path: Path, *, mmap: bool = True) -> object:
@@ -53,25 +52,23 @@ def read_torch_file(path: Path, *, mmap: bool = True) -> object:
     Raises:
         CheckpointError: Truncated, not a torch file, or with code inside.
     """
+    require_whole(path)
     try:
         # torch warns about foreign pickles before it refuses them; the refusal says enough.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             return _load_tensors(path, mmap)
-    except pickle.UnpicklingError as error:
-        message = str(error)
-        if "Unsupported global" in message or "Unsupported class" in message:
-            raise CheckpointError(
-                f"{path}: refused, the file holds Python objects and not only tensors",
-                hint="convert it to safetensors on a machine you can lose",
-            ) from error
-        raise CheckpointError(f"{path}: not a checkpoint file") from error
     except MemoryError:
         raise
     except Exception as error:  # damaged bytes lead the unpickler into any exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        refused = isinstance(error, pickle.UnpicklingError)
+        if refused and any(f"Unsupported {kind}" in str(error) for kind in ("global", "class")):
+            raise CheckpointError(
+                f"`{path}` is refused: it holds Python objects and not only tensors",
+                hint="convert it to safetensors on a machine you can lose",
+            ) from error
+        # What torch and pickle say here is about their own state, not about the file.
         raise CheckpointError(
-            f"{path}: damaged, truncated or not a checkpoint file ({reason})",
-            hint="download the file again",
+            f"`{path}` is damaged: its tensors cannot be read", hint=REPLACE
         ) from error
 
 

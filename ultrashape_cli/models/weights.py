@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.models.file_check import REPLACE, require_whole
 from ultrashape_cli.models.weight_files import (
     StateDict,
     dtype_name,
@@ -75,8 +76,6 @@ def read_state_dict(path: str | Path) -> dict[str, StateDict]:
         raise CheckpointError(f"{path}: no such checkpoint")
     if path.is_dir():
         return _split(_read_shards(path), path)
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path}: the file is empty")
     if path.suffix == ".safetensors":
         return _split(read_safetensors_file(path), path)
     return _unpack(read_torch_file(path), path)
@@ -84,11 +83,12 @@ def read_state_dict(path: str | Path) -> dict[str, StateDict]:
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Return the metadata of a safetensors file."""
+    require_whole(Path(path))
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+        raise CheckpointError(f"`{path}` is damaged ({error})", hint=REPLACE) from error
 
 
 def load_into(
