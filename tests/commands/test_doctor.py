@@ -23,11 +23,19 @@ def _fail(monkeypatch) -> None:
     monkeypatch.setattr(all_checks, "NETWORK_CHECKS", (Check("c", lambda subject: [bad]),))
 
 
-def test_findings_end_in_a_block_to_paste(ushape, some_checks) -> None:
+def test_each_finding_is_printed_once_without_the_home(ushape, some_checks, monkeypatch) -> None:
+    home = Finding("c", OK, "at /home/ann/.cache")
+    monkeypatch.setattr(all_checks, "NETWORK_CHECKS", (Check("c", lambda subject: [home]),))
+    monkeypatch.setenv("HOME", "/home/ann")
     result = ushape("doctor")
     assert result.code == 0
-    assert "try: do this" in result.out
-    assert result.out.endswith("```\nok   a: fine\nwarn b: [slow]\n```\n")
+    assert [line.split() for line in result.out.splitlines()] == [
+        ["ok", "a", "fine"],
+        ["warn", "b", "[slow]"],
+        ["try:", "do", "this"],
+        ["ok", "c", "at", "~/.cache"],
+    ]
+    assert "3 looked at, 1 to mind, 0 failed" in result.err
 
 
 def test_a_failed_check_exits_1(ushape, some_checks, monkeypatch) -> None:

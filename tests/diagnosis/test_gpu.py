@@ -23,6 +23,7 @@ ANSWER: dict[str, Any] = {
 PLAN = {
     "problem": None,
     "hint": None,
+    "lower": "--set train.strategy=full-8bit",
     "device_gib": 60.0,
     "host_gib": 1.0,
     "checkpoint_gib": 0.001,
@@ -102,16 +103,44 @@ def test_the_plan_is_held_against_card_host_and_disk(monkeypatch) -> None:
     )
     assert _plan(host_gib=60.0)["host memory"].status == WARN
     assert _plan(host_gib=65.0)["host memory"].status == FAIL
-    on_cpu = gpu.judge_plan({"plan": PLAN}, _subject(profile="cpu"))
-    assert {f.name: f.status for f in on_cpu}["host memory"] == WARN  # 60 GiB and 1
     assert _plan(checkpoint_gib=1e6)["disk"].status == FAIL
     failed = _plan(problem="too little", hint="--set train.strategy=lora")["profile"]
-    assert (failed.status, failed.fix) == (FAIL, "ushape train --set train.strategy=lora")
+    assert failed.status == FAIL
+    assert failed.fix == "ushape train --profile h100 --set train.strategy=lora"
+
+
+@pytest.mark.parametrize(
+    ("device_gib", "model", "status", "fix"),
+    [
+        (10.0, "ultrashape-1.0", OK, ""),
+        (60.0, "tiny", WARN, "--profile cpu --model tiny --set train.strategy=full-8bit"),
+        (94.4, "ultrashape-1.0", FAIL, "--model tiny"),
+    ],
+)
+def test_without_a_card_the_hosts_memory_counts(
+    monkeypatch, device_gib, model, status, fix
+) -> None:
+    monkeypatch.setattr(gpu, "read_memory", lambda: (10 * 2**30, 64 * 2**30))
+    subject = _subject(profile="cpu", **{"train.model": model})
+    found = {
+        f.name: f for f in gpu.judge_plan({"plan": PLAN | {"device_gib": device_gib}}, subject)
+    }
+    assert (found["profile"].status, found["host memory"].status) == (status, status)
+    assert found["profile"].fix == (fix and f"ushape train {fix}")
+    assert ("this machine has 64.0" in found["profile"].message) == (status == FAIL)
+
+
+def test_checkpoints_without_a_copy_are_told_where_they_are_enough(monkeypatch) -> None:
+    monkeypatch.setattr(gpu, "read_memory", lambda: (10 * 2**30, 64 * 2**30))
+    plan = _plan(host_gib=70.0, checkpoint_gib=20.0)["host memory"]
+    assert plan.fix == "ushape train --profile h100 --set train.async_checkpoints=false"
+    plan = _plan(host_gib=70.0, checkpoint_gib=2.0)["host memory"]
+    assert plan.fix == "ushape train --profile h100 --set train.strategy=full-8bit"
 
 
 def test_a_plan_that_came_too_late_is_no_failure() -> None:
     (found,) = gpu.judge_plan({}, _subject())
-    assert (found.status, found.fix) == (WARN, "ushape train --dry-run")
+    assert (found.status, found.fix) == (WARN, "ushape train --profile h100 --dry-run")
 
 
 def test_a_machine_without_a_driver_is_told(monkeypatch) -> None:

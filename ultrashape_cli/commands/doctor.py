@@ -24,7 +24,7 @@ def doctor(
         Path | None,
         typer.Option(
             "--init",
-            help="Weights to look at: a run, a safetensors file or the reference bundle.",
+            help="Weights to look at: a run, a weights file, or the name of packaged ones.",
             rich_help_panel="Input",
         ),
     ] = None,
@@ -57,8 +57,8 @@ def doctor(
 
     Looks at Python, driver, CUDA and torch, cards, bf16, attention, the profile and the memory and
     disk it implies, limits, dataset, weights, hub, wandb, Blender, the clock and variables. Changes
-    nothing. Ends in a block to paste into an issue; exits 1 if a check fails. Every check has a
-    time limit, also without a network.
+    nothing. What it prints holds no secrets and can go into an issue; exits 1 if a check fails.
+    Every check has a time limit, also without a network.
 
     Examples:
 
@@ -113,21 +113,23 @@ def _settings(
 def _show(ui: UI, findings: list[Finding], failed: int) -> None:
     from rich.text import Text
 
-    from ultrashape_cli.diagnosis.all_checks import paste_block
+    from ultrashape_cli.diagnosis.all_checks import without_home
 
     styles = {"ok": "green", "warn": "yellow", "fail": "red"}
     for found in findings:
         line = Text.assemble(
             (f"{found.status:5}", f"bold {styles[found.status]}"),
             (f"{found.name:14}", "bold"),
-            found.message,
+            without_home(found.message),
         )
         ui.out.print(line)
         if found.fix:
-            ui.out.print(Text.assemble(" " * 19, ("try: ", "cyan"), found.fix))
+            ui.out.print(Text.assemble(" " * 19, ("try: ", "cyan"), without_home(found.fix)))
     warned = sum(found.status == "warn" for found in findings)
-    ui.out.print(f"\n{len(findings)} looked at, {warned} to mind, {failed} failed. For an issue:\n")
-    ui.data(paste_block(findings))
+    ui.info(
+        f"\n{len(findings)} looked at, {warned} to mind, {failed} failed. These lines name neither "
+        "you nor your secrets: paste them into an issue"
+    )
 
 
 def _emit(ui: UI, findings: list[Finding], failed: int) -> None:

@@ -26,14 +26,10 @@ NETWORK_CHECKS = (
 )
 
 
-def paste_block(findings: Sequence[Finding]) -> str:
-    """Returns the findings as a block for an issue, without the user's home and secrets."""
+def without_home(text: str) -> str:
+    """Returns a text with `~` for the user's home, to go into an issue."""
     home = str(Path.home())
-    lines = []
-    for found in findings:
-        text = found.message.replace(home, "~") if home != "/" else found.message
-        lines.append(f"{found.status:4} {found.name}: {text}")
-    return "\n".join(["```", *lines, "```"])
+    return text.replace(home, "~") if home != "/" else text
 
 
 def fixes(findings: Sequence[Finding]) -> list[str]:

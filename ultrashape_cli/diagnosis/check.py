@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultrashape_cli.config.resolve import Resolved
+from ultrashape_cli.config.schema import flatten
 from ultrashape_cli.errors import UShapeError
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -37,6 +39,18 @@ class Subject:
     """Weights to start from; None leaves them out."""
     runs: Path = Path("runs")
     """Where runs will be written."""
+
+    def train(self, options: str) -> str:
+        """Returns the command that trains on what is checked, with further options."""
+        named = {"--data": self.data, "--init": self.weights}
+        given = {"--profile": "profile", "--model": "train.model"}
+        words = ["ushape", "train"]
+        for flag, value in named.items():
+            words += [flag, str(value)] if value is not None else []
+        for flag, key in given.items():
+            if self.resolved.origins[key] in ("flag", "--set") and flag not in options:
+                words += [flag, flatten(self.resolved.config)[key]]
+        return f"{shlex.join(words)} {options}"
 
 
 @dataclass(frozen=True, slots=True)

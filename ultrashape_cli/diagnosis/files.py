@@ -31,10 +31,12 @@ def check_data(subject: Subject) -> Iterator[Finding]:
     unsampled = [asset for asset in ids if not dataset.samples(asset).is_file()]
     size = sum(_size(dataset.samples(asset)) for asset in ids) / 2**30
     counts = ", ".join(f"{len(listed):,} {name}" for name, listed in lists.items())
-    for missing, what in ((unseen, "views"), (unsampled, "samples")):
+    for missing, what, verb in ((unseen, "views", "render"), (unsampled, "samples", "sample")):
         if missing:
             message = f"no {what} of {len(missing):,} assets, such as {missing[0]}"
-            yield Finding("dataset", FAIL, message, f"ushape prepare MODELS_DIR -o {dataset.root}")
+            yield Finding(
+                "dataset", FAIL, message, f"ushape {verb} {shlex.quote(str(dataset.root))}"
+            )
     if not lists["train"]:
         yield Finding("dataset", FAIL, "no asset to train on", f"ushape split {dataset.root}")
     elif not unseen and not unsampled:

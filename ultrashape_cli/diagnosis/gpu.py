@@ -181,25 +181,42 @@ def judge_plan(answer: dict[str, Any], subject: Subject) -> Iterator[Finding]:
     config, profile = subject.resolved.config, subject.resolved.profile
     plan = answer.get("plan")
     if plan is None:
-        yield Finding("plan", WARN, "not computed in time", "ushape train --dry-run")
+        yield Finding("plan", WARN, "not computed in time", subject.train("--dry-run"))
         return
     settings = config.train
+    used, total = (size / 2**30 for size in read_memory())
     there = f" of {profile.memory_gib:g}" if profile.memory_gib else ""
     text = f"{profile.name}: {settings.strategy} in {settings.dtype}, {settings.model}"
     if plan["problem"]:
-        fix = f"ushape train {plan['hint']}" if str(plan["hint"]).startswith("--") else ""
-        yield Finding("profile", FAIL, f"{text}: {plan['problem']}", fix)
+        message = f"{text}: {plan['problem']}"
+        yield Finding("profile", FAIL, message, _lower(subject, plan["hint"]))
     if "device_gib" not in plan:
         return
     if not plan["problem"]:
         message = f"{text}, needs about {plan['device_gib']:.1f}{there} GiB per process"
-        yield Finding("profile", OK, message)
-    used, total = (size / 2**30 for size in read_memory())
-    # Without a card its part is the host's, too.
-    need = plan["host_gib"] + (0.0 if profile.memory_gib else plan["device_gib"])
+        # Without a card this is memory of the host.
+        status = OK if profile.memory_gib else _judge(plan["device_gib"], used, total)
+        if status == FAIL:
+            message += f", and this machine has {total:.1f}"
+        fix = "" if status == OK else _lower(subject, plan["lower"])
+        yield Finding("profile", status, message, fix)
+    yield from _judge_host(plan, subject, used, total)
+
+
+def _judge_host(
+    plan: dict[str, Any], subject: Subject, used: float, total: float
+) -> Iterator[Finding]:
+    """Says whether memory and disk of the host have room for a plan."""
+    on_cpu = not subject.resolved.profile.memory_gib
+    need = plan["host_gib"] + (plan["device_gib"] if on_cpu else 0.0)
     message = f"{total - used:.1f} of {total:.1f} GiB free, the strategy needs about {need:.1f}"
-    status = FAIL if need > total else WARN if need > total - used else OK
-    fix = "" if status == OK else "ushape train --set train.async_checkpoints=false"
+    status, fix = _judge(need, used, total), ""
+    if status != OK:
+        # A checkpoint that is written beside the training is a copy in memory.
+        enough = _judge(need - plan["checkpoint_gib"], used, total) != FAIL
+        saves = enough and subject.resolved.config.train.async_checkpoints
+        option = "--set train.async_checkpoints=false"
+        fix = subject.train(option) if saves else _lower(subject, plan["lower"])
     yield Finding("host memory", status, message, fix)
     kept = plan["checkpoint_gib"] * plan["kept_checkpoints"]
     folder = subject.runs if subject.runs.exists() else subject.runs.absolute().parent
@@ -208,5 +225,17 @@ def judge_plan(answer: dict[str, Any], subject: Subject) -> Iterator[Finding]:
         f"{free:.1f} GiB free for runs; {plan['kept_checkpoints']} checkpoints of "
         f"{plan['checkpoint_gib']:.2f} GiB take {kept:.1f}"
     )
-    fix = "ushape train --set train.keep_checkpoints=1 --out A_LARGER_DISK"
+    fix = subject.train("--set train.keep_checkpoints=1 --out A_LARGER_DISK")
     yield Finding("disk", FAIL if kept > free else OK, message, fix if kept > free else "")
+
+
+def _judge(need: float, used: float, total: float) -> str:
+    return FAIL if need > total else WARN if need > total - used else OK
+
+
+def _lower(subject: Subject, option: str | None) -> str:
+    """Returns the command that needs less; on a CPU the released model has none that fits."""
+    on_cpu = not subject.resolved.profile.memory_gib
+    if on_cpu and subject.resolved.config.train.model != "tiny":
+        return "ushape train --model tiny"
+    return subject.train(option) if option and option.startswith("--") else ""

@@ -89,7 +89,7 @@ def _plan(settings: dict[str, Any]) -> dict[str, Any]:
     from ultrashape_cli.config.profiles import get_profile
     from ultrashape_cli.config.resolve import restore
     from ultrashape_cli.errors import UShapeError
-    from ultrashape_cli.training.memory.plan import check_plan, plan_run
+    from ultrashape_cli.training.memory.plan import check_plan, lower_strategy, plan_run
 
     config, profile = restore(settings), get_profile(settings["profile"])
     problem = hint = None
@@ -104,6 +104,7 @@ def _plan(settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "problem": problem,
         "hint": hint,
+        "lower": lower_strategy(config),
         "device_gib": plan.device_bytes / 2**30,
         "host_gib": plan.host_bytes / 2**30,
         "checkpoint_gib": plan.checkpoint_bytes / 2**30,
