@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ultrashape_cli.diagnosis import all_checks
-from ultrashape_cli.diagnosis.check import FAIL, OK, WARN, Check, Finding
+from ultrashape_cli.diagnosis.check import FAIL, OK, WARN, Check, Finding, Subject
 
 
 @pytest.fixture
@@ -55,6 +55,19 @@ def test_bad_settings_are_a_finding_among_the_others(ushape, some_checks) -> Non
     checks = json.loads(result.out)["checks"]
     assert [check["name"] for check in checks] == ["settings", "a", "b"]
     assert "did you mean `train.learning_rate`" in checks[0]["message"]
+
+
+def test_the_plan_is_that_of_the_weights(ushape, monkeypatch, tmp_path: Path) -> None:
+    def tell(subject: Subject) -> list[Finding]:
+        return [Finding("model", OK, subject.resolved.config.train.model)]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(all_checks, "CHECKS", (Check("a", tell),))
+    monkeypatch.setattr(all_checks, "NETWORK_CHECKS", ())
+    for weights, model in (("tiny", "tiny"), ("none.pt", "ultrashape-1.0")):
+        assert ushape("doctor", "--init", weights).out.split() == ["ok", "model", model]
+    explicit = ("--set", "train.model=ultrashape-1.0")
+    assert ushape("doctor", "--init", "tiny", *explicit).out.split()[-1] == "ultrashape-1.0"
 
 
 def test_this_machine_is_looked_at_as_a_whole(ushape, tmp_path: Path, monkeypatch) -> None:

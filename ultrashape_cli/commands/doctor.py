@@ -75,6 +75,9 @@ def doctor(
     quiet = quiet or fix_hints
     ui = UI("doctor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     resolved, findings = _settings(config, overrides, no_config, profile)
+    if init is not None and resolved.origins["train.model"] == "default":
+        model = _model_of(init)
+        resolved, findings = _settings(config, overrides, no_config, profile, model)
     settings = resolved.config.train
     if data is None and resolved.origins["train.data"] != "default":
         data = Path(settings.data)
@@ -95,19 +98,35 @@ def doctor(
 
 
 def _settings(
-    config: Path | None, overrides: list[str] | None, no_config: bool, profile: str | None
+    config: Path | None,
+    overrides: list[str] | None,
+    no_config: bool,
+    profile: str | None,
+    model: str | None = None,
 ) -> tuple[Resolved, list[Finding]]:
     """Returns the settings; bad ones are a finding, and the rest is checked without them."""
     from ultrashape_cli.commands.settings import resolve_settings
     from ultrashape_cli.diagnosis.check import FAIL, Finding
     from ultrashape_cli.errors import ConfigError
 
-    flags = {"profile": profile}
+    flags = {"profile": profile, "train.model": model}
     try:
         return resolve_settings(flags, config, overrides, no_config), []
     except ConfigError as error:
         found = Finding("settings", FAIL, error.message)
         return resolve_settings({}, None, None, no_config=True), [found]
+
+
+def _model_of(weights: Path) -> str | None:
+    """Returns the model of weights; None where they, or torch, cannot tell: a check says why."""
+    from ultrashape_cli.errors import CheckpointError
+
+    try:
+        from ultrashape_cli.models.sources import resolve_named
+
+        return resolve_named(weights).model
+    except (CheckpointError, ImportError, OSError):
+        return None
 
 
 def _show(ui: UI, findings: list[Finding], failed: int) -> None:
