@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from ultrashape_cli.errors import UsageError, UShapeError
 from ultrashape_cli.formatting import duration
@@ -94,6 +95,12 @@ class UI:
         if text not in self._warned:
             self._warned.add(text)
             self.err.print(f"[yellow]warning:[/] {_safe(text)}", soft_wrap=True)
+
+    def verdict(self, text: str, good: bool) -> None:
+        """Says how something came out: green where it is good, red where it is not."""
+        if not self.quiet:
+            color = "green" if good else "red"
+            self.err.print(f"[{color}]{_safe(text)}[/]", soft_wrap=True)
 
     def hint(self, text: str) -> None:
         """Offers the next command."""
@@ -253,5 +260,5 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str) ->
     for index, column in enumerate(columns):
         table.add_column(column, justify="left", overflow="fold", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*(_safe(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else _safe(str(cell)) for cell in row))
     return table

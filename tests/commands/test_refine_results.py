@@ -62,7 +62,15 @@ def test_metrics_against_the_input_and_a_ground_truth(refine, inputs: Path, tmp_
         *("-o", tmp_path / "o.ply", "--json"),
         *("--ground-truth", inputs / "mesh.ply"),
     )
-    metrics = json.loads(result.out)["result"]["metrics"]
+    body = json.loads(result.out)
+    metrics = body["result"]["metrics"]
+    assert body["verdict"]["good"] is False
+    assert "chamfer_l1" in body["verdict"]["worse"]
+    assert body["verdict"]["text"] in result.err
+    table = result.err[result.err.index("CD-L1") :].splitlines()[:3]
+    assert [line.split()[:3] for line in table[1:]] == [["input", "to", "truth"],
+                                                        ["refined", "to", "truth"]]  # fmt: skip
+    assert all(len(line) <= 80 for line in table)
     assert metrics["to_input"].keys() == metrics["to_ground_truth"].keys()
     # The ground truth is the input here: only the samples differ.
     near, far = metrics["input_to_ground_truth"], metrics["to_input"]

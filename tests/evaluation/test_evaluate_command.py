@@ -51,6 +51,10 @@ def test_meshes_of_other_tools_are_compared(ushape, pairs: Path, tmp_path: Path)
     chamfer = comparison["scores"]["chamfer_l1"]
     assert chamfer["better"] == 1
     assert chamfer["difference"]["mean"] == pytest.approx(-0.28 * 0.85, abs=0.03)
+    text = "better than far on 3 of 4 measures; no clear difference in F-score@0.01"
+    assert comparison["verdict"]["text"] == text
+    assert body["verdicts"] == [{key: comparison[key] for key in ("row", "against", "verdict")}]
+    assert f"near: {text} (p 0.5 for Chamfer-L1)" in result.err
     assert found["not_measured"].keys() == {"lpips", "clip"}
     rows = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     assert len(rows) == 5
@@ -59,6 +63,37 @@ def test_meshes_of_other_tools_are_compared(ushape, pairs: Path, tmp_path: Path)
     assert "near against far" in page
     assert page.count("data:image/") >= 6
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_table_fits_a_terminal_and_one_asset_has_no_interval(
+    ushape, pairs: Path, tmp_path: Path
+) -> None:
+    (pairs / "near").rename(pairs / "a tool with a very long name, wrong image")
+    for limit, mark in ((3, "±"), (1, "")):
+        result = ushape(
+            "evaluate", "--pairs", pairs, "-o", tmp_path / "out", "--limit", limit, *FAST
+        )
+        start = result.err.index("row ")
+        head, *rows = result.err[start:].splitlines()[:3]
+        assert head.split() == ["row", "CD-L1", "F@1%", "NC", "IoU"]
+        assert all(len(row) <= 80 for row in rows)
+        assert rows[0].startswith("a tool with... wrong image ")
+        assert ("±" in "".join(rows)) == bool(mark)
+        # No number of the file is NaN.
+        json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("listed", [None, "[]"])
+def test_a_split_without_assets_says_how_to_make_one(ushape, tmp_path: Path, listed) -> None:
+    data = tmp_path / "my data"
+    (data / "records").mkdir(parents=True)
+    if listed:
+        (data / "data_list").mkdir()
+        (data / "data_list" / "test.json").write_text(listed)
+    result = ushape("evaluate", "--model", "tiny", "--data", data, "--split", "test")
+    assert result.code == 1
+    assert f"`{data}` has no test assets" in result.err
+    assert f"hint: ushape split '{data}' --test 0.1" in result.err
 
 
 def test_a_repeated_command_makes_nothing_again(

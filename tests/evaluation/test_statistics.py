@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ultrashape_cli.evaluation.statistics import compare, estimate
+from ultrashape_cli.evaluation.statistics import Estimate, compare, estimate
 
 
 def test_the_interval_has_the_width_of_the_standard_error() -> None:
@@ -28,8 +28,13 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_no_values_have_no_mean() -> None:
-    assert math.isnan(estimate([]).mean)
+def test_no_values_have_no_mean_and_one_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="no mean"):
+        estimate([])
+    assert estimate([3.0]) == Estimate(3.0, None, None, 1)
+    alone = compare([2.0], [1.0], sign=1)
+    assert (alone.difference, alone.p_value) == (Estimate(1.0, None, None, 1), None)
+    assert not alone.difference.holds_zero
 
 
 @pytest.mark.parametrize(("sign", "better"), [(1, 0.75), (-1, 0.25)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -99,6 +100,7 @@ def evaluate(
     Reads DATA and the checkpoints. Refines every asset from a coarse version of itself and writes
     scores with intervals and paired tests to OUT: report.html, results.json, results.csv, meshes
     and pictures. The coarse mesh is always a row, and so is the truth through the autoencoder.
+    Says in words on which measures each row is better than the input.
     Repeating the command only makes what is not there yet.
 
     Examples:
@@ -150,7 +152,7 @@ def _run(
     from ultrashape_cli.evaluation.evaluate import evaluate as measure
     from ultrashape_cli.evaluation.evaluate import summary
     from ultrashape_cli.evaluation.perceptual import load_perceptual
-    from ultrashape_cli.evaluation.report import KEY_SCORES, show_estimate, write_csv, write_report
+    from ultrashape_cli.evaluation.report import write_csv, write_report
     from ultrashape_cli.evaluation.scores import Sampling
     from ultrashape_cli.files import write_json
 
@@ -176,15 +178,7 @@ def _run(
     subject = next(iter(against), rows[0].name)
     base = against.get(subject, [rows[0].name])[0]
     report = write_report(result, found, out, subject=subject, base=base, about=about)
-    names = [n for n in KEY_SCORES[:6] if any(n in row["means"] for row in found["rows"])]
-    cells = [
-        [show_estimate(row["means"][n]) if n in row["means"] else "-" for n in names]
-        for row in found["rows"]
-    ]
-    lines = [[row["name"], *line] for row, line in zip(found["rows"], cells, strict=True)]
-    ui.table(("row", *names), lines)
-    for comparison in found["comparisons"]:
-        _say(ui, comparison)
+    _show(ui, found, base=rows[0].name)
     for failure in result.failures:
         ui.warn(f"{failure['row']} {failure['asset']}: {failure['error']}")
     failed = len(result.failures)
@@ -192,6 +186,10 @@ def _run(
         status="error" if failed else "ok",
         inputs={"assets": len(assets)},
         outputs={"report": str(report), "results": str(out / "results.json"), **_short(found)},
+        verdicts=[
+            {name: comparison[name] for name in ("row", "against", "verdict")}
+            for comparison in found["comparisons"]
+        ],
         counts={"made": len(assets) * len(rows) - failed, "failed": failed},
     )
     if failed:
@@ -201,25 +199,48 @@ def _run(
 def _comparisons(names: list[str]) -> dict[str, list[str]]:
     """Returns which rows are compared with which: what was refined with its input and the others.
 
-    The first row is the input, the second the ceiling; without them (pairs), tools with the first.
+    The first row is the input, the second the truth through the autoencoder; without them
+    (pairs), tools with the first.
     """
-    if "coarse" not in names:
+    from ultrashape_cli.evaluation.rows import INPUT, ROUND_TRIP
+
+    if INPUT not in names:
         return {name: [names[0]] for name in names[1:]}
-    refined = [name for name in names if name != "coarse" and not name.startswith("vae ")]
+    refined = [name for name in names if name != INPUT and not name.startswith(ROUND_TRIP)]
     if not refined:
-        return {name: ["coarse"] for name in names[1:]}
-    return {refined[0]: ["coarse", *refined[1:]], **{name: ["coarse"] for name in refined[1:]}}
+        return {name: [INPUT] for name in names[1:]}
+    return {refined[0]: [INPUT, *refined[1:]], **{name: [INPUT] for name in refined[1:]}}
 
 
-def _say(ui: UI, comparison: dict[str, Any]) -> None:
-    from ultrashape_cli.evaluation.report import show_share
+def _show(ui: UI, found: dict[str, Any], base: str) -> None:
+    """Shows a line per row, red where it is worse than the base, and what each comparison says."""
+    from rich.text import Text
 
-    parts = [
-        f"{name} {show_share(c['relative'])}, better on {c['better']:.0%}, p {c['p_value']:.1g}"
-        for name, c in comparison["scores"].items()
-        if name in ("chamfer_l1", "normal_consistency")
-    ]
-    ui.info(f"{comparison['row']} against {comparison['against']}: {'; '.join(parts)}")
+    from ultrashape_cli.evaluation.verdict import LEGEND, MEASURES, is_worse, show_mean
+
+    means = {row["name"]: row["means"] for row in found["rows"]}
+    names = [name for name in MEASURES if any(name in values for values in means.values())]
+    sign = "+-" if ui.ascii_only else "±"
+    lines = []
+    for row, values in means.items():
+        # Names differ at their ends, too: `mine, wrong image`.
+        cells = [Text(row if len(row) <= 26 else f"{row[:11]}...{row[-12:]}")]
+        for name in names:
+            worse = all(name in m for m in (values, means[base])) and is_worse(
+                name, values[name]["mean"], means[base][name]["mean"]
+            )
+            text = show_mean(values[name], sign) if name in values else "-"
+            cells.append(Text(text, style="red" if worse else ""))
+        lines.append(cells)
+    ui.table(("row", *(MEASURES[name][0] for name in names)), lines)
+    ui.info(LEGEND)
+    for comparison in found["comparisons"]:
+        verdict = comparison["verdict"]
+        if verdict:
+            chamfer = comparison["scores"].get("chamfer_l1", {})
+            p_value = chamfer.get("p_value")
+            test = "" if p_value is None else f" (p {p_value:.1g} for Chamfer-L1)"
+            ui.verdict(f"{comparison['row']}: {verdict['text']}{test}", verdict["good"])
 
 
 def _short(found: dict[str, Any]) -> dict[str, Any]:
@@ -253,10 +274,11 @@ def _assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> l
 
     dataset = Dataset(data)
     dataset.require()
-    ids = dataset.read_split(split)[:limit]
+    ids = dataset.read_split(split)[:limit] if dataset.list_path(split).is_file() else []
     if not ids:
+        share = "" if split == "train" else f" --{split} 0.1"
         raise DatasetError(
-            f"`{data}` has no {split} assets", hint=f"ushape split {data} --{split} 0.1"
+            f"`{data}` has no {split} assets", hint=f"ushape split {shlex.quote(str(data))}{share}"
         )
     given: dict[str, Path] = {}
     if coarse is not None:
@@ -284,7 +306,7 @@ def _rows(
     ablation: bool,
 ) -> list[Row]:
     from ultrashape_cli.devices import choose_device
-    from ultrashape_cli.evaluation.rows import coarse_row, refine_row, vae_row
+    from ultrashape_cli.evaluation.rows import ROUND_TRIP, coarse_row, refine_row, vae_row
 
     config = resolved.config
     device, seed = choose_device(config.device), config.seed
@@ -292,7 +314,9 @@ def _rows(
     first = next(iter(sources))
     ceilings = sources if vae else {first: sources[first]}
     rows = [coarse_row(settings)]
-    rows += [vae_row(f"vae {n}", source, refine, device, seed) for n, source in ceilings.items()]
+    rows += [
+        vae_row(f"{ROUND_TRIP}{n}", source, refine, device, seed) for n, source in ceilings.items()
+    ]
     if vae:
         return rows
     for name, source in sources.items():

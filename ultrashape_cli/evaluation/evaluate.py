@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from PIL import Image
 
 from ultrashape_cli.errors import UShapeError
 from ultrashape_cli.evaluation.perceptual import PerceptualScore
-from ultrashape_cli.evaluation.rows import Asset, Row
+from ultrashape_cli.evaluation.rows import INPUT, ROUND_TRIP, Asset, Row
 from ultrashape_cli.evaluation.scores import Sampling, Scores, on_ground, score_mesh, sign_of
 from ultrashape_cli.evaluation.statistics import Comparison, Estimate, compare, estimate
+from ultrashape_cli.evaluation.verdict import MEASURES, is_worse, judge
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.meshfiles.load import load_mesh
@@ -199,19 +200,58 @@ def summary(result: Evaluation, against: Mapping[str, Sequence[str]]) -> dict[st
                         for name, c in found.items()
                         if c is not None
                     },
+                    "verdict": _verdict(result, row, other, found),
                 }
             )
     return {
-        "rows": [{"name": row, "note": result.notes[row], "means": means[row]} for row in means],
+        "rows": [
+            {"name": row, "note": _note(result, row, means), "means": means[row]} for row in means
+        ],
         "comparisons": comparisons,
         "assets": result.scores,
         "failures": result.failures,
     }
 
 
+def _verdict(
+    result: Evaluation, row: str, other: str, found: Mapping[str, Comparison | None]
+) -> dict[str, Any] | None:
+    known = {name: c for name, c in found.items() if c is not None}
+    empty = sum(scores.get("surface") == 0 for scores in result.scores[row].values())
+    verdict = judge(
+        {name: c.means for name, c in known.items()},
+        "the input" if other == INPUT else other,
+        unclear=[name for name, c in known.items() if c.difference.holds_zero],
+        lost=f"no surface on {empty} of {len(result.scores[row])} assets" if empty else "",
+    )
+    return asdict(verdict) if verdict else None
+
+
+def _note(result: Evaluation, row: str, means: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns what a row is; the round trip is a ceiling only where nothing refined is better."""
+    note = result.notes[row]
+    if not row.startswith(ROUND_TRIP):
+        return note
+    above = {
+        other: names
+        for other in result.rows
+        if other != INPUT and not other.startswith(ROUND_TRIP)
+        and (names := [
+            MEASURES[name][1]
+            for name in MEASURES
+            if name in means[row] and name in means[other]
+            and is_worse(name, means[row][name]["mean"], means[other][name]["mean"])
+        ])
+    }  # fmt: skip
+    if not above:
+        return f"{note}, the ceiling"
+    better = "; ".join(f"{other} is better in {', '.join(names)}" for other, names in above.items())
+    return f"{note}, no ceiling here: {better}"
+
+
 def _has(result: Evaluation, row: str, name: str) -> bool:
     return any(name in scores for scores in result.scores[row].values())
 
 
-def _plain(value: Estimate) -> dict[str, float]:
+def _plain(value: Estimate) -> dict[str, float | None]:
     return {"mean": value.mean, "low": value.low, "high": value.high, "count": value.count}

@@ -83,8 +83,10 @@ def show_share(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1%}"
 
 
-def show_estimate(value: dict[str, float]) -> str:
-    """Returns a mean with its interval."""
+def show_estimate(value: dict[str, Any]) -> str:
+    """Returns a mean with its interval, where it has one."""
+    if value["low"] is None:
+        return show(value["mean"])
     return f"{show(value['mean'])} ({show(value['low'])} to {show(value['high'])})"
 
 
@@ -121,11 +123,14 @@ def _comparison(comparison: dict[str, Any], names: Sequence[str]) -> str:
                     show_estimate(c["difference"]),
                     show_share(c["relative"]),
                     f"{c['better']:.0%}",
-                    f"{c['p_value']:.2g}",
+                    "-" if c["p_value"] is None else f"{c['p_value']:.2g}",
                 )
             )
     head = ("score", "difference of the means", "relative", "assets better", "p (Wilcoxon)")
-    return table(head, rows) if rows else ""
+    verdict = comparison["verdict"]
+    kind = "gain" if verdict and verdict["good"] else "loss"
+    text = f"<p class={kind}>{html.escape(verdict['text'])}</p>" if verdict else ""
+    return text + table(head, rows) if rows else ""
 
 
 def _assets(result: Evaluation, out: Path, subject: str, base: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,9 @@ from ultrashape_cli.inference.round_trip import reconstruct
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.synthetic.coarsen import coarsen
+
+INPUT, ROUND_TRIP = "coarse", "vae "
+"""Name of the row of the input, and how those of the autoencoders begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,12 @@ def coarse_of(asset: Asset, truth: Mesh, settings: EvaluateConfig) -> Mesh:
 
 
 def coarse_row(settings: EvaluateConfig) -> Row:
-    """Returns the floor: the coarse mesh itself."""
+    """Returns what to beat: the coarse mesh itself."""
 
     def make(asset: Asset, truth: Mesh) -> Made:
         return Made(coarse_of(asset, truth, settings))
 
-    return Row("coarse", "the input itself", asdict(settings), lambda: make)
+    return Row(INPUT, "the input itself", asdict(settings), lambda: make)
 
 
 def folder_row(name: str, folder: Path, suffixes: Sequence[str]) -> Row:
@@ -104,7 +108,10 @@ def folder_row(name: str, folder: Path, suffixes: Sequence[str]) -> Row:
 def vae_row(
     name: str, source: WeightSource, refine: RefineConfig, device: torch.device, seed: int
 ) -> Row:
-    """Returns the ceiling: the truth encoded and decoded by the autoencoder of a checkpoint."""
+    """Returns the truth encoded and decoded by the autoencoder of a checkpoint.
+
+    A ceiling where no refined mesh is better: refining can also make up for what it loses.
+    """
 
     def load() -> Make:
         vae = load_networks(source, components=("vae",), device=device).vae
@@ -155,7 +162,11 @@ def refine_row(
             rgba: np.ndarray | None = None
             if not blind:
                 if path is None:
-                    raise AssetError(f"asset `{asset.id}` has no image", hint="ushape render")
+                    raise AssetError(
+                        f"asset `{asset.id}` has no image",
+                        # DATA/meshes/ID.ply
+                        hint=f"ushape render {shlex.quote(str(asset.truth.parent.parent))}",
+                    )
                 rgba = load_rgba(path)
             coarse = coarse_of(asset, truth, settings)
             return _timed(device, lambda: refiner.refine(coarse, rgba, seed).mesh)

@@ -15,12 +15,17 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over assets and its bootstrap interval."""
+    """A mean over assets and its bootstrap interval, which one asset alone does not have."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     count: int
+
+    @property
+    def holds_zero(self) -> bool:
+        """Says whether zero lies in the interval."""
+        return self.low is not None and self.high is not None and self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +34,29 @@ class Comparison:
 
     difference: Estimate
     """Of the means, ours minus theirs."""
+    means: tuple[float, float]
+    """Ours and theirs, over the same assets."""
     relative: float | None
     """Difference of the means over their mean; None where that is zero."""
     better: float
     """Share of assets on which ours is strictly better."""
-    p_value: float
-    """Wilcoxon signed-rank test, two-sided; 1 where all differences are zero."""
+    p_value: float | None
+    """Wilcoxon signed-rank test, two-sided; 1 where all differences are zero, None for one asset,
+    which tests nothing."""
 
 
 def estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
     """Returns the mean with its percentile-bootstrap interval at 95 %.
 
     Args:
-        values: One per asset.
+        values: One per asset, at least one.
         seed: Of the resampling.
     """
     array = np.asarray(values, np.float64)
     if len(array) == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+        raise ValueError("no values have no mean")
+    if len(array) == 1:
+        return Estimate(float(array[0]), None, None, 1)
     means = _resampled_means(array, seed)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(float(array.mean()), float(low), float(high), len(array))
@@ -67,10 +77,13 @@ def compare(
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
         raise ValueError(f"paired rows need equal lengths above 0, got {a.shape} and {b.shape}")
     gap = a - b
-    p_value = float(wilcoxon(gap).pvalue) if np.any(gap != 0) else 1.0
+    p_value = None
+    if len(gap) > 1:
+        p_value = float(wilcoxon(gap).pvalue) if np.any(gap != 0) else 1.0
     mean = float(b.mean())
     return Comparison(
         estimate(gap.tolist(), seed=seed),
+        (float(a.mean()), mean),
         float(gap.mean() / abs(mean)) if mean else None,
         float((gap * sign > 0).mean()),
         p_value,

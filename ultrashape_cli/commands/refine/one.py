@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultrashape_cli.commands.refine.plan import planned
 from ultrashape_cli.commands.refine.request import make_job, naming_the_command
+from ultrashape_cli.commands.refine.scores import show_scores, verdict_of
 
 if TYPE_CHECKING:
     from ultrashape_cli.commands.refine.request import Request
@@ -41,6 +42,7 @@ def _already_made(ui: UI, job: Job, recipe: dict[str, Any], force: bool) -> bool
             outputs=_outputs_of(job),
             counts={"skipped": 1},
             result=measured,
+            **verdict_of(measured.get("metrics", {})),
         )
         return True
     if job.target.exists() and not is_made(job, recipe, ignore_preview=True):
@@ -102,7 +104,12 @@ def _work(
     if refined.repaired:
         ui.warn("the decoded surface was open and was closed by the watertight step")
     show_result(ui, measured)
-    ui.result(inputs=recipe["inputs"], outputs=_outputs_of(job), result=measured)
+    ui.result(
+        inputs=recipe["inputs"],
+        outputs=_outputs_of(job),
+        result=measured,
+        **verdict_of(measured.get("metrics", {})),
+    )
 
 
 def show_result(ui: UI, measured: dict[str, Any]) -> None:
@@ -135,7 +142,5 @@ def show_result(ui: UI, measured: dict[str, Any]) -> None:
             ", ".join(f"{name} {value:.2f}" for name, value in measured["peak_memory_gib"].items()),
         ),
     ]
-    for what, figures in measured.get("metrics", {}).items():
-        text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-        rows.append((what.replace("_", " "), text))
     ui.table(("result", ""), rows)
+    show_scores(ui, measured.get("metrics", {}))
