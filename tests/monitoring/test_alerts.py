@@ -219,3 +219,15 @@ def test_torn_and_foreign_lines_of_the_book_are_passed_over(watch: Watch) -> Non
 def test_rule_names_are_unique_and_levels_known() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert {rule.level for rule in RULES} == {"critical", "warning"}
+
+
+def test_an_alert_behind_a_torn_line_is_read_and_written(tmp_path: Path) -> None:
+    watch = Watch(tmp_path)
+    hot = replace(MACHINE, gpus=(replace(GPU, celsius=99),))
+    path = watch.run.root / ALERTS_FILE
+    path.write_text('{"rule": "gpu-hot", "chan')
+    assert "gpu-hot" in watch.look(machine=hot)
+    assert path.read_text().count("\n") == 2
+    watch.open()
+    assert "gpu-hot" in watch.look(machine=hot)
+    assert watch.told == [("gpu-hot", "raised")]

@@ -5,7 +5,12 @@ import math
 import os
 from pathlib import Path
 
-from ultrashape_cli.monitoring.events import MetricsReader, MetricsWriter, truncate_after
+from ultrashape_cli.monitoring.events import (
+    MetricsReader,
+    MetricsWriter,
+    parse_line,
+    truncate_after,
+)
 
 
 def _steps(reader: MetricsReader) -> list[int]:
@@ -59,6 +64,16 @@ def test_a_torn_line_costs_itself_only(tmp_path: Path) -> None:
     path.write_bytes(b'{"step": 1}\n{"st')
     _write(path, 2)
     assert _steps(MetricsReader(path)) == [1, 2]
+
+
+def test_a_line_behind_a_torn_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(
+        b'{"step": 1}\n{"step": 2, "lo{"step": 3}\n{"step": 4, "a": "\xc3{"step": 5}\n'
+    )
+    assert _steps(MetricsReader(path)) == [1, 3, 5]
+    assert parse_line(b'{"message": "odd {\\"x"}') == {"message": 'odd {"x'}
+    assert parse_line(b'{"message": "torn {\\"x') is None
 
 
 def test_lines_that_are_no_objects_are_skipped(tmp_path: Path) -> None:

@@ -103,6 +103,32 @@ def test_pauses_between_starts_do_not_count_as_pace() -> None:
     assert seconds_left([], 10) is None
 
 
+def test_time_left_after_a_resume_is_that_of_the_present_process(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    now = time.time()
+    run.metrics.unlink()
+    for step in range(1, 61):  # ten a second, a night ago
+        add_lines(run, [step], start=now - 40_000 - step + step / 10)
+    record_event(run, "start", time=now - 100)
+    run.write_status("running", step=60, steps=100)
+    assert RunReader(run).read().seconds_left is None
+    add_lines(run, [61], start=now - 100 + 3 - 61, seconds=3.0)
+    run.write_status("running", step=61, steps=100)
+    assert RunReader(run).read().seconds_left == pytest.approx(39 * 3.0)
+    for step in (62, 63, 64):
+        add_lines(run, [step], start=now - 100 + 3 * (step - 60) - step, seconds=3.0)
+    run.write_status("running", step=64, steps=100)
+    assert RunReader(run).read().seconds_left == pytest.approx(36 * 3.0)
+
+
+def test_a_torn_event_costs_itself_only(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", state="stopped")
+    record_event(run, "start", time=1.0)
+    whole = run.events.read_text()
+    run.events.write_text(whole + '{"event": "stop", "ti' + whole + '{"event": "fi')
+    assert [event["event"] for event in RunReader(run).read().events] == ["start", "start"]
+
+
 def test_whole_checkpoints_have_size_and_age(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     add_checkpoint(run, 10, size=2**20, age_s=60)

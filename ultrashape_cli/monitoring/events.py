@@ -86,11 +86,16 @@ class MetricsReader:
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """Returns the object of one line, or None where it is torn or something else."""
+    """Returns the object of one line, or None where it is torn or something else.
+
+    What a crash tore may have the next whole line right behind it; that one counts.
+    """
     try:
         value = json.loads(line)
     except ValueError:
-        return None
+        # Lines are flat: a brace inside one is that of the next.
+        start = line.rfind(b'{"')
+        return parse_line(line[start:]) if start > 0 else None
     return value if isinstance(value, dict) else None
 
 

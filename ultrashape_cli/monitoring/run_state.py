@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -151,7 +152,7 @@ class RunReader:
             step=step,
             steps=steps,
             seconds_left=(
-                seconds_left(self.history.recent(4 * RECENT), steps - step)
+                seconds_left(since_start(self.history.recent(4 * RECENT), events), steps - step)
                 if state == "running"
                 else None
             ),
@@ -243,6 +244,12 @@ class RunReader:
             needed_gib=checkpoint_need(sizes, steps_left, settings.get("train", {})),
             seconds_until_full=self._disk.add(clock, free),
         )
+
+
+def since_start(lines: Sequence[Line], events: Sequence[dict[str, Any]]) -> Sequence[Line]:
+    """Returns the lines of the process that trains now: another one may have been faster."""
+    starts = [_number(event.get("time")) for event in events if event.get("event") == "start"]
+    return [line for line in lines if line.get("time", math.inf) >= starts[-1]] if starts else lines
 
 
 def seconds_left(lines: Sequence[Line], steps: int) -> float | None:
