@@ -109,7 +109,23 @@ def test_changes_against_the_base_have_the_right_sign() -> None:
     assert compare("f_score@0.01", 0.9, 0.6) == (True, "+50.0 % better")
     assert compare("chamfer_l1", 0.9, 0.6) == (False, "+50.0 % worse")
     assert compare("chamfer_l1", 0.3, 0.6) == (True, "-50.0 % better")
+    assert compare("chamfer_l1", 0.33, 0.01) == (False, "33x worse")
     assert compare("normals", 0.3, None) is compare("normals", 0.3, 0.0) is None
+
+
+@pytest.mark.parametrize("stage", ["dit", "vae"])
+def test_a_run_that_is_worse_than_its_input_says_so(tmp_path: Path, stage: str) -> None:
+    run = _full(tmp_path)
+    set_config(run, stage=stage)
+    worse = {"val_coarse_f_score@0.01": 0.9, "val_coarse_chamfer_l1": 0.001}
+    add_lines(run, [41], **VALIDATED | worse)
+    text = _text(render(_look(run), 80, 30), 80, 30)
+    said = "worse than the input: F-score@0.01 -11.1 %, Chamfer-L1 10x"
+    # The input of an autoencoder is the truth.
+    assert (said in text) == (stage == "dit")
+    assert "worse than the input" not in _text(
+        render(_look(_full(tmp_path / "good")), 80, 30), 80, 30
+    )
 
 
 def test_a_folder_of_runs_has_a_line_for_each(tmp_path: Path) -> None:

@@ -102,6 +102,28 @@ def test_everything_a_run_left_is_on_its_page(run: RunFolder) -> None:
     assert "3.00" in text
 
 
+@pytest.mark.parametrize("stage", ["dit", "vae"])
+def test_better_than_the_start_but_worse_than_the_input_is_red(run: RunFolder, stage: str) -> None:
+    set_config(run, stage=stage)
+    assert "<div class='tile good'><b>+60.0 %</b><span>F-score@0.01 against pre" in render_run(run)
+    assert "worse than the input" not in render_run(run)
+    worse = {"val_coarse_f_score@0.01": 0.9, "val_coarse_chamfer_l1": 0.001}
+    add_lines(run, [42], start=time.time() - 40, **VALIDATED | worse)
+    newest = run.root / "samples" / "step-00000040" / "metrics.json"
+    metrics = {"current": {"chamfer_l1": 0.3}, "coarse": {"chamfer_l1": 0.1}}
+    write_json(newest, {"assets": [{"id": "shoe", **metrics}]})
+    page = render_run(run)
+    for part in (
+        "<div class='tile '><b>+60.0 %</b><span>F-score@0.01 against pretrained",
+        "<div class='tile bad'><b>-11.1 %</b><span>F-score@0.01: worse than the input",
+        "<div class='tile bad'><b>10x</b><span>Chamfer-L1: worse than the input",
+        "<th>against the input",
+        "<em class=bad>10x worse</em>",
+        "<em class=bad>3x worse than the input</em>",
+    ):
+        assert (part in page) == (stage == "dit"), part
+
+
 def test_the_page_needs_nothing_else(run: RunFolder) -> None:
     text = render_run(run)
     page = _Page(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ SHOWN_METRICS = (
     ("watertight", "watertight"),
 )
 """Validation metrics, most telling first, and what they are called."""
+TELLING_METRICS = SHOWN_METRICS[:4]
 LOWER_IS_BETTER = frozenset({"loss", "chamfer_l1", "chamfer_l2"})
 VARIANTS = (("current", ""), ("base", "base_"), ("ema", "ema_"), ("coarse", "coarse_"))
 
@@ -180,7 +181,11 @@ def validation(shot: Snapshot) -> list[Text]:
         return [head]
     columns = [(name, prefix) for name, prefix in VARIANTS
                if any(f"val_{prefix}{key}" in line for key, _ in shown)]  # fmt: skip
-    rows = [head, Text(f"{'':13}" + "".join(f"{name:>9}" for name, _ in columns), style="dim")]
+    rows = [head]
+    if below := below_input(shot.state, line):
+        text = ", ".join(f"{label} {change}" for label, change in below)
+        rows.append(Text(f"worse than the input: {text}", style="red"))
+    rows += [Text(f"{'':13}" + "".join(f"{name:>9}" for name, _ in columns), style="dim")]
     for key, label in shown:
         row = Text(f"{label:13}")
         for _, prefix in columns:
@@ -198,7 +203,24 @@ def compare(metric: str, value: float | None, base: float | None) -> tuple[bool,
     if value is None or base is None or base == 0 or value == base:
         return None
     better = (value < base) == (metric in LOWER_IS_BETTER)
+    if metric in LOWER_IS_BETTER and base > 0 and value >= 2 * base:
+        return better, f"{value / base:,.3g}x worse"
     return better, f"{100 * (value - base) / abs(base):+.1f} % {'better' if better else 'worse'}"
+
+
+def below_input(state: RunState, line: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Returns the metrics in which a validation is worse than doing nothing, and by how much.
+
+    An autoencoder's input is the truth itself, which nothing can beat.
+    """
+    if state.train("stage") == "vae":
+        return []
+    found = []
+    for key, label in TELLING_METRICS:
+        verdict = compare(key, line.get(f"val_{key}"), line.get(f"val_coarse_{key}"))
+        if verdict and not verdict[0]:
+            found.append((label, verdict[1].removesuffix(" worse")))
+    return found
 
 
 def checkpoints(shot: Snapshot, count: int = 3) -> list[Text]:

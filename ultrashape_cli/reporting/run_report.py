@@ -8,7 +8,7 @@ from pathlib import Path
 from ultrashape_cli.files import write_atomic
 from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.history import MetricsHistory
-from ultrashape_cli.monitoring.panels import compare
+from ultrashape_cli.monitoring.panels import below_input, compare
 from ultrashape_cli.monitoring.plot import number
 from ultrashape_cli.monitoring.run_state import RunReader, RunState
 from ultrashape_cli.reporting import page
@@ -36,15 +36,17 @@ def render_run(run: RunFolder) -> str:
                 if event.get("event") == "start" and event.get("step")]  # fmt: skip
     at = f"step {samples[-1].step:,}; drag the handle" if samples else ""
     validated = state.validation
+    # An autoencoder's input is the truth itself.
+    against_input = state.train("stage") != "vae"
     problems = page.section("Problems", sections.problems(run, state))
     body = [
         page.tiles(_tiles(state, history)),
         _progress(state),
         problems if state.state in ("failed", "dead") else "",
-        page.section("Before and after", render_samples(samples), at),
+        page.section("Before and after", render_samples(samples, against_input), at),
         page.section(
             "Validation",
-            sections.validation_table(validated or _means(samples)),
+            sections.validation_table(validated or _means(samples), against_input),
             f"step {validated['step']:,.0f}" if validated else at,
         ),
         page.section("Curves", sections.curves(history, restarts), "dashed lines are restarts"
@@ -88,11 +90,16 @@ def _tiles(state: RunState, history: MetricsHistory) -> list[page.Tile]:
     elif "loss_smooth" in state.metrics:
         tiles.append(("loss, smoothed", number(state.metrics["loss_smooth"]), ""))
     line = state.validation or {}
+    below = dict(below_input(state, line))
     for key, label in (("f_score@0.01", "F-score@0.01"), ("chamfer_l1", "Chamfer-L1")):
         verdict = compare(key, line.get(f"val_{key}"), line.get(f"val_base_{key}"))
         if verdict:
             change = verdict[1].rpartition(" ")[0]
-            tiles.append((f"{label} against pretrained", change, "good" if verdict[0] else "bad"))
+            # Better than its start is no success while doing nothing is better still.
+            kind = "bad" if not verdict[0] else "" if label in below else "good"
+            tiles.append((f"{label} against pretrained", change, kind))
+        if label in below:
+            tiles.append((f"{label}: worse than the input", below[label], "bad"))
     if "mfu" in state.metrics:
         tiles.append(("MFU", f"{100 * state.metrics['mfu']:.0f} %", ""))
     return tiles

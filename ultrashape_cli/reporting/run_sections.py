@@ -26,8 +26,13 @@ MAX_PROBLEMS = 40
 _ENDS = {"finish": "good", "stop": "", "fail": "bad", "died": "bad"}
 
 
-def validation_table(line: Mapping[str, float] | None) -> str:
-    """Returns the metrics of one validation, variants beside each other."""
+def validation_table(line: Mapping[str, float] | None, against_input: bool = True) -> str:
+    """Returns the metrics of one validation, variants beside each other.
+
+    Args:
+        line: Of metrics.jsonl, or None.
+        against_input: Whether the input is something to compare with.
+    """
     if line is None:
         return ""
     shown = [(key, label) for key, label in SHOWN_METRICS if f"val_{key}" in line]
@@ -35,19 +40,27 @@ def validation_table(line: Mapping[str, float] | None) -> str:
     names = {"coarse": "input", "base": "pretrained", "current": "fine-tuned", "ema": "averaged"}
     there = [(names[variant], prefix) for variant, prefix in order
              if any(f"val_{prefix}{key}" in line for key, _ in shown)]  # fmt: skip
+    others = [("against pretrained", "base_")]
+    if against_input and ("input", "coarse_") in there:
+        others.insert(0, ("against the input", "coarse_"))
     rows = []
     for key, label in shown:
         values = {prefix: line.get(f"val_{prefix}{key}") for _, prefix in there}
         cells = [number(value) for value in values.values()]
-        verdict = compare(key, values.get(""), values.get("base_"))
-        change = "-"
-        if verdict:
-            kind = "good" if verdict[0] else "bad"
-            change = page.Html(f"<em class={kind}>{html.escape(verdict[1])}</em>")
-        rows.append([label, *cells, change])
+        changes = [
+            _change(compare(key, values.get(""), values.get(prefix))) for _, prefix in others
+        ]
+        rows.append([label, *cells, *changes])
     if not rows:
         return ""
-    return page.table(["metric", *(name for name, _ in there), "against pretrained"], rows, "num")
+    head = ["metric", *(name for name, _ in there), *(name for name, _ in others)]
+    return page.table(head, rows, "num")
+
+
+def _change(verdict: tuple[bool, str] | None) -> str:
+    if verdict is None:
+        return "-"
+    return page.Html(f"<em class={'good' if verdict[0] else 'bad'}>{html.escape(verdict[1])}</em>")
 
 
 def curves(history: MetricsHistory, restarts: Sequence[float]) -> str:

@@ -53,15 +53,20 @@ def read_samples(folder: Path) -> list[SampleStep]:
     return sorted(found, key=lambda sample: sample.step)
 
 
-def render_samples(samples: Sequence[SampleStep]) -> str:
-    """Returns the newest samples, each with a slider between base and result."""
+def render_samples(samples: Sequence[SampleStep], against_input: bool = True) -> str:
+    """Returns the newest samples, each with a slider between base and result.
+
+    Args:
+        samples: Oldest first.
+        against_input: Whether the input is something to compare with.
+    """
     if not samples:
         return ""
     newest = samples[-1]
-    return "".join(_asset(asset, samples) for asset in newest.assets[:MAX_ASSETS])
+    return "".join(_asset(asset, samples, against_input) for asset in newest.assets[:MAX_ASSETS])
 
 
-def _asset(asset: Mapping[str, Any], samples: Sequence[SampleStep]) -> str:
+def _asset(asset: Mapping[str, Any], samples: Sequence[SampleStep], against_input: bool) -> str:
     newest, name = samples[-1], str(asset["id"])
     current = picture_data(newest.file(name, "current"), LARGE)
     before, label = picture_data(newest.file(name, "base"), LARGE), "pretrained"
@@ -79,7 +84,8 @@ def _asset(asset: Mapping[str, Any], samples: Sequence[SampleStep]) -> str:
         stills += f"<figure>{ema}<figcaption>averaged</figcaption></figure>"
     return (
         f"<article class=asset><div>{_slider(before, label, current, name)}</div>"
-        f"<div><h3>{html.escape(name)}</h3>{_numbers(asset)}<div class=stills>{stills}</div>"
+        f"<div><h3>{html.escape(name)}</h3>{_numbers(asset, against_input)}"
+        f"<div class=stills>{stills}</div>"
         f"{_stages(name, samples)}</div></article>"
     )
 
@@ -97,8 +103,8 @@ def _slider(before: str, label: str, current: str, name: str) -> str:
     )
 
 
-def _numbers(asset: Mapping[str, Any]) -> str:
-    current, base = _metrics(asset, "current"), _metrics(asset, "base")
+def _numbers(asset: Mapping[str, Any], against_input: bool) -> str:
+    current, base, coarse = (_metrics(asset, name) for name in ("current", "base", "coarse"))
     cells = []
     for key, label in SHOWN:
         if key not in current:
@@ -107,6 +113,9 @@ def _numbers(asset: Mapping[str, Any]) -> str:
         change = ""
         if verdict:
             change = f"<em class={'good' if verdict[0] else 'bad'}>{html.escape(verdict[1])}</em>"
+        below = compare(key, current[key], coarse.get(key)) if against_input else None
+        if below and not below[0]:
+            change += f" <em class=bad>{html.escape(below[1])} than the input</em>"
         cells.append(f"<span>{label} <b>{number(current[key])}</b> {change}</span>")
     return f"<p class=numbers>{''.join(cells)}</p>" if cells else ""
 
