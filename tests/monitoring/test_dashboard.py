@@ -113,6 +113,15 @@ def test_changes_against_the_base_have_the_right_sign() -> None:
     assert compare("normals", 0.3, None) is compare("normals", 0.3, 0.0) is None
 
 
+def test_meshes_stay_in_view_when_a_later_validation_refines_none(tmp_path: Path) -> None:
+    run = _full(tmp_path)
+    add_lines(run, [41], val_loss=0.2)
+    text = _text(render(_look(run), 80, 30), 80, 30)
+    assert "val_loss 0.2 at step 41" in text
+    assert "step 40  " in text
+    assert "+60.0 % better" in text
+
+
 @pytest.mark.parametrize("stage", ["dit", "vae"])
 def test_a_run_that_is_worse_than_its_input_says_so(tmp_path: Path, stage: str) -> None:
     run = _full(tmp_path)

@@ -109,6 +109,7 @@ def test_better_than_the_start_but_worse_than_the_input_is_red(run: RunFolder, s
     assert "worse than the input" not in render_run(run)
     worse = {"val_coarse_f_score@0.01": 0.9, "val_coarse_chamfer_l1": 0.001}
     add_lines(run, [42], start=time.time() - 40, **VALIDATED | worse)
+    add_lines(run, [43], start=time.time() - 40, val_loss=0.2)  # which refined no meshes
     newest = run.root / "samples" / "step-00000040" / "metrics.json"
     metrics = {"current": {"chamfer_l1": 0.3}, "coarse": {"chamfer_l1": 0.1}}
     write_json(newest, {"assets": [{"id": "shoe", **metrics}]})

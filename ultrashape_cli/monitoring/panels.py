@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.alerts import Alert
-from ultrashape_cli.monitoring.history import MetricsHistory
+from ultrashape_cli.monitoring.history import Line, MetricsHistory
 from ultrashape_cli.monitoring.plot import bars, number, plot, progress
 from ultrashape_cli.monitoring.run_state import RunState, clean
 from ultrashape_cli.monitoring.system import Machine
@@ -176,16 +176,18 @@ def validation(shot: Snapshot) -> list[Text]:
     if any(value is not None for value in bins):
         head.append("  by t ", style="dim")
         head.append(bars(bins, ascii_only=shot.ascii_only), style="cyan")
-    shown = [(key, label) for key, label in SHOWN_METRICS if f"val_{key}" in line]
-    if not shown:
+    line = measured(shot.history)
+    if line is None:
         return [head]
+    shown = [(key, label) for key, label in SHOWN_METRICS if f"val_{key}" in line]
     columns = [(name, prefix) for name, prefix in VARIANTS
                if any(f"val_{prefix}{key}" in line for key, _ in shown)]  # fmt: skip
     rows = [head]
     if below := below_input(shot.state, line):
         text = ", ".join(f"{label} {change}" for label, change in below)
         rows.append(Text(f"worse than the input: {text}", style="red"))
-    rows += [Text(f"{'':13}" + "".join(f"{name:>9}" for name, _ in columns), style="dim")]
+    at = f"step {line['step']:,.0f}"
+    rows += [Text(f"{at:13}" + "".join(f"{name:>9}" for name, _ in columns), style="dim")]
     for key, label in shown:
         row = Text(f"{label:13}")
         for _, prefix in columns:
@@ -206,6 +208,12 @@ def compare(metric: str, value: float | None, base: float | None) -> tuple[bool,
     if metric in LOWER_IS_BETTER and base > 0 and value >= 2 * base:
         return better, f"{value / base:,.3g}x worse"
     return better, f"{100 * (value - base) / abs(base):+.1f} % {'better' if better else 'worse'}"
+
+
+def measured(history: MetricsHistory) -> Line | None:
+    """Returns the newest validation that refined meshes, which not every one does."""
+    lines = reversed(history.validations)
+    return next((v for v in lines if any(f"val_{key}" in v for key, _ in SHOWN_METRICS)), None)
 
 
 def below_input(state: RunState, line: Mapping[str, float]) -> list[tuple[str, str]]:

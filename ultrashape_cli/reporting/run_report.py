@@ -8,7 +8,7 @@ from pathlib import Path
 from ultrashape_cli.files import write_atomic
 from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.history import MetricsHistory
-from ultrashape_cli.monitoring.panels import below_input, compare
+from ultrashape_cli.monitoring.panels import below_input, compare, measured
 from ultrashape_cli.monitoring.plot import number
 from ultrashape_cli.monitoring.run_state import RunReader, RunState
 from ultrashape_cli.reporting import page
@@ -35,7 +35,7 @@ def render_run(run: RunFolder) -> str:
     restarts = [float(event["step"]) for event in state.events
                 if event.get("event") == "start" and event.get("step")]  # fmt: skip
     at = f"step {samples[-1].step:,}; drag the handle" if samples else ""
-    validated = state.validation
+    validated = measured(history)
     # An autoencoder's input is the truth itself.
     against_input = state.train("stage") != "vae"
     problems = page.section("Problems", sections.problems(run, state))
@@ -89,7 +89,7 @@ def _tiles(state: RunState, history: MetricsHistory) -> list[page.Tile]:
         tiles.append(("best validation loss", number(min(losses)), ""))
     elif "loss_smooth" in state.metrics:
         tiles.append(("loss, smoothed", number(state.metrics["loss_smooth"]), ""))
-    line = state.validation or {}
+    line = measured(history) or {}
     below = dict(below_input(state, line))
     for key, label in (("f_score@0.01", "F-score@0.01"), ("chamfer_l1", "Chamfer-L1")):
         verdict = compare(key, line.get(f"val_{key}"), line.get(f"val_base_{key}"))
