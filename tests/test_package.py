@@ -12,8 +12,8 @@ import pytest
 from ultrashape_cli import __version__
 
 ROOT = Path(__file__).parent.parent
-VERBS = ("prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor", "report",
-         "doctor", "weights")  # fmt: skip
+VERBS = ("prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor", "runs",
+         "report", "doctor", "weights")  # fmt: skip
 HEAVY = ("torch", "trimesh", "open3d", "pymeshlab", "wandb", "accelerate", "numpy", "numba")
 
 

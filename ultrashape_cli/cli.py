@@ -19,6 +19,7 @@ from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine.verb import refine
 from ultrashape_cli.commands.render import render
 from ultrashape_cli.commands.report import report
+from ultrashape_cli.commands.runs import runs
 from ultrashape_cli.commands.sample import sample
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.train.verb import train
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    prepare, render, sample, split, train, refine, evaluate, monitor, report, doctor,
+    prepare, render, sample, split, train, refine, evaluate, monitor, runs, report, doctor,
 ):  # fmt: skip
     add_verb(app, verb)
 app.add_typer(weights)

@@ -18,6 +18,17 @@ def test_a_run_gets_its_page(ushape, tmp_path: Path, monkeypatch) -> None:
     assert "shoes - ushape run" in (run.root / "report.html").read_text()
 
 
+def test_several_runs_get_one_page(ushape, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("shoes", "hats"):
+        make_run(tmp_path / "runs" / name)
+    assert ushape("report", "runs/shoes", "runs/hats").out == "runs/comparison.html\n"
+    assert "shoes, hats - ushape runs" in Path("runs/comparison.html").read_text()
+    result = ushape("report", "runs/shoes", "runs", "-o", "new.html")
+    assert (result.code, "`runs` is no run" in result.err) == (2, True)
+    assert not Path("new.html").exists()
+
+
 def test_a_dataset_gets_its_page(ushape, tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "data")
     dataset.write_record(Record("a", {"path": "/m/a.obj", "sha256": "a"}))

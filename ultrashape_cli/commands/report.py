@@ -11,11 +11,11 @@ from ultrashape_cli import options as opt
 
 
 def report(
-    path: Annotated[
-        Path | None,
+    paths: Annotated[
+        list[Path] | None,
         typer.Argument(
             metavar="RUN|DATASET",
-            help="Run or dataset. Default: the newest run in ./runs.",
+            help="Run or dataset, or several runs. Default: the newest run in ./runs.",
             show_default=False,
         ),
     ] = None,
@@ -24,7 +24,8 @@ def report(
         typer.Option(
             "--out",
             "-o",
-            help="The page. Default: report.html in the folder it is about.",
+            help="The page. Default: report.html in the folder it is about; of several runs "
+            "comparison.html beside the first.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -33,12 +34,13 @@ def report(
     verbose: opt.VerboseOpt = False,
     progress: opt.ProgressOpt = True,
 ) -> None:
-    """Write one HTML page about a run or a dataset
+    """Write one HTML page about a run, several runs side by side, or a dataset
 
     Reads files only, also of a run that trains, crashed or was copied. The page needs neither a
     network nor another file: of a run curves, validation, pictures with a slider between the
-    pretrained model and the result, settings, timeline and problems; of a dataset counts,
-    distributions, failures and the worst assets.
+    pretrained model and the result, settings, timeline and problems; of several runs curves over
+    each other, best scores, the settings that differ and pictures side by side; of a dataset
+    counts, distributions, failures and the worst assets.
 
     Examples:
 
@@ -46,26 +48,40 @@ def report(
 
       ushape report runs/shoes-ultrashape-1.0-dit -o shoes.html
 
+      ushape report runs/shoes-slow runs/shoes-fast -o shoes.html
+
       ushape report data
     """
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.preparation.report import write_report
     from ultrashape_cli.reporting.run_report import write_run_report
+    from ultrashape_cli.reporting.runs_report import write_runs_report
     from ultrashape_cli.runs import RunFolder, find_runs
     from ultrashape_cli.ui import UI
 
     ui = UI("report", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    if path is None:
+    if not paths:
         runs = find_runs(Path("runs"))
         if not runs:
             raise UsageError("no runs in `runs`", hint="ushape report RUN, or ushape report DATA")
-        path = runs[0].root
+        paths = [runs[0].root]
+    if len(paths) > 1:
+        strange = [path for path in paths if not RunFolder(path).is_run()]
+        if strange:
+            raise UsageError(f"`{strange[0]}` is no run", hint="ushape runs lists those there are")
+        target = out or paths[0].parent / "comparison.html"
+        page = write_runs_report([RunFolder(path) for path in paths], target)
+        ui.result(inputs={"runs": [str(p) for p in paths]}, outputs={"report": str(page)})
+        return
+    path = paths[0]
     run, dataset = RunFolder(path), Dataset(path)
     if run.is_run():
         kind, page = "run", write_run_report(run, out or path / "report.html")
     elif dataset.exists():
         kind, page = "dataset", write_report(dataset, out=out)
     else:
-        raise UsageError(f"`{path}` is neither a run nor a dataset", hint="ushape report runs/NAME")
+        raise UsageError(
+            f"`{path}` is neither a run nor a dataset", hint="ushape runs lists those there are"
+        )
     ui.result(inputs={kind: str(path)}, outputs={"report": str(page)})

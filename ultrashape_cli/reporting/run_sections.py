@@ -223,15 +223,9 @@ def settings(run: RunFolder, state: RunState) -> str:
     """Returns all settings with their origins; those that somebody chose come first."""
     origins = read_json(run.origins)
     origins = origins if isinstance(origins, dict) else {}
-    flat: dict[str, Any] = {}
-    for name, value in state.settings.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": item for key, item in value.items()}
-        else:
-            flat[name] = value
     rows = [
-        [key, _value(key, value), str(origins.get(key, "")).strip("`")]
-        for key, value in flat.items()
+        [key, shown_value(key, value), str(origins.get(key, "")).strip("`")]
+        for key, value in flat_settings(state).items()
     ]
     chosen = [row for row in rows if row[2] not in ("", "default")]
     rest = [row for row in rows if row not in chosen]
@@ -242,6 +236,17 @@ def settings(run: RunFolder, state: RunState) -> str:
         f"{page.table(head, chosen)}<details><summary>{len(rest)} more, by default</summary>"
         f"{page.table(head, rest)}</details>"
     )
+
+
+def flat_settings(state: RunState) -> dict[str, Any]:
+    """Returns the recorded settings, `train.steps` -> value."""
+    flat: dict[str, Any] = {}
+    for name, value in state.settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def machine(run: RunFolder) -> str:
@@ -268,7 +273,8 @@ def when(moment: Any) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(moment))
 
 
-def _value(key: str, value: Any) -> str:
+def shown_value(key: str, value: Any) -> str:
+    """Returns the value of a setting as a text, secrets masked."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return masked(key.upper(), text)
 

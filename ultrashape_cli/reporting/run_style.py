@@ -27,6 +27,7 @@ border-radius:16px;padding:1rem;margin-bottom:1rem;box-shadow:0 1px 2px var(--li
 .numbers b{color:var(--ink);font-variant-numeric:tabular-nums}.numbers em{background:none;padding:0}
 .stills{display:flex;flex-wrap:wrap;gap:.5rem}
 .stills figure{width:112px;border-radius:10px;box-shadow:none;background:var(--shade)}
+.stills.large figure{width:176px}
 .stills figcaption{padding:.25rem .5rem .35rem;color:var(--soft);text-align:center}
 .compare{position:relative;border-radius:12px;overflow:hidden;aspect-ratio:1;
 background:linear-gradient(var(--shade),var(--card))}
