@@ -43,6 +43,14 @@ def test_runs_are_listed_with_state_best_score_and_cost(ushape, root: Path) -> N
     assert all(len(line) <= 80 for line in result.out.splitlines())
 
 
+def test_a_long_name_keeps_its_line(ushape, root: Path) -> None:
+    name = "a-very-long-name-of-a-run-of-shoes-ultrashape-1.0-dit"
+    (root / "hats").rename(root / name)
+    rows = ushape("runs").out.splitlines()
+    assert len(rows) == 3
+    assert rows[1].split()[:3] == [name, "failed", "20/100"]
+
+
 def test_json_holds_every_run(ushape, root: Path) -> None:
     body = json.loads(ushape("runs", root, "--json").out)
     assert body["counts"] == {"runs": 2}

@@ -45,4 +45,9 @@ def runs(
         for summary in found:
             ui.data(summary.run)
     else:
-        ui.data_table(COLUMNS, [summary.cells() for summary in found])
+        rows = [COLUMNS, *(summary.cells() for summary in found)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            # A line per run whatever its name: no table, which would fold its cells.
+            line = "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+            ui.data(line.rstrip())
