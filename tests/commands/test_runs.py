@@ -38,7 +38,7 @@ def test_runs_are_listed_with_state_best_score_and_cost(ushape, root: Path) -> N
     head, *rows = [line.split() for line in result.out.splitlines()]
     assert head == ["run", "state", "step", "best", "cost", "updated"]
     assert rows[0][:5] == ["hats", "failed", "20/100", "-", "-"]
-    assert rows[1][:6] == ["shoes", "finished", "50/50", "0.8", "f_score@0.01", "5.00"]
+    assert rows[1][:6] == ["shoes", "finished", "50/50", "0.8", "val_f_score@0.01", "5.00"]
     assert all(row[-1] == "ago" for row in rows)
     assert all(len(line) <= 80 for line in result.out.splitlines())
 

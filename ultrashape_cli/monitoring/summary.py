@@ -44,7 +44,7 @@ class Summary:
 
     def cells(self) -> tuple[str, ...]:
         """Returns its line in a table of `COLUMNS`."""
-        best = "-" if self.best is None else f"{number(self.best)} {self.metric[4:]}"
+        best = "-" if self.best is None else f"{number(self.best)} {self.metric}"
         cost = "-" if self.cost is None else f"{self.cost:,.2f}"
         age = "-" if self.updated is None else f"{duration(self.updated)} ago"
         return (self.name, self.state, f"{self.step:,}/{self.steps:,}", best, cost, age)
