@@ -231,12 +231,17 @@ def test_out_of_memory_names_the_setting_and_the_command(
 
 
 def test_the_plan_is_shown_and_a_bound_that_is_too_low_refused(
-    refine, inputs: Path, tmp_path: Path
+    refine, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = refine("-o", tmp_path / "o.glb", "--max-memory-gib", 0.05)
+    bound = ("--max-memory-gib", "0.05")
+    monkeypatch.setattr("sys.argv", ["ushape", "refine", "a.ply", *bound, "--faces=9"])
+    result = refine("-o", tmp_path / "o.glb", *bound)
     assert result.code == 1
     assert "64 tokens need about" in result.err
     assert "0.05 GiB may be used" in result.err
+    offered = result.err.split("hint: ushape refine a.ply --faces=9 --max-memory-gib ")[1].split()
+    result = refine("-o", tmp_path / "o.glb", "--dry-run", "--max-memory-gib", *offered)
+    assert result.code == 0
     result = refine("-o", tmp_path / "o.glb", "--dry-run")
     assert result.code == 0
     assert "memory: resident weights in fp32, 64 tokens" in result.err

@@ -8,6 +8,7 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.inference import memory
 from ultrashape_cli.inference.memory import (
     OutOfMemory,
     check_plan,
@@ -105,6 +106,24 @@ def test_a_plan_that_does_not_fit_names_the_tokens_that_do() -> None:
     tokens = int(caught.value.option.removeprefix("--tokens "))
     assert 64 <= tokens < 4096
     assert plan_refinement(SMALL, config, CUDA, tokens, budget=budget, host=64 * GIB).fits
+
+
+def test_a_limit_too_low_for_any_plan_names_the_least_that_works() -> None:
+    config = replace(RefineConfig(), max_memory_gib=0.001)
+    with pytest.raises(OutOfMemory) as caught:
+        check_plan(plan_refinement(SMALL, config, CPU, 1024), SMALL, config, CPU)
+    least = float(caught.value.option.removeprefix("--max-memory-gib "))
+    wider = replace(config, max_memory_gib=least)
+    assert plan_refinement(SMALL, wider, CPU, 1024).fits
+
+
+def test_a_machine_too_small_for_any_plan_names_what_it_lacks(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda config, device: 0)
+    config = RefineConfig()
+    with pytest.raises(OutOfMemory) as caught:
+        check_plan(plan_refinement(SMALL, config, CPU, 128), SMALL, config, CPU)
+    assert caught.value.option == ""
+    assert "GiB of free memory" in (caught.value.hint or "")
 
 
 def test_the_bound_of_the_settings_is_the_budget() -> None:

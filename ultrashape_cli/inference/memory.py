@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -30,6 +31,11 @@ from ultrashape_cli.models.registry import ModelSpec, Networks, build
 MODES: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if mode != "auto")
 STAGES = ("condition", "sample", "decode")
 _NETWORKS = {"condition": "conditioner", "sample": "dit", "decode": "vae"}
+
+
+FEWEST_TOKENS = 64
+LIMIT_MARGIN = 0.05
+"""Of a limit that is offered: the process itself is never twice of the same size."""
 
 
 class OutOfMemory(UShapeError):
@@ -305,14 +311,24 @@ def check_plan(
     )
     if config.memory != "auto":
         raise OutOfMemory(message, option="--set refine.memory=auto")
-    tokens = plan.tokens
-    while tokens > 64:
-        tokens //= 2
-        if plan_refinement(spec, config, device, tokens, budget=plan.budget).fits:
-            raise OutOfMemory(message, option=f"--tokens {tokens}")
+    sizes = [plan.tokens]
+    while sizes[-1] > FEWEST_TOKENS:
+        sizes.append(sizes[-1] // 2)
+    plans = [plan_refinement(spec, config, device, size, budget=plan.budget) for size in sizes]
+    if smaller := next((found for found in plans if found.fits), None):
+        raise OutOfMemory(message, option=f"--tokens {smaller.tokens}")
+    # Only the limit that was set is too low for all of them, or the machine is.
+    there = free_memory(replace(config, max_memory_gib=0.0), device)
+    for found in plans:
+        least = math.ceil(found.needed * (1 + LIMIT_MARGIN) / 2**30 * 100) / 100
+        if config.max_memory_gib and least * 2**30 <= there:
+            fewer = f" --tokens {found.tokens}" if found.tokens < plan.tokens else ""
+            raise OutOfMemory(message, option=f"--max-memory-gib {least:g}{fewer}")
+    if device.type != "cpu":
+        raise OutOfMemory(message, option="--device cpu")
+    least = plans[-1].needed / 2**30
     raise OutOfMemory(
-        message,
-        hint="a larger --max-memory-gib" + ("" if device.type == "cpu" else ", or --device cpu"),
+        message, hint=f"a machine with {least:.1f} GiB of free memory, or close other programs"
     )
 
 

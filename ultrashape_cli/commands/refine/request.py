@@ -92,10 +92,27 @@ def make_job(request: Request, resolved: Resolved) -> Job:
 @contextlib.contextmanager
 def naming_the_command() -> Iterator[None]:
     """Lets the error of exhausted memory show the whole command that needs less."""
+    from ultrashape_cli.dotenv import masked_arguments
     from ultrashape_cli.inference.memory import OutOfMemory
 
     try:
         yield
     except OutOfMemory as error:
-        command = shlex.join(["ushape", *sys.argv[1:]])
+        if not error.option:  # no option helps, and the same command least of all
+            raise
+        typed = masked_arguments(_without(sys.argv[1:], error.option.split()[::2]))
+        command = shlex.join(["ushape", *typed])
         raise OutOfMemory(error.message, hint=f"{command} {error.option}") from error
+
+
+def _without(arguments: list[str], names: list[str]) -> list[str]:
+    """Returns a command line without options that take a value once, `--set` is not one."""
+    kept: list[str] = []
+    drop = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        named = name in names and name != "--set"
+        if not named and not drop:
+            kept.append(argument)
+        drop = named and not equals
+    return kept
