@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -87,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        known = _known(error)
+        known = _known(error, argv[0] if argv else "")
         if known is None:
             return _report_bug(argv)
         return _show(known)
@@ -104,16 +105,35 @@ def _show(error: UShapeError) -> int:
     return error.exit_code
 
 
-def _known(error: Exception) -> UShapeError | None:
+_LESS_MEMORY = {
+    "train": "a lower train.num_latents; --dry-run shows the plan",
+    "refine": "a lower --tokens; --dry-run shows the plan",
+    "evaluate": "a lower refine.tokens",
+    **dict.fromkeys(("prepare", "render", "sample"), "--workers 1"),
+}
+_DISK = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check who may read and write it",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOSPC: "free some space, or name a place on a larger disk",
+    errno.EDQUOT: "free some space, or name a place on a larger disk",
+    errno.EMFILE: "ulimit -n 65536",
+}
+"""What helps against the most common errors of the system."""
+
+
+def _known(error: Exception, verb: str) -> UShapeError | None:
     """Maps library exceptions that are not bugs to messages."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        first = (str(error).splitlines() or [""])[0]
         return UShapeError(
-            f"out of memory: {error}",
-            hint="lower train.num_latents, refine.tokens, refine.chunk_size or --workers",
+            "out of memory" + (f" ({first})" if first else ""),
+            hint=f"repeat the command with {_LESS_MEMORY.get(verb, 'fewer assets at once')}",
         )
     if isinstance(error, OSError) and error.errno is not None:
         where = f" `{error.filename}`" if error.filename else ""
-        return DiskError(f"cannot use{where}: {error.strerror}", hint="check the path and the disk")
+        hint = _DISK.get(error.errno, "check the path and the disk")
+        return DiskError(f"cannot use{where}: {(error.strerror or '').lower()}", hint=hint)
     return None
 
 

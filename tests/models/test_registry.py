@@ -32,7 +32,7 @@ def test_unknown_models_list_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         model_spec("ultrashape")
     assert all(name in caught.value.message for name in MODELS)
-    assert caught.value.hint == "did you mean ultrashape-1.0?"
+    assert caught.value.hint == "did you mean `ultrashape-1.0`?"
 
 
 def test_single_components_can_be_built():

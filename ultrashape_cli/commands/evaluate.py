@@ -118,7 +118,9 @@ def evaluate(
 
     ui = UI("evaluate", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     if pairs is not None and (checkpoint or against or model or vae or ablation or coarse):
-        raise UsageError("--pairs takes no weights", hint="ushape evaluate --pairs DIR -o OUT")
+        raise UsageError(
+            "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
+        )
     sources: dict[str, WeightSource] = {}
     if pairs is None:
         sources = {_label(checkpoint, model): find_weights(checkpoint, model)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -94,7 +95,8 @@ def monitor(
 
     ui = UI("monitor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     if check and not once:
-        raise UsageError("--check goes with --once", hint="ushape monitor RUN --once --check")
+        target = shlex.quote(str(path or "runs"))
+        raise UsageError("--check goes with --once", hint=f"ushape monitor {target} --once --check")
     # A named profile, so that no card is looked for.
     resolved = resolve_settings({"profile": "cpu"}, config, overrides, no_config)
     if show_config:

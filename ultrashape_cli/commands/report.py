@@ -64,12 +64,16 @@ def report(
     if not paths:
         runs = find_runs(Path("runs"))
         if not runs:
-            raise UsageError("no runs in `runs`", hint="ushape report RUN, or ushape report DATA")
+            raise UsageError(
+                "no runs in `runs`", hint="ushape report PATH is about that run or dataset"
+            )
         paths = [runs[0].root]
     if len(paths) > 1:
         strange = [path for path in paths if not RunFolder(path).is_run()]
         if strange:
-            raise UsageError(f"`{strange[0]}` is no run", hint="ushape runs lists those there are")
+            raise UsageError(
+                f"`{strange[0]}` is no run", hint="`ushape runs` lists those there are"
+            )
         target = out or paths[0].parent / "comparison.html"
         page = write_runs_report([RunFolder(path) for path in paths], target)
         ui.result(inputs={"runs": [str(p) for p in paths]}, outputs={"report": str(page)})
@@ -82,6 +86,6 @@ def report(
         kind, page = "dataset", write_report(dataset, out=out)
     else:
         raise UsageError(
-            f"`{path}` is neither a run nor a dataset", hint="ushape runs lists those there are"
+            f"`{path}` is neither a run nor a dataset", hint="`ushape runs` lists those there are"
         )
     ui.result(inputs={kind: str(path)}, outputs={"report": str(page)})

@@ -224,7 +224,7 @@ class _Query:
         # One transfer at the end: the device never waits for the host in between.
         field = torch.cat(values).cpu().numpy()
         if not np.isfinite(field).all():
-            raise MeshError("the decoded field is not finite", hint="decode in float32 or bfloat16")
+            raise MeshError("the decoded field is not finite", hint="--set refine.dtype=fp32")
         if groups is None:
             return chosen.grid(field)
         return BrickGrid.from_nodes(self.num_cells, np.concatenate(nodes), field)

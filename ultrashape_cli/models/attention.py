@@ -36,8 +36,9 @@ def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         from flash_attn import flash_attn_func
     except ImportError as error:
         raise DependencyError(
-            f"the flash attention backend cannot load: {error}",
-            hint="pip install 'ultrashape-cli[flash]', or use the sdpa backend",
+            f"attention `flash` needs the package flash-attn, which does not load ({error})",
+            hint="pip install 'ultrashape-cli[flash]', or --set train.attention=auto (of `ushape "
+            "train`), --set refine.attention=auto (of the others)",
         ) from error
     if not _is_half_on_cuda("flash", q):
         return _sdpa(q, k, v)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -105,7 +106,7 @@ def require_fit(gathered: Gathered, spec: ModelSpec) -> None:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CheckpointError(
             f"{file}: does not fit model {spec.name}: {misfit}{more}",
-            hint=f"ushape weights verify {file} --model {'|'.join(MODELS)}",
+            hint=f"ushape weights verify {shlex.quote(str(file))} --model {spec.name}",
         )
 
 

@@ -104,8 +104,8 @@ def model_spec(name: str) -> ModelSpec:
     if name not in MODELS:
         close = get_close_matches(name, MODELS, n=1)
         raise ConfigError(
-            f"unknown model {name!r}; known: {', '.join(MODELS)}",
-            hint=f"did you mean {close[0]}?" if close else None,
+            f"unknown model `{name}`; known: {', '.join(MODELS)}",
+            hint=f"did you mean `{close[0]}`?" if close else None,
         )
     return MODELS[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,9 @@ def choose_checkpoint(run: RunFolder, name: str = "latest") -> Path:
     if not found:
         raise CheckpointError(
             f"run `{run.root}` has no complete checkpoint yet",
-            hint=f"ushape train --config {run.config} --out {run.root}",
+            hint=shlex.join(
+                ("ushape", "train", "--config", str(run.config), "--out", str(run.root))
+            ),
         )
     if name == "latest":
         chosen = next(verified_checkpoints(run.checkpoints, names=WEIGHT_FILES), None)
@@ -141,7 +144,7 @@ def require_averaged(checkpoint: Path) -> None:
     if not (checkpoint / EMA_FILE).is_file():
         raise CheckpointError(
             f"`{checkpoint}` has no averaged weights",
-            hint="train with --set train.ema_decay=0.999",
+            hint="leave --ema out; a run keeps them with --set train.ema_decay=0.999",
         )
 
 

@@ -6,6 +6,7 @@ three state dicts. Nothing that a file contains is executed. Reading maps the fi
 writing streams tensor by tensor: no full copy of the weights is made on the way.
 """
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -123,7 +124,7 @@ def load_into(
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise CheckpointError(
             f"{path}: does not fit {type(module).__name__}: {problems[0]}{more}",
-            hint="check that these weights belong to the chosen model",
+            hint=f"ushape weights verify {shlex.quote(str(path))}",
         )
     if dtype is not None:
         found = {k: v.to(dtype) if v.is_floating_point() else v for k, v in found.items()}

@@ -74,7 +74,8 @@ def open_view(
         runs = find_runs(Path("runs"))
         if not runs:
             raise UsageError(
-                "no runs in `runs`", hint="ushape train, or name a run, a dataset or its folder"
+                "no runs in `runs`",
+                hint="ushape monitor PATH watches a run, a dataset or their folder",
             )
         path = runs[0].root
     run = RunFolder(path)
@@ -86,7 +87,7 @@ def open_view(
         return RunsPage(path, make_book)
     raise UsageError(
         f"`{path}` is neither a run, a dataset, nor a folder of runs",
-        hint="ushape monitor runs/NAME",
+        hint="`ushape runs` lists the runs of a folder",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,7 +101,7 @@ def pull(
     files = [entry["file"] for entry in made]
     outputs = {} if dry_run else {Path(name).name: name for name in files}
     if outputs:
-        ui.hint(f"ushape weights verify {files[0]}")
+        ui.hint(f"ushape weights verify {shlex.quote(files[0])}")
     ui.result(
         inputs={"model": model, "repo": source, "revision": revision, "licence": spec.licence},
         outputs=outputs,
