@@ -27,6 +27,7 @@ from ultrashape_cli.commands.train.verb import train
 from ultrashape_cli.commands.weights.verb import weights
 from ultrashape_cli.dotenv import load_dotenv, masked_arguments, masked_text
 from ultrashape_cli.errors import DiskError, UShapeError
+from ultrashape_cli.formatting import cause
 from ultrashape_cli.options import add_verb
 
 app = typer.Typer(
@@ -125,15 +126,14 @@ _DISK = {
 def _known(error: Exception, verb: str) -> UShapeError | None:
     """Maps library exceptions that are not bugs to messages."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        first = (str(error).splitlines() or [""])[0]
         return UShapeError(
-            "out of memory" + (f" ({first})" if first else ""),
+            f"out of memory ({cause(error)})",
             hint=f"repeat the command with {_LESS_MEMORY.get(verb, 'fewer assets at once')}",
         )
     if isinstance(error, OSError) and error.errno is not None:
         where = f" `{error.filename}`" if error.filename else ""
         hint = _DISK.get(error.errno, "check the path and the disk")
-        return DiskError(f"cannot use{where}: {(error.strerror or '').lower()}", hint=hint)
+        return DiskError(f"cannot use{where}: {cause(error)}", hint=hint)
     return None
 
 

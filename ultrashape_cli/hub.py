@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from ultrashape_cli.errors import CheckpointError, UsageError, UShapeError
 from ultrashape_cli.files import disk_errors, read_json, write_json
+from ultrashape_cli.formatting import cause
 
 Progress = Callable[[int, int], None]
 """Bytes done, bytes in total."""
@@ -273,8 +274,8 @@ def _hub_errors(what: str) -> Iterator[None]:
         inconsistent = isinstance(error, OSError) and "Consistency check" in str(error)
         if not network and not inconsistent:
             raise
-        reason = str(causes[-1]).splitlines()[0] if str(causes[-1]) else type(error).__name__
+        server = _endpoint() or "https://huggingface.co"
         raise HubError(
-            f"{what}: the connection to the Hub failed: {reason}",
-            hint="check the network, or HF_ENDPOINT",
+            f"{what}: no connection to {server} ({cause(causes[-1])})",
+            hint="check the network, or name a mirror: export HF_ENDPOINT=https://...",
         ) from error

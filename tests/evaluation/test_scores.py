@@ -77,4 +77,4 @@ def test_what_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     found, missing = load_perceptual()
     assert found == []
     assert "ultrashape-cli[perceptual]" in missing["lpips"]
-    assert missing["clip"] == "no network"
+    assert missing["clip"] == "does not load: no network"

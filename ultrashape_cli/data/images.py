@@ -13,10 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ultrashape_cli.errors import ImageError
+from ultrashape_cli.formatting import cause
 
 MAX_PIXELS = 200_000_000  # larger files are refused before they are decoded
 MAX_SIDE = 4096  # larger images are reduced; the conditioner sees 1022 pixels
@@ -50,6 +51,9 @@ def load_rgba(path: str | Path) -> Bytes:  # [H, W, 4]
                 rgba = _to_rgba(image)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image") from error
+    except UnidentifiedImageError as error:
+        kinds = "PNG, JPEG, WEBP and others"
+        raise ImageError(f"{path}: not a readable image, as are {kinds}") from error
     except (
         OSError,
         SyntaxError,
@@ -58,7 +62,7 @@ def load_rgba(path: str | Path) -> Bytes:  # [H, W, 4]
         IndexError,
         Image.DecompressionBombError,
     ) as error:
-        raise ImageError(f"{path}: not a readable image ({error})") from error
+        raise ImageError(f"{path}: not a readable image ({cause(error)})") from error
     if max(rgba.size) > MAX_SIDE:
         rgba.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(rgba)

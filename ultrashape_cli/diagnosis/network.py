@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from ultrashape_cli.diagnosis.check import OK, WARN, Finding, Subject
 from ultrashape_cli.dotenv import masked
+from ultrashape_cli.formatting import cause
 from ultrashape_cli.monitoring.trackers import wandb_address, wandb_key
 
 TIMEOUT_S = 4.0
@@ -85,7 +86,7 @@ def reach(address: str) -> tuple[str, float | None]:
     except urllib.error.HTTPError as error:  # it answers, and that is all that counts
         return "", _skew(error.headers.get("Date"))
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error)), None
+        return cause(error), None
 
 
 def _skew(date: str | None) -> float | None:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ultrashape_cli.formatting import cause
+
 Picture = NDArray[np.uint8]  # [H, W, 3]
 
 
@@ -31,9 +33,10 @@ def load_perceptual(device: str = "cpu") -> tuple[list[PerceptualScore], dict[st
         try:
             found.append(PerceptualScore(name, load(device)))
         except ImportError as error:
-            missing[name] = f"{error}; pip install 'ultrashape-cli[perceptual]'"
+            package = error.name or name
+            missing[name] = f"needs {package}: pip install 'ultrashape-cli[perceptual]'"
         except Exception as error:  # weights that cannot be had, in any library's words
-            missing[name] = str(error).splitlines()[0] if str(error) else repr(error)
+            missing[name] = f"does not load: {cause(error)}"
     return found, missing
 
 

@@ -22,6 +22,7 @@ from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast
 from ultrashape_cli.errors import UShapeError
+from ultrashape_cli.formatting import cause
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK
 from ultrashape_cli.inference.streaming import SLOTS, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
@@ -63,8 +64,8 @@ def memory_errors(stage: str, option: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise OutOfMemory(f"out of memory in stage `{stage}`: {first}", option=option) from error
+        message = f"out of memory in stage `{stage}` ({cause(error)[:200]})"
+        raise OutOfMemory(message, option=option) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

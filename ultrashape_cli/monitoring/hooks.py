@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from ultrashape_cli.config.alerts import AlertConfig
 from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import ConfigError, DependencyError
+from ultrashape_cli.formatting import cause
 from ultrashape_cli.monitoring.alerts import Alert, alert_json
 from ultrashape_cli.monitoring.run_state import RunState
 from ultrashape_cli.monitoring.trackers import start_wandb, wandb_key
@@ -61,7 +63,7 @@ class Notifier:
             hook(message)
         except Exception as error:  # whatever a hook does, watching goes on
             # A webhook's address is a secret, and some of urllib's errors hold it.
-            problem = masked_text(f"alert hook `{name}` failed: {error}")
+            problem = masked_text(f"alert hook `{name}` failed: {_cause(error)}")
             self.problems.append(problem)
             logger.warning("%s", problem)
 
@@ -77,7 +79,7 @@ def make_hooks(config: AlertConfig) -> dict[str, Hook]:
         try:
             command = shlex.split(config.command)
         except ValueError as error:
-            raise ConfigError(f"`alerts.command` cannot be parsed: {error}") from error
+            raise ConfigError(f"`alerts.command` cannot be parsed ({cause(error)})") from error
         hooks["command"] = lambda message: _run(command, message)
     if config.webhook:
         if not config.webhook.startswith(("http://", "https://")):
@@ -86,6 +88,14 @@ def make_hooks(config: AlertConfig) -> dict[str, Hook]:
     if config.wandb:
         hooks["wandb"] = _WandbHook()
     return hooks
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no end within {COMMAND_TIMEOUT_S:.0f} s"
+    return cause(error)
 
 
 def describe(alert: Alert, change: str, state: RunState) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from ultrashape_cli.dotenv import masked_arguments
+from ultrashape_cli.dotenv import masked_arguments, masked_text
 from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.formatting import cause
 from ultrashape_cli.runs import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Trackers:
             try:
                 call(tracker)
             except Exception as error:  # whatever a tracker does, training goes on
-                logger.warning("tracker %s stopped: %s", name, error)
+                logger.warning("tracker %s stopped: %s", name, masked_text(cause(error)))
                 del self._trackers[name]
 
 
@@ -97,7 +98,7 @@ def make_trackers(
         try:
             found[name] = TRACKERS[name](run, step, alerts)
         except Exception as error:  # as above: no tracker keeps a run from starting
-            logger.warning("tracker %s did not start: %s", name, error)
+            logger.warning("tracker %s did not start: %s", name, masked_text(cause(error)))
     return Trackers(found)
 
 
