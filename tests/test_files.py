@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ultrashape_cli.errors import DiskError
+from ultrashape_cli.errors import DiskError, UsageError
 from ultrashape_cli.files import (
+    check_outputs,
     disk_errors,
     end_torn_line,
     read_json,
@@ -114,3 +115,63 @@ def test_a_torn_line_is_ended(tmp_path: Path, before: str | None) -> None:
         path.write_text(before)
     end_torn_line(path)
     assert (path.read_text() if path.exists() else None) == ("{}\n" if before == "{}" else before)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Path:
+    """A folder with a file `in.obj` in it, and links to both beside it."""
+    folder = tmp_path / "read"
+    folder.mkdir()
+    (folder / "in.obj").write_text("mesh")
+    (tmp_path / "soft.obj").symlink_to(folder / "in.obj")
+    (tmp_path / "hard.obj").hardlink_to(folder / "in.obj")
+    (tmp_path / "other").symlink_to(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        ("read/in.obj", "is"),
+        ("read/../read/in.obj", "is"),
+        ("soft.obj", "is"),
+        ("hard.obj", "is"),
+        ("other/in.obj", "is"),
+        ("read/in.obj/deeper", "lies in"),
+    ],
+)
+def test_no_name_of_an_input_is_an_output(
+    read: Path, tmp_path: Path, monkeypatch, output: str, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"`{output}` {what} the input") as caught:
+        check_outputs([Path("fine"), Path(output)], [read / "in.obj"], hint="-o out.obj")
+    assert caught.value.hint == "-o out.obj"
+
+
+@pytest.mark.parametrize(
+    ("output", "what"), [("read", "is"), ("read/new/a.obj", "lies in"), ("other/a.obj", "lies in"),
+                         ("read/in.obj", "lies in"), (".", "holds"), ("..", "holds")],
+)  # fmt: skip
+def test_nothing_is_written_into_or_around_a_folder_that_is_read(
+    read: Path, tmp_path: Path, monkeypatch, output: str, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"`{output}` {what} the input `{read}`"):
+        check_outputs([Path(output)], [read], hint="")
+
+
+def test_a_link_in_a_folder_that_is_read_is_not_replaced(read: Path, tmp_path: Path) -> None:
+    (read / "away.obj").symlink_to(tmp_path / "elsewhere.obj")
+    with pytest.raises(UsageError, match="lies in"):
+        check_outputs([read / "away.obj"], [read], hint="")
+
+
+def test_two_outputs_are_two_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="are one file"):
+        check_outputs([tmp_path / "a.glb", tmp_path / "x" / ".." / "a.glb"], [], hint="")
+
+
+def test_outputs_beside_the_inputs_are_fine(read: Path, tmp_path: Path) -> None:
+    outputs = [read / "out.obj", tmp_path / "new" / "out.obj", tmp_path / "read2"]
+    check_outputs(outputs, [read / "in.obj", tmp_path / "gone.obj"], hint="")

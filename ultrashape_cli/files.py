@@ -6,12 +6,12 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ultrashape_cli.errors import DiskError
+from ultrashape_cli.errors import DiskError, UsageError
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -95,3 +95,56 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise
         reason, hint = reasons[error.errno]
         raise DiskError(f"cannot write `{path}`: {reason}", hint=hint) from error
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, hint: str) -> None:
+    """Sees to it that writing loses nothing: neither what is read nor another output.
+
+    Files are compared by what they are, not by name: links, other spellings and, where the file
+    system ignores it, the case of letters hide nothing.
+
+    Args:
+        outputs: Files, or folders whose content will be replaced. They need not exist.
+        inputs: Files; folders, of which nothing may be written into. They need not exist.
+        hint: What to type instead.
+
+    Raises:
+        UsageError: An output is an input, lies in one or holds one, or is another output too.
+    """
+    kept = {_identity(path): path for path in inputs}
+    holding = {_identity(p): path for path in kept.values() for p in _real(path).parents}
+    above: dict[Path, Path | None] = {}
+    seen: dict[Path, Path] = {}
+
+    def input_above(folder: Path) -> Path | None:
+        if folder not in above:
+            own = kept.get(_identity(folder))
+            last = folder == folder.parent
+            above[folder] = own if own or last else input_above(folder.parent)
+        return above[folder]
+
+    for output in outputs:
+        # A link is replaced, and not what it points to; neither may be an input.
+        place, target = _real(output.parent) / output.name, _real(output)
+        known = _identity(target)
+        around = input_above(place.parent) or input_above(target.parent)
+        for how, found in (("is", kept.get(known)), ("lies in", around),
+                           ("holds", holding.get(known))):  # fmt: skip
+            if found is not None:
+                raise UsageError(f"the output `{output}` {how} the input `{found}`", hint=hint)
+        if place in seen:
+            raise UsageError(f"`{seen[place]}` and `{output}` are one file", hint=hint)
+        seen[place] = output
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """Returns what tells a file or folder from all others, whatever name leads to it."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return str(_real(path))
+    return found.st_dev, found.st_ino

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from ball_networks import ball_networks
 
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.files import check_outputs
 from ultrashape_cli.models.registry import build, model_spec
+from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.models.weights import write_safetensors
 
 
@@ -77,10 +81,69 @@ def test_weights_of_another_size_name_the_first_difference(
     assert "expected" in result.err
 
 
-def test_an_unknown_output_format_is_bad_usage(refine, inputs: Path, tmp_path: Path) -> None:
-    result = refine("-o", tmp_path / "out.blend")
+@pytest.mark.parametrize("name", ["out.blend", "out", "out.gltf"])
+def test_an_unknown_output_format_is_bad_usage(refine, tmp_path: Path, name: str) -> None:
+    result = refine("-o", tmp_path / name)
     assert result.code == 2
-    assert ".blend" in result.err
+    assert f"`{tmp_path / name}`" in result.err
+    assert ".obj .stl .ply .glb .off .3mf" in result.err
+    assert f"-o {tmp_path / 'out.glb'}" in result.err
+
+
+def test_swapped_mesh_and_image_are_asked_about(refine, inputs, tmp_path, monkeypatch) -> None:
+    mesh, image = inputs / "mesh.ply", inputs / "image.png"
+    monkeypatch.setattr("sys.argv", ["ushape", "refine", str(image), str(mesh), "--force"])
+    result = refine("-o", tmp_path / "out.glb", mesh=image, image=mesh)
+    assert result.code == 2
+    assert "swapped?" in result.err
+    assert f"hint: ushape refine {mesh} {image} --force" in result.err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def own(inputs: Path, tmp_path: Path) -> Path:
+    """A folder with mesh, image, ground truth and weights of the user."""
+    for name in ("mesh.ply", "image.png", "weights.safetensors"):
+        shutil.copy(inputs / name, tmp_path / name)
+    shutil.copy(inputs / "mesh.ply", tmp_path / "truth.ply")
+    (tmp_path / "link.ply").symlink_to(tmp_path / "mesh.ply")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        ("-o", "mesh.ply"),
+        ("-o", "link.ply"),
+        ("-o", "truth.ply"),
+        ("-o", "new.ply", "--preview", "image.png"),
+        ("-o", "new.ply", "--preview", "weights.safetensors"),
+        ("-o", "new.ply", "--preview", "new.ply"),
+        ("-o", "new.ply", "--keep-full", "--preview", "new_full.ply"),
+    ],
+)
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_no_output_replaces_what_is_read_or_another_output(
+    refine, own: Path, output: tuple, force: tuple
+) -> None:
+    before = {path: path.read_bytes() for path in own.iterdir()}
+    given = [own / word if "." in word else word for word in output]
+    more = ("--checkpoint", own / "weights.safetensors", "--ground-truth", own / "truth.ply")
+    result = refine(*given, *more, *force, mesh=own / "mesh.ply", image=own / "image.png")
+    assert result.code == 2
+    assert "--force" not in result.err
+    assert {path: path.read_bytes() for path in own.iterdir()} == before
+
+
+def test_the_checkpoints_of_a_run_that_is_read_stay(tmp_path: Path) -> None:
+    step = tmp_path / "mine" / "checkpoints" / "step-00000010"
+    step.mkdir(parents=True)
+    (step / "manifest.json").write_text("{}")
+    source = WeightSource("tiny", {"dit": step / "model.safetensors"})
+    for output in (step / "model.safetensors", step.parent / "step-00000020" / "out.glb"):
+        with pytest.raises(UsageError):
+            check_outputs([output], source.inputs, hint="")
+    check_outputs([tmp_path / "mine" / "out.glb"], source.inputs, hint="")
 
 
 def test_a_result_of_other_inputs_is_not_overwritten(refine, inputs: Path, tmp_path: Path) -> None:
@@ -114,7 +177,6 @@ def test_an_output_below_a_file_is_a_disk_error(refine, inputs: Path, tmp_path: 
 def test_the_record_names_the_adapters_of_a_run(tmp_path: Path) -> None:
     from ultrashape_cli.config.resolve import resolve
     from ultrashape_cli.inference.job import Job, recipe_of
-    from ultrashape_cli.models.sources import WeightSource
 
     base, adapters = tmp_path / "base.safetensors", tmp_path / "adapter_model.safetensors"
     for path, size in ((base, 5), (adapters, 3)):

@@ -181,3 +181,25 @@ def test_two_processes_share_the_jobs(inputs: Path, folder: Path, tmp_path: Path
     )
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["counts"] == {"made": 2, "skipped": 0, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        # The output of one row is the input of another.
+        ("jobs/a.ply,jobs/a.png,one\nout/one.glb,jobs/a.png,two", "is the input"),
+        ("jobs/a.ply,jobs/a.png,a\njobs/a.ply,jobs/a.png,./a", "are one file"),
+        ("jobs/a.ply,jobs/a.png,a/b\njobs/a.ply,jobs/a.png,a__b", "are one file"),
+        ("jobs/a.ply,jobs/a.png,a\njobs/a.ply,jobs/a.png,a_full", "are one file"),
+        ("jobs/a.ply,out/previews/a.png,a", "is the input"),
+    ],
+)
+def test_no_job_writes_what_a_job_reads_or_writes(
+    batch, folder: Path, tmp_path: Path, rows: str, told: str
+) -> None:
+    csv = tmp_path / "jobs.csv"
+    csv.write_text(f"mesh,image,name\n{rows}\n")
+    result = batch(csv, "--keep-full", "--force")
+    assert result.code == 2
+    assert told in result.err
+    assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ import pytest
 from synthetic_run import make_run
 
 from ultrashape_cli.data.layout import Dataset, Record
+from ultrashape_cli.files import write_atomic
 
 
 def test_a_run_gets_its_page(ushape, tmp_path: Path, monkeypatch) -> None:
@@ -43,3 +44,16 @@ def test_a_dataset_gets_its_page(ushape, tmp_path: Path) -> None:
 def test_what_is_neither_is_refused(ushape, tmp_path: Path, monkeypatch, arguments) -> None:
     monkeypatch.chdir(tmp_path)
     assert ushape("report", *arguments).code == 2
+
+
+@pytest.mark.parametrize("name", ["report.json", "records/a.json", "render.json", "meshes"])
+def test_a_page_replaces_nothing_that_it_is_about(ushape, tmp_path: Path, name: str) -> None:
+    dataset = Dataset(tmp_path / "data")
+    dataset.write_record(Record("a", {"path": "/m/a.obj", "sha256": "a"}))
+    for own in ("report.json", "render.json", "meshes/a.ply"):
+        write_atomic(dataset.root / own, lambda file: file.write(b"{}"))
+    before = {path: path.read_bytes() for path in dataset.root.rglob("*.*")}
+    assert ushape("report", dataset.root, "-o", dataset.root / name).code == 2
+    assert {path: path.read_bytes() for path in dataset.root.rglob("*.*")} == before
+    for _ in range(2):
+        assert ushape("report", dataset.root, "-o", dataset.root / "mine.html").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.models.registry import build, model_spec
+from ultrashape_cli.models.sources import PACKAGED
 from ultrashape_cli.models.weights import (
     read_metadata,
     read_state_dict,
@@ -280,3 +282,22 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_conversion_never_replaces_what_it_reads(ushape, bundle: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.pt"
+    own.write_bytes(bundle.read_bytes())
+    (tmp_path / "link.pt").symlink_to(own)
+    (tmp_path / "hard.pt").hardlink_to(own)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    shutil.copy(PACKAGED / "tiny.safetensors", shards)
+    for source, target in (
+        *((own, name) for name in ("own.pt", "link.pt", "hard.pt")),
+        (shards, "shards/new.safetensors"),
+    ):
+        result = ushape("weights", "convert", source, tmp_path / target, "--force")
+        assert result.code == 2, target
+        assert "--force" not in result.err
+    assert own.read_bytes() == bundle.read_bytes()
+    assert len(list(shards.iterdir())) == 1

@@ -126,3 +126,11 @@ def test_bad_usage_is_named(ushape, tmp_path, monkeypatch, arguments, message) -
     assert result.code in (1, 2)
     assert message in result.err
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_results_never_go_where_something_is_read(ushape, pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "data" / "records").mkdir(parents=True)
+    for out in (pairs, pairs / "near", pairs / "results", tmp_path, tmp_path / "data"):
+        result = ushape("evaluate", "--pairs", pairs, "-o", out, *FAST)
+        assert result.code == 2, out
+    assert sorted(path.name for path in pairs.iterdir()) == ["far", "near", "truth"]

@@ -37,6 +37,13 @@ def test_a_checkpoint_is_exported_with_the_networks_it_started_from(
     assert found.keys() == {"vae", "dit", "conditioner"}
     assert all(_same(found[part], saved[part]) for part in ("dit", "conditioner"))
     assert read_metadata(target)["model"] == "tiny"
+    # Neither the checkpoint nor another one of the run is replaced, whatever is forced.
+    for checkpoint in complete_checkpoints(run.checkpoints):
+        own = checkpoint / "model.safetensors"
+        refused = ushape("weights", "export", run.root, "-o", own, "--checkpoint", name, "--force")
+        assert refused.code == 2
+        assert "lies in the input" in refused.err or "is the input" in refused.err
+    assert _same(read_state_dict(chosen / "model.safetensors")["dit"], saved["dit"])
 
 
 def test_the_average_and_the_reference_bundle(make_run, ushape, tmp_path: Path) -> None:

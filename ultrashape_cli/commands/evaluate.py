@@ -112,8 +112,11 @@ def evaluate(
       ushape evaluate --pairs exports -o comparison
     """
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
+    from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.sources import find_weights, resolve_named
+    from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.ui import UI
 
     ui = UI("evaluate", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
@@ -134,6 +137,12 @@ def evaluate(
     if show_config:
         show_settings(ui, resolved, ("refine", "evaluate"))
         return
+    read = [path for source in sources.values() for path in source.inputs]
+    folders = [coarse, pairs, data if pairs is None else None]
+    check_outputs([out], [*read, *(path for path in folders if path)], hint="-o evaluation")
+    if RunFolder(out).is_run() or Dataset(out).exists():
+        raise UsageError(f"`{out}` is a run or a dataset with a report of its own",
+                         hint=f"-o {out / 'evaluation'}")  # fmt: skip
     if pairs is not None:
         assets, rows = _pairs(pairs, limit)
         about = f"meshes of {pairs}"

@@ -54,6 +54,7 @@ def report(
     """
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import check_outputs
     from ultrashape_cli.preparation.report import write_report
     from ultrashape_cli.reporting.run_report import write_run_report
     from ultrashape_cli.reporting.runs_report import write_runs_report
@@ -80,6 +81,10 @@ def report(
         return
     path = paths[0]
     run, dataset = RunFolder(path), Dataset(path)
+    if out is not None and path.is_dir():
+        # Pages may lie there; everything else is what the page is made from.
+        inputs = [item for item in path.iterdir() if item.suffix != ".html"]
+        check_outputs([out], inputs, hint=f"-o {path / 'report.html'}")
     if run.is_run():
         kind, page = "run", write_run_report(run, out or path / "report.html")
     elif dataset.exists():

@@ -65,6 +65,17 @@ class Job:
         """Returns where the mesh before the reduction goes."""
         return self.target.with_name(f"{self.target.stem}_full{self.target.suffix}")
 
+    @property
+    def inputs(self) -> list[Path]:
+        """Returns the files that are read beside the weights."""
+        return [p for p in (self.mesh, self.image, self.ground_truth) if p is not None]
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Returns the files that are written."""
+        full = self.full_target if self.keep_full else None
+        return [p for p in (self.target, self.record, full, self.preview) if p is not None]
+
 
 @dataclass(slots=True)
 class Inputs:

@@ -12,6 +12,8 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 from ultrashape_cli.meshfiles.ply import write_ply
 
+WRITABLE_SUFFIXES = tuple(suffix for suffix in MESH_SUFFIXES if suffix != ".gltf")
+
 
 def save_mesh(mesh: Mesh, path: str | Path) -> None:
     """Write a mesh in the format of the suffix; the file is replaced in one step.
@@ -22,8 +24,9 @@ def save_mesh(mesh: Mesh, path: str | Path) -> None:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in MESH_SUFFIXES or suffix == ".gltf":
-        raise MeshError(f"{path}: cannot write {suffix!r}", hint="use .ply, .glb, .obj or .stl")
+    if suffix not in WRITABLE_SUFFIXES:
+        hint = f"use one of {' '.join(WRITABLE_SUFFIXES)}"
+        raise MeshError(f"{path}: cannot write {suffix!r}", hint=hint)
     if suffix == ".ply":
         with temporary_path(path) as temporary:
             write_ply(mesh, temporary)

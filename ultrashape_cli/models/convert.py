@@ -62,7 +62,7 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
         path: What to read.
         averaged: Take the averaged weights of a run.
     """
-    if path.is_dir() and any((path / n).is_file() for n in ("base.json", CHECKPOINT_MANIFEST)):
+    if _is_run(path):
         source = resolve_weights(path, averaged=averaged)
         read = {file: read_state_dict(file) for file in set(source.files.values())}
         absent = [name for name, file in source.files.items() if name not in read[file]]
@@ -77,6 +77,16 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     metadata = read_metadata(files[0]) if files[0].suffix == ".safetensors" else {}
     return Gathered(ordered, dict.fromkeys(ordered, path), metadata, metadata.get("model"))
+
+
+def inputs_of(path: Path) -> list[Path]:
+    """Return the files and folders behind a path, into which nothing may be written."""
+    return resolve_weights(path).inputs if _is_run(path) else [path]
+
+
+def _is_run(path: Path) -> bool:
+    """Say whether a path is a run or a checkpoint of one."""
+    return any((path / name).is_file() for name in ("base.json", CHECKPOINT_MANIFEST))
 
 
 def choose_model(gathered: Gathered, name: str | None = None) -> ModelSpec:

@@ -55,6 +55,13 @@ class WeightSource:
         """Name of the file with the adapters in their folders."""
         return EMA_FILE if self.averaged else ADAPTER_FILE
 
+    @property
+    def inputs(self) -> list[Path]:
+        """Returns what is read: files, and of a run all checkpoints, which stay as they are."""
+        found = [*self.files.values(), *(p / self.adapter_file for p in self.adapters.values())]
+        runs = [p.parent.parent for p in found if (p.parent / CHECKPOINT_MANIFEST).is_file()]
+        return [*found, *runs]
+
 
 class Loaded(NamedTuple):
     """Networks in eval mode, and the source they came from."""

@@ -28,7 +28,8 @@ STOPPING = "Stopping after this mesh; press Ctrl-C again to quit at once"
 
 def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
     """Refines the jobs of a CSV or a folder, writes a report, exits 1 if any failed."""
-    from ultrashape_cli.inference.batch import Outcome
+    from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.inference.batch import Outcome, failure_record
     from ultrashape_cli.inference.batch_jobs import read_jobs, unpaired
     from ultrashape_cli.inference.job import check_writable
     from ultrashape_cli.processes import is_distributed_child
@@ -39,6 +40,11 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
         *(request.batch, out, resolved.config.seed),
         metrics=request.metrics,
         keep_full=request.keep_full,
+    )
+    check_outputs(
+        [path for job in jobs for path in (*job.outputs, failure_record(out, job))],
+        [request.batch, *source.inputs, *(path for job in jobs for path in job.inputs)],
+        hint=f"another folder: -o {out.with_name(f'{out.name}_new')}, or other names in the CSV",
     )
     alone = unpaired(request.batch, jobs)
     if alone and request.out is not None:

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 def refine_one(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
     """Refines one mesh, unless its result is there, and shows the figures."""
+    from ultrashape_cli.files import check_outputs
     from ultrashape_cli.inference.job import recipe_of
 
     job = make_job(request, resolved)
+    other = job.mesh.with_name(f"{job.mesh.stem}_refined{job.target.suffix}")
+    check_outputs(job.outputs, [*job.inputs, *source.inputs], hint=f"-o {other}")
     recipe = recipe_of(job, source, resolved.config)
     if _already_made(ui, job, recipe, request.force):
         return

@@ -38,7 +38,7 @@ class Request(NamedTuple):
 def check_usage(request: Request) -> None:
     """Raises UsageError where parts of a request do not go together."""
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
+    from ultrashape_cli.meshfiles.save import WRITABLE_SUFFIXES
 
     if request.batch is not None:
         for name, given in (
@@ -59,9 +59,30 @@ def check_usage(request: Request) -> None:
         )
     if request.num_processes > 1:
         raise UsageError("`--num-processes` needs --batch", hint="leave it out for one mesh")
+    _check_order(request.mesh, request.image)
     target = target_of(request)
-    if target.suffix.lower() not in set(MESH_SUFFIXES) - {".gltf"}:
-        raise UsageError(f"cannot write `{target.suffix}` meshes", hint=f"-o {target.stem}.glb")
+    if target.suffix.lower() not in WRITABLE_SUFFIXES:
+        known = " ".join(WRITABLE_SUFFIXES)
+        raise UsageError(
+            f"`{target}` does not end in the name of a format that can be written: {known}",
+            hint=f"-o {target.with_suffix('.glb')}",
+        )
+
+
+def _check_order(mesh: Path, image: Path) -> None:
+    """Raises UsageError where mesh and image stand in each other's place."""
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
+
+    if image.suffix.lower() in MESH_SUFFIXES and mesh.suffix.lower() not in MESH_SUFFIXES:
+        command, (one, two) = sys.argv[1:], (str(mesh), str(image))
+        if one in command and two in command:
+            first, second = command.index(one), command.index(two)
+            command[first], command[second] = two, one
+        raise UsageError(
+            f"the mesh is `{mesh}` and the image `{image}`: swapped?",
+            hint=shlex.join(["ushape", *command]),
+        )
 
 
 def target_of(request: Request) -> Path:

@@ -39,12 +39,14 @@ def convert(
       ushape weights convert runs/data-ultrashape-1.0-dit finetuned.pt --dtype fp16
     """
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import (
         DTYPES,
         check_target,
         choose_model,
         convert_weights,
         gather_weights,
+        inputs_of,
         require_fit,
         summarise,
     )
@@ -52,6 +54,8 @@ def convert(
 
     ui = UI("weights convert", json_output=json_output, quiet=quiet, verbose=verbose)
     check_target(target)
+    other = f"{target.stem}-converted{target.suffix}"
+    check_outputs([target], inputs_of(source), hint=f"ushape weights convert {source} {other}")
     if target.exists() and not force:
         raise UsageError(f"`{target}` exists", hint="another name, or --force to replace it")
     gathered = gather_weights(source)

@@ -80,10 +80,11 @@ def export(
       ushape weights export runs/data-ultrashape-1.0-dit --format reference --dtype fp16 -o mine.pt
     """
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.models.convert import DTYPES, convert_weights, gather_weights
+    from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.models.convert import DTYPES, convert_weights, gather_weights, inputs_of
     from ultrashape_cli.models.registry import model_spec
     from ultrashape_cli.models.sources import choose_checkpoint
-    from ultrashape_cli.runs import RunFolder
+    from ultrashape_cli.runs import ADAPTER_FILE, RunFolder
     from ultrashape_cli.ui import UI
 
     ui = UI("weights export", json_output=json_output, quiet=quiet, verbose=verbose)
@@ -96,6 +97,11 @@ def export(
             f"`{target.name}` is not the name of a {format_name} file",
             hint=f"-o {target.with_suffix(suffix)}",
         )
+    check_outputs(
+        [target if merge_lora else target / ADAPTER_FILE],
+        inputs_of(chosen),
+        hint=f"-o {folder.root.resolve().name}{suffix or '-lora'}",
+    )
     if target.exists() and not force:
         raise UsageError(f"`{target}` exists", hint="-o OTHER, or --force to replace it")
     inputs = {"run": str(run), "checkpoint": chosen.name, "ema": ema}

@@ -80,6 +80,7 @@ def pull(
       ushape weights pull --repo me/my-ultrashape --file model.safetensors
     """
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import check_outputs
     from ultrashape_cli.hub import LICENCES, find_remote
     from ultrashape_cli.models.registry import model_spec
     from ultrashape_cli.ui import UI
@@ -96,6 +97,7 @@ def pull(
         _ask_licence(ui, LICENCES[spec.licence], accept_license, dry_run)
     if sha256 and len(names) > 1:
         raise UsageError("`--sha256` needs one file", hint=f"--file {names[0]}")
+    check_outputs([out / Path(name).name for name in names], [], hint="--file NAME, one at a time")
     remotes = [find_remote(source, name, revision) for name in names]
     made = [_pull(ui, r, out / Path(r.name).name, sha256, force, dry_run) for r in remotes]
     files = [entry["file"] for entry in made]
