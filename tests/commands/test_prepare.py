@@ -96,7 +96,7 @@ def test_a_wrong_filter_is_found_before_any_work(prepare, models: Path, tmp_path
 
 def test_without_a_folder_only_a_review_is_possible(prepare) -> None:
     assert "MODELS_DIR" in prepare(code=2)["error"]["hint"]
-    prepare("--review", code=1)
+    prepare("--review", code=2)
 
 
 def test_a_deleted_source_is_reported_and_comes_back(prepare, models: Path, tmp_path: Path) -> None:
@@ -142,3 +142,55 @@ def test_progress_says_rate_time_left_and_causes(ushape, models: Path, tmp_path:
     assert "/s" in lines[0] or "s each" in lines[0]
     assert "left" in lines[0]
     assert "failed: 1 error" in lines[0]
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("own", "models_dir", "out"),
+    [
+        # The models would be the dataset too.
+        ("models/a.ply", "models", "models"),
+        ("models/a.ply", "models", "models/../models/."),
+        # Files of that name are there, and nobody knows whose.
+        ("data/report.html", "models", "data"),
+        ("data/meshes/old.ply", "models", "data"),
+        ("models/a.ply", "models", "."),
+        # A dataset is not made from itself.
+        ("data/records/a.json", "data/meshes", "data"),
+        ("data/records/a.json", "data/meshes/new", "data"),
+    ],
+)
+def test_nothing_of_the_user_is_replaced(
+    ushape, models: Path, tmp_path: Path, own: str, models_dir: str, out: str, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (Path(own), Path("renders", "mine.png"), Path(models_dir, "b.ply")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text("mine")
+    before = _files(tmp_path)
+    result = ushape("prepare", models_dir, "-o", out, *MEASURED)
+    assert result.code == 2, result.err
+    assert "hint: ushape prepare" in result.err
+    assert "--force" not in result.err
+    assert _files(tmp_path) == before
+
+
+def test_the_help_shows_a_filter_that_works(ushape, tmp_path: Path) -> None:
+    from ultrashape_cli.preparation.filters import load_filter
+
+    lines = [line.strip() for line in ushape("prepare", "--help").out.splitlines()]
+    start = lines.index("[too-plain]")
+    (tmp_path / "rules.toml").write_text("\n".join(lines[start : start + 3]))
+    (rule,) = load_filter(str(tmp_path / "rules.toml"))
+    assert (rule.name, rule.measure, rule.min) == ("too-plain", "detail", 1.2)
+
+
+def test_the_words_of_the_usual_guides_are_understood(ushape, models: Path) -> None:
+    words = ("--views", "4", "--resolution", "512")
+    shown = json.loads(ushape("prepare", models, *words, "--show-config", "--json").out)
+    assert shown["settings"]["render.views"] == {"value": 4, "origin": "flag"}
+    assert shown["settings"]["watertight.resolution"] == {"value": 512, "origin": "flag"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord, settings_text, step_key
-from ultrashape_cli.errors import DatasetError, DiskError
+from ultrashape_cli.errors import DatasetError, DiskError, UsageError
 
 
 def _record(name: str = "a", **steps: StepRecord) -> Record:
@@ -134,7 +134,7 @@ def test_partial_files_of_one_asset_are_dropped(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_records_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="not a prepared dataset") as caught:
+    with pytest.raises(UsageError, match="not a prepared dataset") as caught:
         Dataset(tmp_path).require()
     assert caught.value.hint.endswith(f"-o {tmp_path}")
 

@@ -66,6 +66,7 @@ def test_a_dataset_inside_the_folder_is_not_its_own_source(tmp_path: Path) -> No
     _write(tmp_path / "data" / "records" / "a-1.json")
     _write(tmp_path / "data" / "meshes" / "a-1.ply")
     other = _write(tmp_path / "zoo" / "meshes" / "b.obj")
+    _write(tmp_path / "zoo" / "records" / "vinyl.txt")
     assert find_meshes(tmp_path) == [file, other]
 
 

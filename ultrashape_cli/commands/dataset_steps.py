@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ultrashape_cli.commands.settings import show_settings
+from ultrashape_cli.files import read_json
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
-    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.layout import Dataset, Record
     from ultrashape_cli.data.splits import SplitRule
     from ultrashape_cli.preparation.pipeline import Outcome, Plan
     from ultrashape_cli.ui import UI
@@ -31,6 +33,7 @@ def run_one_step(
 ) -> None:
     """Runs one step on the assets of a dataset, the first `limit` of them."""
     from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.remembered import write_settings
     from ultrashape_cli.preparation.pipeline import plan_steps
 
     if show_config:
@@ -38,11 +41,66 @@ def run_one_step(
         return
     dataset = Dataset(data)
     dataset.require()
-    records = list(dataset.load_records().values())[:limit]
+    known = dataset.load_records()
+    records = list(known.values())[:limit]
     plan = plan_steps(dataset, records, (step,), resolved.config, force=force)
+    few = len(records) < len(known)
+    changed, trial = say_changes(ui, dataset, resolved, (step,), plan, few=few)
+    if not dry_run and not trial:
+        write_settings(dataset, resolved.config, (step,))
     outcome = run_steps(ui, dataset, plan, resolved.config, dry_run=dry_run, fail_fast=fail_fast)
     inputs = {"data": str(data)}
-    report_outcome(ui, dataset, plan, outcome, resolved.config, inputs, dry=dry_run)
+    report_outcome(
+        ui, dataset, plan, outcome, resolved.config, inputs, changed=changed, dry=dry_run
+    )
+
+
+def say_changes(
+    ui: UI,
+    dataset: Dataset,
+    resolved: Resolved,
+    sections: Sequence[str],
+    plan: Plan | None = None,
+    *,
+    few: bool = False,
+) -> tuple[dict[str, tuple[Any, Any]], bool]:
+    """Says which settings of the dataset change, and what is redone.
+
+    Args:
+        ui: To say it.
+        dataset: Whose settings change.
+        resolved: The settings now, and those of the dataset.
+        sections: Those that the command uses.
+        plan: What it will do.
+        few: It leaves out assets that the dataset has.
+
+    Returns:
+        key -> (old, new), and whether this is a trial: other steps on a few assets, after which
+        the dataset keeps its settings.
+    """
+    from ultrashape_cli.data.layout import STEPS, TRAINING_STEPS
+    from ultrashape_cli.data.remembered import changed_settings
+
+    changed = changed_settings(resolved.remembered, resolved.config, sections)
+    for key, (old, new) in changed.items():
+        ui.info(f"`{dataset.root}`: {key} {_show(old)} -> {_show(new)}")
+    tasks = plan.tasks if plan is not None and changed else []
+    for step in STEPS:
+        again = sum(step in task.steps and task.record.done(step) for task in tasks)
+        if again:
+            ui.info(f"{step}: {again} finished assets are made again")
+    trial = few and any(key.partition(".")[0] in TRAINING_STEPS for key in changed)
+    if trial:
+        ui.warn(
+            f"a trial on some of the assets: `{dataset.root}` keeps its settings, and the next "
+            "`ushape prepare` makes these assets like the others again"
+        )
+    return changed, trial
+
+
+def _show(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text or "none"
 
 
 def run_steps(
@@ -82,6 +140,7 @@ def report_outcome(
     config: Config,
     inputs: dict[str, Any],
     *,
+    changed: dict[str, tuple[Any, Any]],
     judge: bool = False,
     split: bool = False,
     dry: bool = False,
@@ -96,8 +155,8 @@ def report_outcome(
     if dry:
         for task in plan.tasks[:20]:
             ui.info(f"would run {', '.join(task.steps)} on {task.record.id}")
-    else:
-        more, outputs = conclude(ui, dataset, config, judge=judge, split=split)
+    if not dry or changed:
+        more, outputs = conclude(ui, dataset, config, judge=judge, split=split, dry=dry)
         counts |= more
     for note in sorted(outcome.notes):
         ui.warn(note)
@@ -117,13 +176,14 @@ def report_outcome(
         outputs=outputs,
         counts=counts,
         failures=outcome.failed,
+        changed=changed,
     )
     if failed:
         raise typer.Exit(1)
 
 
 def conclude(
-    ui: UI, dataset: Dataset, config: Config, *, judge: bool, split: bool
+    ui: UI, dataset: Dataset, config: Config, *, judge: bool, split: bool, dry: bool = False
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Writes what the records say together; returns counts and outputs.
 
@@ -133,8 +193,8 @@ def conclude(
         config: For the filter and the split.
         judge: Apply the filter of the config.
         split: Write the lists.
+        dry: Say what would come out, and write nothing.
     """
-    from ultrashape_cli.data.splits import write_splits
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.preparation.report import write_report
     from ultrashape_cli.preparation.verdicts import update_verdicts
@@ -142,17 +202,43 @@ def conclude(
     records = dataset.load_records()
     counts: dict[str, int] = {}
     if judge:
-        update_verdicts(dataset, records, config.quality.filter)
+        update_verdicts(dataset, records, config.quality.filter, dry=dry)
         if config.quality.filter != "none":
             counts["rejected"] = sum(bool(r.rejected) for r in records.values())
     if split:
         try:
-            lists = write_splits(dataset, split_rule(config), records)
+            lists = place_assets(ui, dataset, split_rule(config), records, dry=dry)
             counts |= {name: len(ids) for name, ids in lists.items()}
         except DatasetError as error:
             ui.warn(error.message)
+    if dry:
+        return counts, {}
     report = write_report(dataset, list(records.values()))
     return counts, {"data": str(dataset.root), "report": str(report)}
+
+
+def place_assets(
+    ui: UI, dataset: Dataset, rule: SplitRule, records: dict[str, Record], *, dry: bool
+) -> dict[str, list[str]]:
+    """Writes the lists and says which assets move; with `dry` only says it.
+
+    Raises:
+        DatasetError: No asset can be placed, or files of one are gone.
+    """
+    from ultrashape_cli.data.splits import LISTS, plan_splits, write_splits
+
+    before = {i: name for name in LISTS for i in read_json(dataset.list_path(name)) or ()}
+    lists = plan_splits(dataset, rule, records) if dry else write_splits(dataset, rule, records)
+    after = {i: name for name, ids in lists.items() for i in ids}
+    moved = sum(after.get(i, name) != name for i, name in before.items())
+    left = len(before.keys() - after.keys())
+    if moved or left:
+        ui.info(f"lists: {moved} assets move to another one, {left} leave")
+    what = "assets" if rule.group_by == "none" else "groups"
+    for name, share in rule.shares().items():
+        if share and not lists.get(name):
+            ui.warn(f"{name}: 0 of {100 * share:g} %: too few {what}")
+    return lists
 
 
 def split_rule(config: Config) -> SplitRule:

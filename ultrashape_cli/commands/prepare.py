@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.dataset_steps import conclude, report_outcome, run_steps
+from ultrashape_cli.commands.dataset_steps import conclude, report_outcome, run_steps, say_changes
 from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_settings
 
 if TYPE_CHECKING:
-    from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.data.layout import Dataset, Record
     from ultrashape_cli.ui import UI
 
@@ -75,8 +76,23 @@ def prepare(
         typer.Option(
             "--filter",
             metavar="NAME|FILE",
-            help="Rules that keep assets out of the splits: none, collectibles, or a TOML file. "
-            "Default: none.",
+            help="Rules that keep assets out of the splits: none, collectibles, or a TOML file "
+            "with a table for each rule (see below). Default: none.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option("--views", min=1, help="Views per asset. Default: 8.", rich_help_panel="Run"),
+    ] = None,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            "--resolution",
+            min=32,
+            max=2048,
+            help="Cells along the longest side of a mesh that has to be rebuilt to be closed; "
+            "not the pixels of a view, which are `--set render.size`. Default: 512.",
             rich_help_panel="Run",
         ),
     ] = None,
@@ -159,7 +175,8 @@ def prepare(
     """Turn a folder of meshes into a training dataset
 
     Reads OBJ, STL, PLY, GLB, GLTF, OFF and 3MF. Writes watertight meshes, views, samples, splits,
-    one record per asset and report.html. Repeating it does only what is missing or changed.
+    one record per asset and report.html. Repeating it does only what is missing or changed, with
+    the settings of the first time unless others are given (DATA/settings.toml).
 
     Examples:
 
@@ -170,37 +187,54 @@ def prepare(
       ushape prepare ./models --shard 2/8 --filter collectibles
 
       ushape prepare --review -o data --filter my_rules.toml
+
+    A rule in my_rules.toml has a measure (a wrong name lists them all), and min, max or both:
+
+      \\[too-plain]
+      measure = "detail"
+      min = 1.2
     """
     from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.remembered import SECTIONS, write_settings
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.preparation.filters import load_filter
     from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
 
     ui = make_ui("prepare", json_output, quiet, verbose, progress)
     flags = {
         "quality.filter": filter_,
         "quality.vae_check": vae_check,
+        "render.views": views,
+        "watertight.resolution": resolution,
         "engine.kind": engine.value if engine else None,
         "engine.address": address,
         "engine.workers": workers,
         "seed": seed,
     }
-    resolved = resolve_settings(flags, config, overrides, no_config)
+    resolved = resolve_settings(flags, config, overrides, no_config, data=out)
     if show_config:
-        sections = ("watertight", "quality", "render", "sample", "split", "engine")
-        show_settings(ui, resolved, sections)
+        show_settings(ui, resolved, (*SECTIONS, "engine"))
         return
-    settings = resolved.config
-    load_filter(settings.quality.filter)  # a typo must not show up after a night of work
     dataset = Dataset(out)
+    resolved = _checked_files(resolved, dataset)
+    settings = resolved.config
     if review:
-        _review(ui, dataset, settings)
+        _review(ui, dataset, resolved, dry_run)
         return
     if models_dir is None:
         raise UsageError("no folder with meshes given", hint=f"ushape prepare MODELS_DIR -o {out}")
-    records = _assets(ui, dataset, models_dir, limit, only, shard, dry_run)
+    _check_folders(dataset, models_dir)
+    known = dataset.load_records()
+    records = _assets(ui, dataset, known, models_dir, limit, only, shard, dry_run)
     steps = steps_until(until.value, vae_check=bool(settings.quality.vae_check))
     plan = plan_steps(dataset, records, steps, settings, force=force, retry_failed=retry_failed)
+    made = [name for name in ("watertight", "render", "sample") if name in steps]
+    judged = ["quality"] if "quality" in steps else []
+    judged += ["split"] if until is Until.SPLIT else []
+    # Assets that are passed over this time would differ from those that are not.
+    few = bool(only or limit) and bool(known.keys() - {record.id for record in records})
+    changed, trial = say_changes(ui, dataset, resolved, (*made, *judged), plan, few=few)
+    if not dry_run:
+        write_settings(dataset, settings, judged if trial else [*made, *judged])
     outcome = run_steps(ui, dataset, plan, settings, dry_run=dry_run, fail_fast=fail_fast)
     inputs = {"models": str(models_dir), "assets": len(records)}
     report_outcome(
@@ -210,15 +244,64 @@ def prepare(
         outcome,
         settings,
         inputs,
+        changed=changed,
         judge="quality" in steps,
-        split=until is Until.SPLIT and not dry_run,
+        split=until is Until.SPLIT,
         dry=dry_run,
     )
+
+
+def _checked_files(resolved: Resolved, dataset: Dataset) -> Resolved:
+    """Returns the settings with whole paths, which hold wherever the next command is run.
+
+    Raises:
+        ConfigError: The filter is gone or malformed, before a night of work.
+    """
+    from ultrashape_cli.config.resolve import DATA_SET
+    from ultrashape_cli.errors import ConfigError
+    from ultrashape_cli.preparation.filters import PRESETS, load_filter
+
+    quality = resolved.config.quality
+    if quality.filter not in PRESETS and Path(quality.filter).exists():
+        quality = replace(quality, filter=str(Path(quality.filter).absolute()))
+    if quality.vae_check and Path(quality.vae_check).exists():
+        quality = replace(quality, vae_check=str(Path(quality.vae_check).absolute()))
+    try:
+        load_filter(quality.filter)
+    except ConfigError as error:
+        if resolved.origins["quality.filter"] != DATA_SET:
+            raise
+        raise ConfigError(
+            f"{error.message}; `{dataset.root}` was made with it",
+            hint="--filter FILE says where it is now, --filter none goes on without",
+        ) from error
+    return replace(resolved, config=replace(resolved.config, quality=quality))
+
+
+def _check_folders(dataset: Dataset, models_dir: Path) -> None:
+    """Raises UsageError where the dataset would replace files of the user, or read its own."""
+    from ultrashape_cli.data.layout import FOLDERS, OWNED
+    from ultrashape_cli.errors import UsageError
+
+    out, models = dataset.root.resolve(), models_dir.resolve()
+    hint = f"ushape prepare {models_dir} -o {models.with_name(f'{models.name}-data')}"
+    if any(models.is_relative_to(out / name) for name in FOLDERS):
+        raise UsageError(f"`{models_dir}` is a part of the dataset `{dataset.root}`", hint=hint)
+    if dataset.exists():
+        return
+    if out == models:
+        raise UsageError(f"`{models_dir}` would be both models and dataset", hint=hint)
+    there = [name for name in OWNED if (out / name).exists()]
+    if there:
+        raise UsageError(
+            f"`{dataset.root / there[0]}` is there, and `{dataset.root}` is no dataset", hint=hint
+        )
 
 
 def _assets(
     ui: UI,
     dataset: Dataset,
+    known: dict[str, Record],
     models_dir: Path,
     limit: int | None,
     only: list[str] | None,
@@ -230,7 +313,6 @@ def _assets(
     from ultrashape_cli.preparation.discover import find_meshes, new_records, select_assets
     from ultrashape_cli.preparation.verdicts import find_stale
 
-    known = dataset.load_records() if dataset.exists() else {}
     files = find_meshes(models_dir)
     # Without a selection, --limit also limits what is read to find out ids.
     records = list(new_records(files[: None if only or shard else limit], known))
@@ -254,9 +336,15 @@ def _assets(
     return records
 
 
-def _review(ui: UI, dataset: Dataset, settings: Config) -> None:
+def _review(ui: UI, dataset: Dataset, resolved: Resolved, dry_run: bool) -> None:
+    from ultrashape_cli.data.remembered import write_settings
+
     dataset.require()
     split = dataset.list_path("train").exists()
-    counts, outputs = conclude(ui, dataset, settings, judge=True, split=split)
+    sections = ("quality", "split") if split else ("quality",)
+    changed, _ = say_changes(ui, dataset, resolved, sections)
+    if not dry_run:
+        write_settings(dataset, resolved.config, sections)
+    counts, outputs = conclude(ui, dataset, resolved.config, judge=True, split=split, dry=dry_run)
     ui.table(tuple(counts), [tuple(counts.values())])
-    ui.result(inputs={"data": str(dataset.root)}, outputs=outputs, counts=counts)
+    ui.result(inputs={"data": str(dataset.root)}, outputs=outputs, counts=counts, changed=changed)

@@ -105,7 +105,7 @@ def render(
     """Render reference views of every asset
 
     Reads DATA/meshes, and the colours of the source files. Writes DATA/renders/ID/view_000.png
-    ... and cameras.json.
+    ... and cameras.json. What is not given stays as the dataset was made (DATA/settings.toml).
 
     Examples:
 
@@ -128,9 +128,15 @@ def render(
         "engine.workers": workers,
         "seed": seed,
     }
-    if quality == "preview":
-        flags |= {"render.supersample": 1, "render.ambient_rays": 0, "render.shadow_rays": 1}
-    resolved = resolve_settings(flags, config, overrides, no_config)
+    if quality is not None:
+        from ultrashape_cli.config.schema import RenderConfig
+
+        full = RenderConfig()
+        usual = (full.supersample, full.ambient_rays, full.shadow_rays)
+        values = (1, 0, 1) if quality == "preview" else usual
+        names = ("render.supersample", "render.ambient_rays", "render.shadow_rays")
+        flags |= dict(zip(names, values, strict=True))
+    resolved = resolve_settings(flags, config, overrides, no_config, data=data)
     if resolved.config.render.renderer == "blender" and not show_config:
         from ultrashape_cli.rendering.blender import require_blender
 

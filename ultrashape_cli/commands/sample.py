@@ -53,7 +53,7 @@ def sample(
     """Sample surface points and normals, and distances when asked
 
     Reads DATA/meshes. Writes DATA/samples/ID.npz. The VAE stage of training needs
-    --contents full.
+    --contents full. What is not given stays as the dataset was made (DATA/settings.toml).
 
     Examples:
 
@@ -70,5 +70,5 @@ def sample(
         "engine.workers": workers,
         "seed": seed,
     }
-    resolved = resolve_settings(flags, config, overrides, no_config)
+    resolved = resolve_settings(flags, config, overrides, no_config, data=data)
     run_one_step(ui, data, "sample", resolved, limit, fail_fast, force, dry_run, show_config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def resolve_settings(
     no_config: bool,
     *,
     model: str | None = None,
+    data: Path | None = None,
 ) -> Resolved:
     """Merges the settings of a verb.
 
@@ -42,15 +44,34 @@ def resolve_settings(
         flags: `section.key` to value, None where the flag was not given.
         config: From `--config`.
         overrides: From `--set`.
-        no_config: Leave files and variables out.
+        no_config: Leave files and variables out, and what the dataset remembers.
         model: Whose defaults count, where it is known from elsewhere.
+        data: Data set that the verb makes something of.
     """
     from ultrashape_cli.config.resolve import resolve
 
-    return resolve(
+    known = _remembered(data, no_config) if data is not None else {}
+    resolved = resolve(
         flags=flags,
         overrides=overrides or (),
         file=None if no_config else config,
         environ={} if no_config else None,
         model=model,
+        remembered={} if no_config else known,
     )
+    if no_config and known:
+        return replace(resolved, remembered=resolve(environ={}, remembered=known).remembered)
+    return resolved
+
+
+def _remembered(data: Path, no_config: bool) -> dict[str, Any]:
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.data.remembered import read_settings
+    from ultrashape_cli.errors import ConfigError
+
+    try:
+        return read_settings(Dataset(data))
+    except ConfigError:
+        if no_config:
+            return {}
+        raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.dataset_steps import split_rule
+from ultrashape_cli.commands.dataset_steps import place_assets, say_changes, split_rule
 from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_settings
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def split(
     """Write the train, validation and test lists
 
     Reads DATA/records. Writes DATA/data_list/train.json, val.json, test.json and
-    DATA/render.json. An asset keeps its place when others are added.
+    DATA/render.json. An asset keeps its place when others are added. What is not given stays as
+    it was (DATA/settings.toml).
 
     Examples:
 
@@ -76,7 +77,8 @@ def split(
       ushape split data --check
     """
     from ultrashape_cli.data.layout import Dataset
-    from ultrashape_cli.data.splits import as_lists, split_records, usable_records, write_splits
+    from ultrashape_cli.data.remembered import write_settings
+    from ultrashape_cli.data.splits import plan_splits
     from ultrashape_cli.errors import UsageError
 
     ui = make_ui("split", json_output, quiet, verbose, progress)
@@ -89,7 +91,7 @@ def split(
         "engine.workers": workers,
         "seed": seed,
     }
-    resolved = resolve_settings(flags, config, overrides, no_config)
+    resolved = resolve_settings(flags, config, overrides, no_config, data=data)
     if show_config:
         show_settings(ui, resolved, ("split",))
         return
@@ -100,38 +102,44 @@ def split(
     if check:
         _check(ui, dataset, resolved.config)
         return
-    rule = split_rule(resolved.config)
-    if dry_run:
-        lists = as_lists(split_records(usable_records(dataset), rule))
-    else:
-        lists = write_splits(dataset, rule)
+    changed, _ = say_changes(ui, dataset, resolved, ("split",))
+    rule, records = split_rule(resolved.config), dataset.load_records()
+    outputs: dict[str, Any] = {}
+    exported: dict[str, int] = {}
+    if layout is not None:
+        # First what may fail: the lists change when all is there.
+        exported = _export(ui, dataset, plan_splits(dataset, rule, records), layout[1], dry_run)
+        outputs = {} if dry_run else {"layout": str(layout[1])}
+    lists = place_assets(ui, dataset, rule, records, dry=dry_run)
     counts = {name: len(ids) for name, ids in lists.items()}
     ui.table(("split", "assets"), counts.items())
-    outputs: dict[str, Any] = {}
     if not dry_run:
-        outputs = {name: str(dataset.list_path(name)) for name in lists}
-    if layout is not None:
-        outputs |= _export(ui, dataset, lists, layout[1], counts, dry_run)
-    ui.result(inputs={"data": str(data)}, outputs=outputs, counts=counts)
+        write_settings(dataset, resolved.config, ("split",))
+        outputs |= {name: str(dataset.list_path(name)) for name in lists}
+    ui.result(
+        inputs={"data": str(data)}, outputs=outputs, counts=counts | exported, changed=changed
+    )
 
 
 def _export(
-    ui: UI,
-    dataset: Dataset,
-    lists: dict[str, list[str]],
-    target: Path,
-    counts: dict[str, int],
-    dry_run: bool,
-) -> dict[str, str]:
+    ui: UI, dataset: Dataset, lists: dict[str, list[str]], target: Path, dry_run: bool
+) -> dict[str, int]:
     from ultrashape_cli.data.export import check_exportable, export_reference
+    from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import check_outputs
 
+    other = dataset.root.with_name(f"{dataset.root.resolve().name}-reference")
+    hint = f"ushape split {dataset.root} --layout reference {other}"
+    check_outputs([target], [dataset.root], hint=hint)
+    if Dataset(target).exists():
+        raise UsageError(f"`{target}` is a dataset of its own", hint=hint)
     if dry_run:
         check_exportable(dataset, lists)
         return {}
     total = sum(len(ids) for ids in lists.values())
     with ui.progress("export", total) as bar:
-        counts |= export_reference(dataset, lists, target, bar.update)
-    return {"layout": str(target)}
+        return export_reference(dataset, lists, target, bar.update)
 
 
 def _check(ui: UI, dataset: Dataset, config: Config) -> None:

@@ -1,4 +1,7 @@
-"""Default < profile < strategy < model < quality < file < environment < flags, with origins."""
+"""Default < profile < strategy < model < quality < data set < file < environment < flags.
+
+Each value knows its origin.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -20,6 +23,8 @@ from ultrashape_cli.dotenv import masked, masked_arguments
 from ultrashape_cli.errors import ConfigError
 
 ENV_PREFIX = "USHAPE_"
+DATA_SET = "data set"
+"""Origin of the settings that a dataset was made with."""
 NOT_CONFIG = frozenset(
     {
         *("USHAPE_DEBUG", "USHAPE_NO_PROGRESS", "USHAPE_GOLDEN"),
@@ -36,6 +41,8 @@ class Resolved:
     config: Config
     profile: HardwareProfile
     origins: dict[str, str]
+    remembered: dict[str, Any] = field(default_factory=dict)
+    """What the dataset was made with, whether or not it counts now."""
 
     def rows(self, sections: Sequence[str] = ()) -> list[tuple[str, Any, str]]:
         """Returns (key, value, origin) of the named sections, or of all; secrets masked."""
@@ -53,6 +60,7 @@ def resolve(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     model: str | None = None,
+    remembered: Mapping[str, Any] | None = None,
 ) -> Resolved:
     """Merges all sources of settings into one validated config.
 
@@ -62,6 +70,7 @@ def resolve(
         file: A TOML file with the sections as tables.
         environ: Variables such as `USHAPE_TRAIN_STEPS`; defaults to the process environment.
         model: Row of the model table where a checkpoint, not the user, names it.
+        remembered: What the dataset was made with, dotted key to value.
 
     Raises:
         ConfigError: Unknown keys and bad values, all in one message.
@@ -81,6 +90,9 @@ def resolve(
         except ValueError as error:
             problems.append(f"`{key}` in {origin}: {error}")
 
+    for key, value in (remembered or {}).items():
+        accept(key, value, DATA_SET)
+    before = {key: value for key, (value, _) in given.items()}
     if file is not None:
         for key, value in _read_toml(file).items():
             accept(key, value, f"`{file}`")
@@ -121,7 +133,7 @@ def resolve(
     values |= given
     config = _build({key: value for key, (value, _) in values.items()})
     origins = {key: values[key][1] if key in values else "default" for key in kinds}
-    return Resolved(config, profile, origins)
+    return Resolved(config, profile, origins, before)
 
 
 def restore(values: Mapping[str, Any]) -> Config:

@@ -8,6 +8,7 @@
       data_list/split.json      how they were made, and the place of each asset
       render.json               id -> image folder
       records/ID.json           one record per asset (`Record`)
+      settings.toml             what it was made with (`remembered.py`)
       report.html report.json
 
 Records are one file per asset, replaced atomically, so that several processes and machines share
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrashape_cli import __version__
-from ultrashape_cli.errors import DatasetError
+from ultrashape_cli.errors import DatasetError, UsageError
 from ultrashape_cli.files import disk_errors, partial_path, read_json, write_json
 
 RECORD_SCHEMA = 1
@@ -37,6 +38,9 @@ STEPS = ("watertight", "quality", "render", "sample")
 """Per-asset steps in the order they run; the others depend on the watertight mesh."""
 TRAINING_STEPS = ("watertight", "render", "sample")
 """Steps whose files training reads."""
+FOLDERS = ("meshes", "renders", "samples", "data_list", "records")
+OWNED = (*FOLDERS, "render.json", "settings.toml", "report.html", "report.json")
+"""What a dataset writes below its root."""
 MANY_OUTPUTS = 2
 """Of a step with more files, their names are checked and not their sizes: all are written in one
 go and renamed when whole."""
@@ -164,14 +168,19 @@ class Dataset:
         """JSON map from id to image folder."""
         return self.root / "render.json"
 
+    @property
+    def settings(self) -> Path:
+        """TOML file with what the dataset was made with."""
+        return self.root / "settings.toml"
+
     def exists(self) -> bool:
         """Says whether this folder holds a prepared dataset."""
         return (self.root / "records").is_dir()
 
     def require(self) -> None:
-        """Raises DatasetError unless the folder holds a prepared dataset."""
+        """Raises UsageError unless the folder holds a prepared dataset."""
         if not self.exists():
-            raise DatasetError(
+            raise UsageError(
                 f"`{self.root}` is not a prepared dataset (no records/)",
                 hint=f"ushape prepare MODELS_DIR -o {self.root}",
             )

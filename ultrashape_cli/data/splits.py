@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -150,11 +149,7 @@ def write_splits(
         DatasetError: No asset is: complete, not rejected by the filter, its source still there.
             Or files of one are gone.
     """
-    usable = usable_records(dataset, records)
-    settings = asdict(rule)
-    earlier = read_json(dataset.list_path("split"))
-    known = earlier["places"] if _is_split(earlier) and earlier["rule"] == settings else {}
-    places = split_records(usable, rule, known)
+    places, known, usable = _plan(dataset, rule, records)
     lists = as_lists(places)
     for name in LISTS:
         if name in lists:
@@ -162,9 +157,35 @@ def write_splits(
         else:
             dataset.list_path(name).unlink(missing_ok=True)
     # Assets that are left out for now keep their place for when they come back.
-    write_json(dataset.list_path("split"), {"rule": settings, "places": {**known, **places}})
+    write_json(dataset.list_path("split"), {"rule": asdict(rule), "places": {**known, **places}})
     write_json(dataset.render_map, {record.id: f"renders/{record.id}" for record in usable})
     return lists
+
+
+def plan_splits(
+    dataset: Dataset, rule: SplitRule, records: dict[str, Record] | None = None
+) -> dict[str, list[str]]:
+    """Returns the lists that `write_splits` would write, and writes nothing."""
+    return as_lists(_plan(dataset, rule, records)[0])
+
+
+def read_places(dataset: Dataset) -> tuple[SplitRule | None, dict[str, str]]:
+    """Returns the rule of the lists and the place of each asset; None and {} without lists."""
+    value = read_json(dataset.list_path("split"))
+    try:
+        return SplitRule(**value["rule"]), dict(value["places"])
+    except (TypeError, LookupError, ValueError):
+        return None, {}
+
+
+def _plan(
+    dataset: Dataset, rule: SplitRule, records: dict[str, Record] | None
+) -> tuple[dict[str, str], dict[str, str], list[Record]]:
+    """Returns the places of the usable assets, those of earlier by this rule, and the assets."""
+    usable = usable_records(dataset, records)
+    earlier, known = read_places(dataset)
+    known = known if earlier == rule else {}
+    return split_records(usable, rule, known), known, usable
 
 
 def usable_records(dataset: Dataset, records: dict[str, Record] | None = None) -> list[Record]:
@@ -195,10 +216,6 @@ def usable_records(dataset: Dataset, records: dict[str, Record] | None = None) -
                 hint=f"ushape {step} {dataset.root}",
             )
     return usable
-
-
-def _is_split(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("places"), dict) and "rule" in value
 
 
 def _keep_both(places: dict[str, str], free: list[str], rule: SplitRule) -> None:

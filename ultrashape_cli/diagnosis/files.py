@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.diagnosis.check import FAIL, OK, WARN, Finding, Subject
-from ultrashape_cli.errors import DatasetError
+from ultrashape_cli.errors import DatasetError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.file_check import weights_problem
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
@@ -23,7 +23,7 @@ def check_data(subject: Subject) -> Iterator[Finding]:
     try:
         dataset.require()
         lists = {name: dataset.read_split(name) for name in ("train", "val")}
-    except DatasetError as error:
+    except (DatasetError, UsageError) as error:
         yield Finding("dataset", FAIL, error.message, error.hint or "")
         return
     ids = [asset for listed in lists.values() for asset in listed]

@@ -35,7 +35,7 @@ def find_meshes(folder: Path) -> list[Path]:
     """
     files = []
     for parent, folders, names in os.walk(folder, onerror=_warn):
-        if "records" in folders and "meshes" in folders:
+        if "records" in folders and "meshes" in folders and _has_records(parent):
             folders.remove("meshes")
         for name in names:
             path = os.path.join(parent, name)
@@ -50,6 +50,12 @@ def find_meshes(folder: Path) -> list[Path]:
         kinds = " ".join(sorted(suffix.lstrip(".").upper() for suffix in MESH_SUFFIXES))
         raise UsageError(f"no meshes in `{folder}`", hint=f"put {kinds} files there")
     return files
+
+
+def _has_records(folder: str) -> bool:
+    """Says whether a folder is a dataset, and not one where somebody keeps other records."""
+    with os.scandir(os.path.join(folder, "records")) as entries:
+        return any(entry.name == ".lock" or entry.name.endswith(".json") for entry in entries)
 
 
 def new_records(files: list[Path], known: dict[str, Record]) -> Iterator[Record]:

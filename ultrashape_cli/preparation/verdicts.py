@@ -9,10 +9,13 @@ from ultrashape_cli.data.layout import Dataset, Record
 from ultrashape_cli.preparation.filters import judge, load_filter
 
 
-def update_verdicts(dataset: Dataset, records: dict[str, Record], name: str) -> None:
+def update_verdicts(
+    dataset: Dataset, records: dict[str, Record], name: str, *, dry: bool = False
+) -> None:
     """Judges all measured assets anew and writes the records whose verdict changed.
 
-    Nothing is deleted: a rejected asset keeps its files and leaves the splits only.
+    Nothing is deleted: a rejected asset keeps its files and leaves the splits only. With `dry`
+    the verdicts are those of `records` alone.
 
     Raises:
         ConfigError: The filter is unknown or malformed.
@@ -20,7 +23,8 @@ def update_verdicts(dataset: Dataset, records: dict[str, Record], name: str) -> 
     verdicts = judge(list(records.values()), name, load_filter(name))
     for asset_id, verdict in verdicts.items():
         if verdict != records[asset_id].verdict:
-            dataset.mark(asset_id, verdict=verdict)
+            if not dry:
+                dataset.mark(asset_id, verdict=verdict)
             records[asset_id].verdict = verdict
 
 
