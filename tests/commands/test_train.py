@@ -32,7 +32,7 @@ def test_show_config_names_the_origin_of_every_value(ushape) -> None:
 
 def test_a_folder_that_is_no_dataset_is_refused(ushape, tmp_path: Path) -> None:
     result = ushape("train", "--data", tmp_path, "--model", "tiny")
-    assert result.code == 1
+    assert result.code == 2
     assert "ushape prepare" in result.err
 
 

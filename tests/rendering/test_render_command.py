@@ -74,7 +74,9 @@ def test_options_reach_cameras_and_files(dataset: Dataset, ushape) -> None:
                for v in views]  # fmt: skip
     elevations = [np.degrees(np.arcsin(p[1] / np.linalg.norm(p))) for p in heights]
     assert elevations == pytest.approx([10, 10, -20])
-    assert ushape("render", dataset.root, "--fov", "20", "--views", "1", *SMALL).code == 0
+    # What is not given stays: without --no-ortho the views would be orthographic again.
+    pinhole = ("--fov", "20", "--views", "1", "--no-ortho")
+    assert ushape("render", dataset.root, *pinhole, *SMALL).code == 0
     view = read_json(dataset.views("a") / "cameras.json")["views"][0]
     assert view["fx"] == pytest.approx(24 / np.tan(np.radians(10)))
 

@@ -196,7 +196,7 @@ def conclude(
         dry: Say what would come out, and write nothing.
     """
     from ultrashape_cli.errors import DatasetError
-    from ultrashape_cli.preparation.report import write_report
+    from ultrashape_cli.preparation.report import problems_of, write_report
     from ultrashape_cli.preparation.verdicts import update_verdicts
 
     records = dataset.load_records()
@@ -213,6 +213,11 @@ def conclude(
             ui.warn(error.message)
     if dry:
         return counts, {}
+    lost = {r.id: found[0] for r in records.values() if (found := problems_of(r))}
+    if lost:
+        example, problem = next(iter(lost.items()))
+        ui.warn(f"{len(lost)} assets are shown without their colours or some of them, such as "
+                f"`{example}`: {problem}")  # fmt: skip
     report = write_report(dataset, list(records.values()))
     return counts, {"data": str(dataset.root), "report": str(report)}
 

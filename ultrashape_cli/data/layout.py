@@ -73,13 +73,15 @@ class Record:
 
     id: str
     source: dict[str, Any]
-    """`path`, `sha256`, `bytes`, `mtime_ns`."""
+    """`path`, `sha256`, `bytes`, `mtime_ns`; `materials` (names in the file), and of the files
+    beside it that hold its colours `colour_files` (name -> bytes, mtime_ns, sha256) and their
+    common hash `colours`."""
     steps: dict[str, StepRecord] = field(default_factory=dict)
     duplicates: list[str] = field(default_factory=list)
     """Further files with the same content."""
     verdict: dict[str, Any] = field(default_factory=dict)
-    """Of the filter: `filter`, `rejected` (rule names), and of a near-duplicate `twin` (id) and
-    `twin_distance`. Empty before any judgement."""
+    """Of the filter: `filter`, `rejected` (rule names), and of a near-duplicate `twin` (id),
+    `twin_distance` and maybe `other_colours`. Empty before any judgement."""
     stale: str = ""
     """Why the source no longer stands behind the asset: `deleted` or `edited`; else empty."""
 

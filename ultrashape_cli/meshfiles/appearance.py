@@ -65,6 +65,11 @@ class Appearance:
     materials: list[Material]
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def has_colour(self) -> bool:
+        """Whether any face shows more than clay."""
+        return any(item.colour is not None for item in self.materials)
+
 
 def load_appearance(path: str | Path) -> Appearance | None:
     """Return the colours of a mesh file, or None if it has none, as STL and OFF never have.
@@ -122,7 +127,8 @@ class _Failures(logging.Handler):
         line = (str(cause) if cause else text).strip().splitlines()[0]
         # The buffer of an embedded image has no name worth printing.
         line = re.sub(r"cannot identify image file <.*>", "an image that is no picture", line)
-        self.lines.append(f"texture left out: {line[:160]}")
+        what = "colours" if "materials from" in text else "texture"
+        self.lines.append(f"{what} left out: {line[:160]}")
 
 
 @contextmanager
@@ -189,6 +195,8 @@ class _Parts:
         return self._index[id(source)]
 
     def joined(self, problems: list[str]) -> Appearance | None:
+        if not problems and any(_is_made_up(getattr(s, "image", None)) for s in self._sources):
+            problems.append("colours left out: no material file defines those that faces name")
         images = {id(i): i for s in self._sources if (i := _texture(s)) is not None}
         side = min(_MAX_SIDE, math.isqrt(_MAX_TEXELS // max(len(images), 1)))
         texels: dict[int, NDArray[np.uint8]] = {}
@@ -218,7 +226,12 @@ def _bytes(colours: Any) -> NDArray[np.uint8]:
 
 def _texture(source: Any) -> Image.Image | None:
     image = getattr(source, "baseColorTexture", None) or getattr(source, "image", None)
-    return image if isinstance(image, Image.Image) else None
+    return image if isinstance(image, Image.Image) and not _is_made_up(image) else None
+
+
+def _is_made_up(image: Any) -> bool:
+    """Say whether trimesh made a picture, dark grey, for a material that it did not find."""
+    return isinstance(image, Image.Image) and image.format is None
 
 
 def _material(source: Any, texels: dict[int, NDArray[np.uint8]]) -> Material:

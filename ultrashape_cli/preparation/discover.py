@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from urllib.parse import unquote
 
 from ultrashape_cli.data.layout import Record
 from ultrashape_cli.errors import UsageError
+from ultrashape_cli.meshfiles.companions import colour_files, material_names, uris
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -61,28 +61,41 @@ def _has_records(folder: str) -> bool:
 def new_records(files: list[Path], known: dict[str, Record]) -> Iterator[Record]:
     """Yields a record per distinct content, reusing hashes of files that have not changed.
 
-    Files with the same content are one asset; the first path names it and the others are listed
-    as its duplicates.
+    Files with the same content and the same colours beside them are one asset; the first path
+    names it and the others are listed as its duplicates. A file whose materials or textures have
+    changed stays the asset it was.
     """
-    unchanged = {
-        (r.source["path"], r.source["bytes"], r.source["mtime_ns"]): r.source["sha256"]
-        for r in known.values()
-    }
-    # A file that was moved or renamed stays the asset it was.
-    ids = {r.source["sha256"]: r.id for r in known.values()}
-    by_hash: dict[str, Record] = {}
+    by_path = {r.source["path"]: r for r in known.values()}
+    # A file that was moved or renamed stays the asset it was, too.
+    ids = {_content(r.source): r.id for r in known.values()}
+    by_content: dict[tuple[str, str], Record] = {}
+    taken: set[str] = set()
     for path in files:
-        source = _describe(path, unchanged)
-        sha256 = source["sha256"]
-        if sha256 in by_hash:
-            by_hash[sha256].duplicates.append(source["path"])
+        old = by_path.get(str(path.absolute()))
+        source = _describe(path, old.source if old else {})
+        content = _content(source)
+        if content in by_content:
+            by_content[content].duplicates.append(source["path"])
             continue
-        asset_id = ids.get(sha256) or f"{slug(path.stem)}-{sha256[:12]}"
-        by_hash[sha256] = Record(asset_id, source)
-    for record in by_hash.values():
+        same = old.id if old and old.source["sha256"] == source["sha256"] else None
+        choices = (ids.get(content), same, f"{slug(path.stem)}-{_digest(content)[:12]}")
+        asset_id = next(choice for choice in choices if choice and choice not in taken)
+        taken.add(asset_id)
+        by_content[content] = Record(asset_id, source)
+    for record in by_content.values():
         if record.id in known:
             record.steps, record.verdict = known[record.id].steps, known[record.id].verdict
         yield record
+
+
+def _content(source: dict[str, Any]) -> tuple[str, str]:
+    """Returns what makes a file one asset: its own content, and that of the colours beside it."""
+    return source["sha256"], source.get("colours", "")
+
+
+def _digest(content: tuple[str, str]) -> str:
+    sha256, colours = content
+    return hashlib.sha256(f"{sha256}:{colours}".encode()).hexdigest() if colours else sha256
 
 
 def select_assets(records: list[Record], names: list[str]) -> list[Record]:
@@ -110,17 +123,46 @@ def slug(stem: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:SLUG_LENGTH].strip("-") or "asset"
 
 
-def _describe(path: Path, unchanged: dict[tuple[str, int, int], str]) -> dict[str, Any]:
+def _describe(path: Path, old: dict[str, Any]) -> dict[str, Any]:
+    """Returns the `source` of a record; what `old` says of the same files is not read again."""
     name = str(path.absolute())
     try:
         files = [path, *_gltf_buffers(path)]
         stats = [file.stat() for file in files]
-        size, mtime = sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)
-        sha256 = unchanged.get((name, size, mtime)) or _hash(files)
+        source: dict[str, Any] = {
+            "path": name,
+            "sha256": "",
+            "bytes": sum(s.st_size for s in stats),
+            "mtime_ns": max(s.st_mtime_ns for s in stats),
+        }
+        is_same = all(old.get(key) == source[key] for key in ("path", "bytes", "mtime_ns"))
+        source["sha256"] = old["sha256"] if is_same else _hash(files)
+        # A record from before colours were looked at has no `materials`, not even none.
+        known = old.get("materials") if is_same else None
+        source["materials"] = material_names(path) if known is None else known
+        return source | _colours(path, source["materials"], old.get("colour_files", {}))
     except OSError:
         # An unreadable file still gets a record, which the first step marks as failed.
-        sha256, size, mtime = hashlib.sha256(os.fsencode(name)).hexdigest(), -1, -1
-    return {"path": name, "sha256": sha256, "bytes": size, "mtime_ns": mtime}
+        sha256 = hashlib.sha256(os.fsencode(name)).hexdigest()
+        return {"path": name, "sha256": sha256, "bytes": -1, "mtime_ns": -1}
+
+
+def _colours(path: Path, materials: list[str], old: dict[str, Any]) -> dict[str, Any]:
+    """Returns the colour files beside a mesh, and a hash of all; empty where there are none."""
+    found: dict[str, list[Any]] = {}
+    for name in colour_files(path, materials):
+        file = path.parent / name
+        state: list[Any] = [-1, -1]
+        if file.is_file():
+            state = [file.stat().st_size, file.stat().st_mtime_ns]
+        known = old.get(name, [])
+        sha256 = known[2] if known[:2] == state else _hash([file]) if state[0] >= 0 else ""
+        found[name] = [*state, sha256]
+    if not found:
+        return {}
+    parts = [f"{name}:{sha256}" for name, (_, _, sha256) in found.items()]
+    digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
+    return {"colour_files": found, "colours": digest}
 
 
 def _hash(files: list[Path]) -> str:
@@ -139,10 +181,9 @@ def _gltf_buffers(path: Path) -> list[Path]:
         return []
     root = path.parent.resolve()
     try:
-        uris = [buffer.get("uri", "data:") for buffer in json.loads(path.read_bytes())["buffers"]]
-        inside = [(root / unquote(uri)).resolve() for uri in uris if not uri.startswith("data:")]
+        inside = [(root / unquote(uri)).resolve() for uri in uris(path, "buffers")]
         return [file for file in inside if file.is_relative_to(root) and file.is_file()]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except ValueError:  # a zero in the name
         return []
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ultrashape_cli.data.layout import Record
 from ultrashape_cli.errors import ConfigError
-from ultrashape_cli.preparation.twins import decode_descriptors, find_twins
+from ultrashape_cli.preparation.twins import decode_descriptors, decode_palettes, find_twins
 
 PRESETS = ("none", "collectibles")
 PRESET_FOLDER = Path(__file__).with_name("presets")
@@ -38,7 +38,8 @@ MEASURES = {
     "filled": "share of the pixels of the views that the asset covers",
     "vae_f_score": "F-score at 0.02 of the VAE's round trip",
     "vae_chamfer": "Chamfer-L1 distance of the VAE's round trip",
-    "twin_distance": "descriptor distance to the nearest asset that is preferred to this one",
+    "twin_distance": "descriptor distance to the nearest asset of the same colours that is "
+    "preferred to this one",
 }
 """What a rule can ask for."""
 
@@ -122,7 +123,8 @@ def judge(records: Sequence[Record], name: str, rules: Sequence[Rule]) -> dict[s
     """Returns the verdict on every asset that has been measured.
 
     Twins are looked for among the assets that break no other rule; the one with most source faces
-    stays, of equals the one with the lower id.
+    stays, of equals the one with the lower id. The same shape in other colours is named as a twin,
+    so that `--group-by duplicates` keeps both together, and breaks no rule.
     """
     limit = max([r.min for r in rules if r.measure == "twin_distance"], default=TWIN_LIMIT)
     measured = {r.id: measurements(r) for r in records if r.done("quality")}
@@ -137,13 +139,24 @@ def judge(records: Sequence[Record], name: str, rules: Sequence[Rule]) -> dict[s
     texts = {i: str(measured[i].get("descriptor", "")) for i in kept}
     usual = max((len(text) for text in texts.values()), default=0)
     kept = [i for i in kept if usual and len(texts[i]) == usual]
-    twins = find_twins(decode_descriptors([texts[i] for i in kept]), limit)
-    for row, (earlier, distance) in twins.items():
-        values = {"twin_distance": distance}
+    shapes = decode_descriptors([texts[i] for i in kept])
+    twins = find_twins(shapes, limit, decode_palettes([_palette(measured[i]) for i in kept]))
+    for row, (earlier, distance) in (find_twins(shapes, limit) | twins).items():
+        values = {"twin_distance": distance} if row in twins else {}
         broken = [r.name for r in rules if r.measure == "twin_distance" and r.broken_by(values)]
         verdicts[kept[row]] |= {
             "rejected": broken,
             "twin": kept[earlier],
             "twin_distance": round(distance, 4),
         }
+        if row not in twins:
+            verdicts[kept[row]]["other_colours"] = True
     return verdicts
+
+
+def _palette(measured: dict[str, Any]) -> str | None:
+    """Returns the palette of an asset, empty for clay; None where its colours are not known."""
+    if measured.get("problems"):
+        return None
+    found = measured.get("palette")
+    return str(found) if found else "" if measured.get("surface") == "clay" else None

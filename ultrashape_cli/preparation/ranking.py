@@ -62,7 +62,10 @@ def worst_first(records: Sequence[Record]) -> list[Entry]:
         elif record.stale:
             state, reason = "stale", f"source {record.stale}"
         elif "twin" in record.verdict:
-            state, reason = "twin", f"near-duplicate of {record.verdict['twin']}"
+            what = "in other colours" if "other_colours" in record.verdict else "near-duplicate"
+            state, reason = "twin", f"{what}: {record.verdict['twin']}"
+        elif values.get("problems"):
+            reason = str(values["problems"][0])
         elif share > 0:
             part = max(100 * (1 - share), 100 / len(records))
             reason = f"{name} {values[name]:.4g}: {WORSE_WHEN[name]}est {part:.2g} %"

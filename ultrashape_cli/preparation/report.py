@@ -61,6 +61,12 @@ def write_report(
     return path
 
 
+def problems_of(record: Record) -> list[str]:
+    """Returns what of the colours of an asset could not be shown, one line each."""
+    step = record.steps.get("render")
+    return list(step.measurements.get("problems", ())) if step else []
+
+
 def summarise(dataset: Dataset, records: list[Record]) -> dict[str, Any]:
     """Returns counts per step, cause, rule and rung, all failures, and the split sizes."""
     done, failed, retried = Counter[str](), Counter[str](), 0
@@ -89,6 +95,7 @@ def summarise(dataset: Dataset, records: list[Record]) -> dict[str, Any]:
         "usable": sum(r.usable for r in records),
         "duplicates": sum(len(r.duplicates) for r in records),
         "near_duplicates": sum("twin" in r.verdict for r in records),
+        "colours_lost": sum(bool(problems_of(r)) for r in records),
         "stale": dict(Counter(r.stale for r in records if r.stale)),
         "steps": steps,
         "retried": retried,

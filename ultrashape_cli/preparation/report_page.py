@@ -70,6 +70,7 @@ def _tiles(summary: dict[str, Any]) -> list[page.Tile]:
         ("failed", len(summary["failures"]), "bad" if summary["failures"] else ""),
         ("rejected", len(summary["rejected"]), "warn" if summary["rejected"] else ""),
         ("near-duplicates", summary["near_duplicates"], ""),
+        ("colours lost", summary["colours_lost"], "warn"),
         ("source gone", sum(summary["stale"].values()), ""),
         ("retried steps", summary["retried"], ""),
     ]
@@ -163,7 +164,8 @@ def _picture(dataset: Dataset, asset_id: str) -> str:
 def _histogram(name: str, values: np.ndarray) -> str:
     """Returns a small chart; values are spread by logarithm where they span much."""
     low, high = float(values.min()), float(values.max())
-    if low == high:
+    # Copies of one shape measure alike but for rounding.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         return ""
     logarithmic = low > 0 and high / low > 100
     scaled = np.log(values) if logarithmic else values

@@ -17,6 +17,8 @@ from ultrashape_cli.files import file_hash
 VAE_STEP = "vae"
 """The optional step behind `--vae-check`, after all others."""
 
+_PALETTE_SAMPLES = 20_000
+
 StepResult = tuple[dict[str, Any], list[Path]]
 """Measurements, and the files written."""
 
@@ -42,17 +44,20 @@ class StepKeys:
             name: settings_text(name, step.version, step.params(config))
             for name, step in table.items()
         }
+        self._coloured = config.render.textures
 
     def of(self, record: Record) -> dict[str, str]:
         """Returns the key each step would have if it ran now.
 
         All but the first depend on the watertight mesh that exists, whatever settings made it,
-        unless the steps make a new one.
+        unless the steps make a new one; views also on the colours beside the source.
         """
         keys: dict[str, str] = {}
         mesh = record.steps["watertight"].key if "watertight" in record.steps else ""
         for name in self.steps:
             upstream = record.source["sha256"] if name == "watertight" else mesh
+            if name == "render" and self._coloured and "colours" in record.source:
+                upstream = f"{mesh}:{record.source['colours']}"
             keys[name] = step_key(self._settings[name], upstream)
             mesh = keys[name] if name == "watertight" else mesh
         return keys
@@ -183,6 +188,8 @@ def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
         contact_sheet=settings.contact_sheet,
     )
     measurements["surface"] = "clay" if colours is None else "colours"
+    if colours is not None:
+        measurements["palette"] = _palette_of(mesh, colours, asset_seed(record.id, 0))
     if problems:
         measurements["problems"] = problems[:5]
     return measurements, paths
@@ -199,10 +206,20 @@ def _source_colours(record: Record) -> tuple[Any, list[str]]:
     if done is None or not path.exists():
         return None, [f"`{path}` is gone, and its colours with it"]
     appearance = load_appearance(path)
-    if appearance is None:
-        return None, []
+    if appearance is None or not appearance.has_colour:
+        return None, appearance.problems if appearance else []
     frame = Frame.from_dict(done.measurements["frame"])
     return SurfaceColours(appearance, frame), appearance.problems
+
+
+def _palette_of(mesh: Any, colours: Any, seed: int) -> str:
+    """Returns the colours of a surface, for telling near-duplicates from painted copies."""
+    from ultrashape_cli.geometry.surface import sample_faces
+    from ultrashape_cli.preparation.twins import encode_palette, palette
+
+    points, normals, _ = sample_faces(mesh, _PALETTE_SAMPLES, np.random.default_rng(seed))
+    found = colours.at(points, normals)
+    return encode_palette(palette(found[found[:, 3] > 0, :3]))
 
 
 def _sample(dataset: Dataset, record: Record, config: Config) -> StepResult:

@@ -1,4 +1,4 @@
-"""Near-duplicates: a rotation-invariant shape descriptor, and an exact search that scales.
+"""Near-duplicates: invariant descriptors of shape and colours, and an exact search that scales.
 
 The descriptor says how much surface lies at each distance from its centroid, and how unevenly it is
 spread over directions there: the amplitude of each degree of the spherical harmonics per shell
@@ -27,6 +27,11 @@ _SEARCH_AXES = 12
 """Principal axes of the index; more make candidates rarer and their search slower."""
 _TOP = 0.6
 """Amplitude that the coded byte 255 stands for; a larger one is cut."""
+
+_TONES = 4
+"""Of each of red, green and blue in a palette."""
+_OTHER_COLOURS = 0.1
+"""Share of the surface that must look different. Equal surfaces sampled anew differ by 0.03."""
 
 
 def descriptor(mesh: Mesh, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -74,15 +79,56 @@ def decode_descriptors(texts: Sequence[str]) -> NDArray[np.float32]:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
+def palette(colours: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Returns the share of each of 64 colours, which sum to 1, and to 0 without any.
+
+    Args:
+        colours: `[N, 3]` linear, from 0 to 1.
+    """
+    # About as far apart as they look; a sample is shared by the eight nearest.
+    place = np.sqrt(np.clip(colours, 0, 1)) * (_TONES - 1)
+    low = np.minimum(place.astype(np.int64), _TONES - 2)
+    part = place - low
+    shares = np.zeros(_TONES**3)
+    for corner in np.ndindex(2, 2, 2):
+        weight = np.where(corner, part, 1 - part).prod(axis=1)
+        index = (low + corner) @ (_TONES**2, _TONES, 1)
+        shares += np.bincount(index, weight, _TONES**3)
+    return (shares / max(len(colours), 1)).astype(np.float16)
+
+
+def encode_palette(values: NDArray[np.float16]) -> str:
+    """Returns a palette as text."""
+    return base64.b64encode(values.astype("<f2").tobytes()).decode()
+
+
+def decode_palettes(texts: Sequence[str | None]) -> NDArray[np.float32]:
+    """Returns the palettes `[N, C]` of `encode_palette`; zero for clay (""), NaN for None."""
+    found = np.zeros((len(texts), _TONES**3), np.float32)
+    for row, text in zip(found, texts, strict=True):
+        if text is None:
+            row[:] = np.nan
+        elif text:
+            row[:] = np.frombuffer(base64.b64decode(text), "<f2")
+    return found
+
+
+def other_colours(one: NDArray[np.float32], two: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Says of pairs of palettes `[P, C]` whether they differ `[P]`; unknown ones do not."""
+    return np.asarray(np.abs(one - two).sum(axis=1) / 2 > _OTHER_COLOURS)
+
+
 def find_twins(
     values: NDArray[np.float32],  # [N, B], rows of length 1, the preferred of two twins first
     limit: float,
+    palettes: NDArray[np.float32] | None = None,  # [N, C]
 ) -> dict[int, tuple[int, float]]:
     """Returns, for each row with one, the nearest earlier row that is no twin itself.
 
     Args:
         values: Descriptors.
         limit: Distance below which two rows are twins.
+        palettes: Of `decode_palettes`; twins have the same colours, too. None ignores colours.
 
     Returns:
         Row -> (earlier row, distance).
@@ -99,6 +145,8 @@ def find_twins(
     low, high = pairs.min(axis=1), pairs.max(axis=1)
     distance = np.linalg.norm(values[low] - values[high], axis=1)
     near = distance < limit
+    if palettes is not None:
+        near &= ~other_colours(palettes[low], palettes[high])
     order = np.lexsort((distance[near], high[near]))
     found: dict[int, tuple[int, float]] = {}
     for one, two, apart in zip(

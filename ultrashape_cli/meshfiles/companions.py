@@ -1,0 +1,79 @@
+"""Files beside a mesh that hold its colours: materials and textures, by the names it gives."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+_HEADER = 65536
+"""Bytes of a PLY file that may name its texture."""
+
+
+def material_names(path: Path) -> list[str]:
+    """Returns the material files that an OBJ names; reads all of it, they may stand anywhere."""
+    if path.suffix.lower() != ".obj":
+        return []
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return []
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as text:
+            found = re.findall(rb"^[ \t]*mtllib[ \t]+(.*?)\s*$", text, re.MULTILINE)
+    return sorted({_text(name) for name in found})
+
+
+def colour_files(path: Path, materials: list[str]) -> list[str]:
+    """Returns the names of files in the folder of a mesh that hold its colours, sorted.
+
+    They need not exist: one that is missing may come later. Names that lead out of the folder are
+    left out, as no loader follows them.
+
+    Args:
+        path: The mesh.
+        materials: What `material_names` says of it, now or when it was the same.
+    """
+    suffix = path.suffix.lower()
+    root = path.parent.resolve()
+    names = {name for name in materials if _is_inside(root, name)}
+    for name in tuple(names):
+        names |= set(_textures_of(root / name))
+    if suffix == ".gltf":
+        names |= {unquote(uri) for uri in uris(path, "images")}
+    if suffix == ".ply":
+        with path.open("rb") as file:
+            head = file.read(_HEADER)
+        names |= {_text(n) for n in re.findall(rb"^comment TextureFile[ \t]+(.*?)\s*$", head, re.M)}
+    return sorted(name for name in names if _is_inside(root, name))
+
+
+def uris(path: Path, kind: str) -> list[str]:
+    """Returns the files that the `buffers` or `images` of a GLTF name, as they stand there."""
+    try:
+        items = json.loads(path.read_bytes()).get(kind, [])
+        found: list[Any] = [item.get("uri", "data:") for item in items]
+        return [uri for uri in found if not uri.startswith("data:")]
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _textures_of(mtl: Path) -> Iterator[str]:
+    # Neither pipes nor devices: reading them would never end.
+    for line in mtl.read_bytes().splitlines() if mtl.is_file() else ():
+        words = line.split(maxsplit=1)
+        if len(words) == 2 and words[0].lower() == b"map_kd":
+            yield _text(words[1].strip())
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _is_inside(root: Path, name: str) -> bool:
+    try:
+        return (root / name).resolve().is_relative_to(root)
+    except (OSError, ValueError):  # no name at all: too long, or with a zero in it
+        return False
