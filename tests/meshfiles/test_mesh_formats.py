@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trimesh
 
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.optional import missing_reason
 from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.save import save_mesh
 
 
 def test_polygons_of_any_size_are_split(tmp_path: Path) -> None:
@@ -42,3 +44,13 @@ def test_names_outside_ascii_are_read(tmp_path: Path, cube: Mesh, suffix: str) -
     path = tmp_path / f"w\u00fcrfel \u5f6b\u523b{suffix}"
     trimesh.Trimesh(cube.vertices, cube.faces).export(path)
     assert load_mesh(path).volume == pytest.approx(8)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".off", ".ply", ".glb", ".3mf"])
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e6])
+def test_every_size_is_written_in_single_precision_at_least(
+    sphere: Mesh, tmp_path: Path, suffix: str, scale: float
+) -> None:
+    save_mesh(Mesh(sphere.vertices * scale, sphere.faces), tmp_path / f"a{suffix}")
+    found = load_mesh(tmp_path / f"a{suffix}")
+    assert np.abs(found.vertices / scale - sphere.vertices).max() < 1e-6

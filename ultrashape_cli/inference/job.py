@@ -20,6 +20,7 @@ from ultrashape_cli.files import disk_errors, file_hash, read_json, write_json
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import Up, up_axis
+from ultrashape_cli.geometry.places import shared_places
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Prepared, Refined
@@ -223,6 +224,7 @@ def measure(inputs: Inputs, refined: Refined, device: torch.device) -> dict[str,
         "branching_vertices": state.nonmanifold_vertices,
         "inconsistent_edges": state.inconsistent_edges,
         "outward": state.volume > 0,
+        "shared_places": len(shared_places(refined.mesh.vertices)),
         "closed_by_remesh": refined.repaired,
         "floaters_removed": refined.floaters,
         "faces_dropped": refined.dropped_faces,

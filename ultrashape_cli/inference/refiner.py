@@ -22,6 +22,7 @@ from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
+from ultrashape_cli.geometry.places import in_own_places
 from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fitting_chunk
@@ -191,8 +192,9 @@ class Refiner:
 
             def place(mesh: Mesh) -> Mesh:
                 if self.config.frame == "normalised":
-                    return mesh
-                return Mesh(prepared.frame.to_source(mesh.vertices), mesh.faces)
+                    return in_own_places(mesh)
+                # In the precision of the frame it is written in.
+                return in_own_places(Mesh(prepared.frame.to_source(mesh.vertices), mesh.faces))
 
             return Refined(
                 mesh=place(cleaned.mesh),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import trimesh
 
 from ultrashape_cli.errors import DependencyError, MeshError
@@ -34,9 +36,20 @@ def save_mesh(mesh: Mesh, path: str | Path) -> None:
     exported = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     try:
         with temporary_path(path) as temporary:
-            exported.export(temporary)
+            exported.export(temporary, **_precision(mesh, suffix))
     except ImportError as error:
         raise DependencyError(
             f"{path}: writing {suffix} needs the package {error.name or error}",
             hint="pip install trimesh[easy], or write .ply",
         ) from error
+
+
+def _precision(mesh: Mesh, suffix: str) -> dict[str, int]:
+    """Return the decimals that a format of text needs for nine digits of the largest coordinate.
+
+    A mesh in metres would otherwise be written to a hundredth of a micrometre, however small it is.
+    """
+    size = float(np.abs(mesh.vertices).max(initial=0.0))
+    if suffix not in (".obj", ".off") or not size > 0:
+        return {}
+    return {"digits": max(8, 8 - math.floor(math.log10(size)))}

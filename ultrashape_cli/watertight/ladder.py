@@ -12,6 +12,7 @@ from ultrashape_cli.geometry.decimate import decimate_within
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.optional import missing_reason
+from ultrashape_cli.geometry.places import in_own_places, shared_places
 from ultrashape_cli.geometry.surface import sample_faces
 from ultrashape_cli.watertight.caps import cap_holes
 from ultrashape_cli.watertight.cavities import fill_cavities
@@ -55,12 +56,12 @@ Rung = Literal["keep", "repair", "remesh"]
 
 @dataclass(frozen=True, slots=True)
 class Watertight:
-    """A closed, manifold, outward mesh and how it came about.
+    """A closed, manifold, outward mesh and how it came about; no two vertices share a place.
 
     Attributes:
         mesh: The result, in the frame of the input.
-        rung: "keep" leaves the vertices bit-exact, "repair" changes faces only, "remesh" makes a
-            new surface.
+        rung: "keep" leaves the vertices bit-exact, "repair" changes faces and moves vertices that
+            share a place a millionth apart, "remesh" makes a new surface.
         measurements: Plain figures for a manifest.
     """
 
@@ -121,6 +122,10 @@ def _without_remesh(
     """
     before = topology(mesh)
     figures = _input_figures(before)
+    rung: Rung = "keep"
+    if may_keep and len(shared_places(mesh.vertices)):
+        # Sheets that touch are moved apart; of copies of a face only one is left.
+        may_keep, rung = len(weld(mesh).faces) == len(mesh.faces), "repair"
     kept: Mesh | None = None
     full: Mesh | None = None
     if may_keep:
@@ -130,7 +135,7 @@ def _without_remesh(
         if full is kept:
             field = _is_solid(kept, state, figures)
             if field is not None:
-                return _accept(kept, "keep", state, figures | unchanged(kept)), field, figures
+                return _accept(kept, rung, state, figures | unchanged(kept)), field, figures
     welded = weld(mesh)
     if len(welded.faces) == 0:
         raise MeshError("all faces of the mesh are degenerate")
@@ -240,8 +245,10 @@ def _is_solid(mesh: Mesh, state: Topology, figures: Figures) -> DistanceField | 
 
 
 def _accept(mesh: Mesh, rung: Rung, state: Topology, figures: Figures) -> Watertight:
+    mesh = in_own_places(mesh)
     figures = figures | {
         "faces": len(mesh.faces),
+        "shared_places": len(shared_places(mesh.vertices)),
         "components": state.components,
         "genus": state.genus,
         "volume": state.volume,
