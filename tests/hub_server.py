@@ -28,8 +28,10 @@ class HubServer(ThreadingHTTPServer):
         """body bytes after which a connection is dropped"""
         self.leave_after_cut = False
         """refuse everything after the first cut"""
-        self.refuse = False
-        """answer downloads with 403"""
+        self.refuse = 0
+        """status that downloads are answered with"""
+        self.refuse_all = 0
+        """the same for questions too"""
         self.etags: dict[str, str] = {}
         """announced instead of the true hash"""
         self.objects: dict[str, bytes] = {}
@@ -65,8 +67,9 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
         name = f"{match[1]}/{match[2]}" if match else ""
         data = self.server.files.get(name)
-        if data is None or (body and self.server.refuse):
-            self._json({"error": "no"}, 404 if data is None else 403)
+        refusal = self.server.refuse_all or (body and self.server.refuse)
+        if data is None or refusal:
+            self._json({"error": "no"}, 404 if data is None else refusal)
             return
         start = 0
         if body:
@@ -89,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(rest if cut is None else rest[:cut])
             if cut is not None:
                 self.wfile.flush()
-                self.server.refuse = self.server.leave_after_cut
+                self.server.refuse = 503 if self.server.leave_after_cut else 0
                 self.close_connection = True
 
     def do_HEAD(self) -> None:

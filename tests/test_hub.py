@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,7 +71,7 @@ def test_the_next_run_goes_on_where_the_last_one_stopped(hub: HubServer, tmp_pat
         download(remote, tmp_path / "model.pt")
     assert "goes on" in (caught.value.hint or "")
     assert not (tmp_path / "model.pt").exists()
-    hub.refuse, hub.cut_after = False, None
+    hub.refuse, hub.cut_after = 0, None
     hub.ranges.clear()
     assert download(find_remote(REPO, "model.pt"), tmp_path / "model.pt") == DIGEST
     assert hub.ranges == ["bytes=300000-"]
@@ -81,7 +83,7 @@ def test_a_changed_remote_file_is_not_glued_to_the_old_part(hub: HubServer, tmp_
     hub.refuse = True
     with pytest.raises(HubError):
         download(old, tmp_path / "model.pt")
-    hub.refuse, hub.cut_after = False, None
+    hub.refuse, hub.cut_after = 0, None
     hub.files[f"{REPO}/model.pt"] = DATA[::-1]
     download(find_remote(REPO, "model.pt"), tmp_path / "model.pt")
     assert (tmp_path / "model.pt").read_bytes() == DATA[::-1]
@@ -109,6 +111,37 @@ def test_absent_files_and_servers_are_named(hub: HubServer, monkeypatch) -> None
     with pytest.raises(HubError, match="connection") as caught:
         find_remote(REPO, "model.pt")
     assert "HF_ENDPOINT" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("when", ["asked", "downloaded"])
+def test_a_refusal_names_licence_page_and_login(
+    hub: HubServer, tmp_path: Path, status: int, when: str
+) -> None:
+    remote = find_remote(REPO, "model.pt")
+    hub.refuse, hub.refuse_all = status, status if when == "asked" else 0
+    asking = partial(find_remote, REPO, "model.pt")
+    loading = partial(download, remote, tmp_path / "model.pt")
+    with pytest.raises(HubError, match="licence") as caught:
+        (asking if when == "asked" else loading)()
+    assert f"{hub.url}/{REPO}" in caught.value.message
+    assert str(status) in caught.value.message
+    hint = caught.value.hint or ""
+    assert f"{hub.url}/{REPO}" in hint
+    assert "hf auth login" in hint
+    assert "HF_TOKEN" in hint
+    assert "again" not in hint
+
+
+def test_an_expired_address_of_the_storage_is_asked_for_anew(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    remote = find_remote(REPO, "model.pt")
+    hub.refuse = 403
+    elsewhere = replace(remote, url=remote.url.replace("127.0.0.1", "localhost"))
+    with pytest.raises(HubError) as caught:
+        download(elsewhere, tmp_path / "model.pt")
+    assert "run the same command again" in (caught.value.hint or "")
 
 
 def test_an_upload_creates_the_repository_and_can_be_downloaded(

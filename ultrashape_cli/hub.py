@@ -32,6 +32,10 @@ class HubError(UShapeError):
     """The Hub cannot be reached, refuses, or lacks what was asked for."""
 
 
+class HubRefusal(HubError):
+    """The Hub answered, and the same question will get the same answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Licence:
     """Terms of released weights that a user must accept before the first download."""
@@ -115,7 +119,7 @@ def find_remote(repo: str, name: str, revision: str | None = None) -> RemoteFile
     """
     from huggingface_hub import get_hf_file_metadata, get_token, hf_hub_url
 
-    with _hub_errors(f"{repo}/{name}"):
+    with _hub_errors(f"{repo}/{name}", _page(repo)):
         url = hf_hub_url(repo, name, revision=revision, endpoint=_endpoint())
         found = get_hf_file_metadata(url, token=get_token())
     if found.size is None or found.etag is None:
@@ -177,11 +181,14 @@ def _fetch(remote: RemoteFile, file: Any) -> None:
     headers = build_hf_headers(token=get_token() if own else False)
     while (start := file.tell()) < remote.size:
         try:
-            with _hub_errors(f"{remote.repo}/{remote.name}"):
+            with _hub_errors(f"{remote.repo}/{remote.name}", _page(remote.repo)):
                 http_get(
                     remote.url, file, resume_size=start, headers=headers, expected_size=remote.size
                 )
         except HubError as error:
+            # The storage server refuses addresses that are too old; the next call asks for one.
+            if own and isinstance(error, HubRefusal):
+                raise
             file.flush()
             if file.tell() > start:
                 continue
@@ -245,9 +252,19 @@ def _reporting(path: Path, total: int, progress: Progress) -> Iterator[None]:
         thread.join()
 
 
+def _page(repo: str) -> str:
+    """Return the page of a repository, where its licence is accepted."""
+    return f"{_endpoint() or 'https://huggingface.co'}/{repo}"
+
+
 @contextmanager
-def _hub_errors(what: str) -> Iterator[None]:
-    """Turn errors of huggingface_hub and of the network below it into one a user can act on."""
+def _hub_errors(what: str, page: str | None = None) -> Iterator[None]:
+    """Turn errors of huggingface_hub and of the network below it into one a user can act on.
+
+    Args:
+        what: What was asked for.
+        page: Of the repository that is read; None for one that is written.
+    """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -258,15 +275,23 @@ def _hub_errors(what: str) -> Iterator[None]:
         ) from error
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
-        reasons = {
-            401: ("no permission, or no such repository", "hf auth login, or set HF_TOKEN"),
-            403: ("no permission", "hf auth login, or set HF_TOKEN"),
-            404: ("not found on the Hub", "check the names of repository, file and revision"),
-        }
-        reason, hint = reasons.get(
-            status or 0, (f"the Hub answered {status}", "try again in some minutes")
-        )
-        raise HubError(f"{what}: {reason}", hint=hint) from error
+        login = "hf auth login, or set HF_TOKEN"
+        if page is None:
+            no_access = f"this account may not write there (the Hub answered {status})"
+        else:
+            no_access = (
+                f"the Hub gives it to accounts only that accepted the licence on {page}, or there "
+                f"is no such repository (it answered {status})"
+            )
+            login = f"accept the licence on {page}, then: {login}"
+        if status in (401, 403):
+            raise HubRefusal(f"{what}: {no_access}", hint=login) from error
+        if status == 404:
+            hint = "check the names of repository, file and revision"
+            raise HubRefusal(f"{what}: not found on the Hub", hint=hint) from error
+        raise HubError(
+            f"{what}: the Hub answered {status}", hint="try again in some minutes"
+        ) from error
     except Exception as error:
         # An upload wraps what the network said in a RuntimeError.
         causes = [e for e in (error, error.__cause__) if e is not None]

@@ -29,8 +29,8 @@ def complete_profile(incomplete: str) -> list[str]:
 def _parse_workers(text: str) -> int:
     if text == "auto":
         return 0
-    if not text.isdecimal():
-        raise typer.BadParameter(f"`{text}` is neither `auto` nor a whole number")
+    if not text.isdecimal() or int(text) == 0:
+        raise typer.BadParameter(f"`{text}` is not a number of workers: `auto`, or 1 or more")
     return int(text)
 
 

@@ -118,8 +118,15 @@ def test_a_deleted_source_is_reported_and_comes_back(prepare, models: Path, tmp_
 def test_workers_are_a_number_or_auto(ushape, models: Path, tmp_path: Path) -> None:
     shown = ushape("prepare", models, "--workers", "auto", "--show-config", "--json")
     assert json.loads(shown.out)["settings"]["engine.workers"] == {"value": 0, "origin": "flag"}
-    assert ushape("prepare", models, "--workers", "many").code == 2
-    assert ushape("prepare", models, "--workers", "-1").code == 2
+    (tmp_path / "data" / "records").mkdir(parents=True)
+    for verb, folder in (("prepare", models), ("render", tmp_path / "data"),
+                         ("sample", tmp_path / "data"), ("split", tmp_path / "data")):  # fmt: skip
+        for wrong in ("many", "-1", "0", "1.5"):
+            result = ushape(verb, folder, "--workers", wrong)
+            assert result.code == 2
+            assert f"`{wrong}` is not a number of workers: `auto`, or 1 or more" in " ".join(
+                result.err.replace("│", " ").split()
+            )
 
 
 def test_a_dry_run_writes_nothing(prepare, models: Path, tmp_path: Path) -> None:

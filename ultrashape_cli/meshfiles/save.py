@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -44,7 +45,7 @@ def save_mesh(mesh: Mesh, path: str | Path) -> None:
         ) from error
 
 
-def _precision(mesh: Mesh, suffix: str) -> dict[str, int]:
+def _precision(mesh: Mesh, suffix: str) -> dict[str, Any]:
     """Return the decimals that a format of text needs for nine digits of the largest coordinate.
 
     A mesh in metres would otherwise be written to a hundredth of a micrometre, however small it is.
