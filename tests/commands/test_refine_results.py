@@ -288,3 +288,16 @@ def test_a_signal_leaves_no_partial_file(
     assert done.returncode == expected, done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_one_bar_runs_over_all_stages(refine, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ultrashape_cli.ui.PLAIN_INTERVAL_S", 0.0)
+    result = refine("-o", tmp_path / "out.glb", "--preview", tmp_path / "out.png")
+    assert result.code == 0
+    lines = [line for line in result.err.splitlines() if line.startswith("refine: ")]
+    done = [int(line.split("/")[0].split()[1]) for line in lines]
+    stages = list(dict.fromkeys(line.split("left")[1].strip() for line in lines))
+    assert done == sorted(done)
+    assert done.count(100) == 1
+    assert stages[0] == "sample"
+    assert stages[-2:] == ["mesh", "write"]

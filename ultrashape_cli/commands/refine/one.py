@@ -78,6 +78,7 @@ def _work(
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.inference.job import check_writable, read_inputs, write_outputs
     from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
+    from ultrashape_cli.inference.stages import Whole
     from ultrashape_cli.models.registry import model_spec
 
     config, spec = resolved.config.refine, model_spec(source.model)
@@ -97,13 +98,17 @@ def _work(
         check_writable(folder)
     refiner = Refiner.load(source, settings, device)
     with ui.progress("refine", 100) as bar, naming_the_command():
+        whole = Whole(settings)
 
         def on_progress(stage: str, done: int, total: int) -> None:
-            bar.update(100 * done // max(total, 1), stage)
+            bar.update(whole.percent(stage, done, total), stage)
 
         grid = refiner.evaluate(prepared, inputs.rgba, on_progress)
+        on_progress("mesh", 0, 1)
         refined = refiner.finish(prepared, grid)
-    measured = write_outputs(job, inputs, prepared, refined, recipe, device)
+        on_progress("write", 0, 1)
+        measured = write_outputs(job, inputs, prepared, refined, recipe, device)
+        on_progress("write", 1, 1)
     if refined.repaired:
         ui.warn("the decoded surface was open and was closed by the watertight step")
     show_result(ui, measured)
