@@ -109,3 +109,24 @@ def test_pymeshlab_and_open3d_are_optional(tmp_path: Path) -> None:
     )
     result = _python(code)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("render", "."), ("sample", "."), ("split", "."), ("split", ".", "--check"),
+        ("prepare", "--review", "-o", "."), ("train", "--data", ".", "--model", "tiny"),
+        ("evaluate", "--data", ".", "--model", "tiny"), ("monitor", ".", "--once"), ("report", "."),
+        ("weights", "export", "."), ("evaluate", "--pairs", "."), ("prepare", ".", "-o", "new"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_folder_of_another_kind_is_bad_usage_everywhere(
+    ushape, tmp_path: Path, monkeypatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = ushape(*command)
+    assert result.code == 2, result.err
+    assert "error: " in result.err
+    assert "hint: " in result.err
+    assert not any(tmp_path.iterdir())

@@ -89,6 +89,8 @@ def export(
 
     ui = UI("weights export", json_output=json_output, quiet=quiet, verbose=verbose)
     folder = RunFolder(run)
+    if not folder.is_run():
+        raise UsageError(f"`{run}` is not a run", hint="ushape weights export runs/NAME")
     chosen = choose_checkpoint(folder, checkpoint)
     suffix = SUFFIXES[format_name] if merge_lora else ""
     target = out or Path(f"{run.resolve().name}{suffix or '-lora'}")
