@@ -55,7 +55,8 @@ def run(tmp_path: Path) -> RunFolder:
     record_event(run, "fail", step=41, message="<script>boom</script>")
     write_json(run.origins, {"train.model": "flag", "train.data": "--set"})
     write_json(run.root / "environment.json", {"python": "3.12", "packages": {"torch": "2.9"}})
-    (run.root / "command.txt").write_text("ushape train --model tiny\n")
+    hook = "--set alerts.webhook=https://hooks/T/secret1"
+    (run.root / "command.txt").write_text(f"ushape train --model tiny\nushape train {hook}\n")
     alert = {"rule": "gpu-hot", "change": "raised", "message": "GPU too hot", "time": 1.0}
     (run.root / ALERTS_FILE).write_text(json.dumps(alert) + "\n")
     run.log().write_bytes(b"x INFO fine\nx WARNING step 7 skipped\n\xff\xfe WARNING odd\n")
@@ -133,6 +134,14 @@ def test_the_page_needs_nothing_else(run: RunFolder) -> None:
     assert "http" not in re.sub(r"base64,[^']*", "", text)
     assert page.tags.count("script") == 1
     assert not {"link", "iframe"} & set(page.tags)
+
+
+def test_the_page_holds_no_secret(run: RunFolder) -> None:
+    set_config(run, init="https://me:password@host")
+    page = render_run(run)
+    assert "ushape train --set alerts.webhook=...ret1" in page
+    assert "secret" not in page
+    assert "password" not in page
 
 
 @pytest.mark.parametrize("left_out", KINDS)

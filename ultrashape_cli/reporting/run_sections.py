@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.dotenv import masked
+from ultrashape_cli.dotenv import masked, masked_arguments
 from ultrashape_cli.files import read_json
 from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.alerts import ALERTS_FILE
@@ -263,7 +263,9 @@ def machine(run: RunFolder) -> str:
         typed = (run.root / "command.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return body
-    return f"{body}<pre>{html.escape(clean(typed.strip()))}</pre>"
+    # Earlier versions recorded what was typed as it was.
+    lines = [" ".join(masked_arguments(line.split(" "))) for line in typed.strip().splitlines()]
+    return body + "".join(f"<pre>{html.escape(clean(line))}</pre>" for line in lines)
 
 
 def when(moment: Any) -> str:
