@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import trimesh
 
+from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.evaluation import evaluate as module
+from ultrashape_cli.evaluation.rows import Asset, Row
+from ultrashape_cli.evaluation.scores import Sampling
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.meshfiles.save import save_mesh
 
@@ -81,6 +84,20 @@ def test_the_table_fits_a_terminal_and_one_asset_has_no_interval(
         assert ("±" in "".join(rows)) == bool(mark)
         # No number of the file is NaN.
         json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_networks_that_do_not_load_are_tried_once(pairs: Path, tmp_path: Path) -> None:
+    tries = []
+
+    def load() -> None:
+        tries.append(1)
+        raise CheckpointError("does not fit")
+
+    assets = [Asset(path.stem, path) for path in (pairs / "truth").iterdir()]
+    row = Row("mine", "", {}, load)
+    result = module.evaluate(assets, [row], tmp_path / "out", Sampling(points=100, views=0))
+    assert len(tries) == 1
+    assert [failure["error"] for failure in result.failures] == ["does not fit"] * 3
 
 
 @pytest.mark.parametrize("listed", [None, "[]"])

@@ -72,6 +72,15 @@ def test_a_run_whose_base_is_gone_is_told_before_anything_is_loaded(damage) -> N
         find_weights(run)
 
 
+def test_a_folder_without_weights_is_told_before_anything_is_loaded(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    with pytest.raises(CheckpointError, match="is a folder without weights"):
+        find_weights(folder / "mine")
+    (folder / "mine" / "config.toml").write_text("")
+    with pytest.raises(CheckpointError, match="is a run that has no weights yet"):
+        find_weights(folder / "mine")
+
+
 def test_pulled_weights_come_next() -> None:
     make_run("running", "running", "dit", 10)
     path = Path("weights/ultrashape_v1.pt")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ultrashape_cli.errors import UShapeError
 from ultrashape_cli.evaluation.perceptual import PerceptualScore
-from ultrashape_cli.evaluation.rows import INPUT, ROUND_TRIP, Asset, Row
+from ultrashape_cli.evaluation.rows import INPUT, ROUND_TRIP, Asset, Made, Make, Row
 from ultrashape_cli.evaluation.scores import Sampling, Scores, on_ground, score_mesh, sign_of
 from ultrashape_cli.evaluation.statistics import Comparison, Estimate, compare, estimate
 from ultrashape_cli.evaluation.verdict import MEASURES, is_worse, judge
@@ -108,7 +108,7 @@ def evaluate(
             if not (isinstance(known, dict) and known.get("state") == state):
                 known = {"state": state}
                 try:
-                    make = make or row.load()
+                    make = make or _loaded(row)
                     known["scores"] = _score(row.name, asset, make, out, sampling, perceptual)
                 except UShapeError as error:
                     known |= {"error": error.message, "hint": error.hint}
@@ -121,6 +121,19 @@ def evaluate(
         del make
         gc.collect()  # one row's networks at a time
     return result
+
+
+def _loaded(row: Row) -> Make:
+    """Returns what makes the meshes of a row; networks that fail to load fail every asset, once."""
+    try:
+        return row.load()
+    except UShapeError as error:
+        reason = error
+
+    def fail(asset: Asset, truth: Mesh) -> Made:
+        raise reason
+
+    return fail
 
 
 def _score(

@@ -98,6 +98,12 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
         raise CheckpointError(f"`{path}` is no run, so it has no averaged weights")
     if path.is_file():
         require_whole(path)
+    elif not any(path.glob("*.safetensors")):
+        run = RunFolder(path).is_run()
+        raise CheckpointError(
+            f"`{path}` is a {'run that has no weights yet' if run else 'folder without weights'}",
+            hint="name another run, a checkpoint of one, or a weights file",
+        )
     names = (
         read_metadata(path).get("model", "") if path.suffix == ".safetensors" else REFERENCE_MODEL
     )
