@@ -90,7 +90,7 @@ def test_wandb_records_the_command_line_without_its_secrets(
     monkeypatch.setattr(sys, "argv", typed)
     seen: list[str] = []
     monkeypatch.setattr(sys.modules["wandb"], "init", lambda **values: seen.extend(sys.argv))
-    make_trackers(("wandb",), RunFolder(tmp_path))
+    make_trackers(("wandb",), _run(tmp_path))
     assert seen[-1] == "alerts.webhook=...ret1"
     assert sys.argv is typed
 
