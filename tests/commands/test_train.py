@@ -91,7 +91,7 @@ def test_a_dry_run_gives_its_plan_as_json(ushape, ball_folder: Path, tmp_path: P
 
 
 def test_a_plan_needs_no_weights_but_checks_those_named(ushape, ball_folder, tmp_path) -> None:
-    command = ("train", "--data", ball_folder, "--profile", "cpu", "--dry-run")
+    command = ("train", "--data", ball_folder, "--profile", "h100", "--dry-run")
     result = ushape(*command)
     assert result.code == 0
     assert "starts from weights that --init will name" in result.err

@@ -177,7 +177,7 @@ def test_a_broken_asset_arrives_whole_from_a_loader_process(folder, num_workers:
         _batches(folder, num_workers, 2)
     assert caught.value.message.startswith("asset `b`: ")
     assert "Traceback" not in caught.value.message
-    assert caught.value.hint == "ushape sample --force"
+    assert caught.value.hint == f"ushape sample {folder.root} --force"
 
 
 def test_loader_processes_leave_signals_to_the_training_process(folder: Dataset) -> None:

@@ -173,7 +173,7 @@ def test_a_damaged_file_is_an_asset_error(path: Path, damage: str) -> None:
     DAMAGES[damage](path)
     with pytest.raises(AssetError, match=r"a\.npz") as caught:
         open_samples(path)
-    assert caught.value.hint == "ushape sample --force"
+    assert caught.value.hint == f"ushape sample {path.parent.parent} --force"
 
 
 def test_the_version_of_the_future_is_named(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,9 +168,9 @@ def report_outcome(
     ui.table(tuple(counts), [tuple(counts.values())])
     failed = bool(outcome.failed)
     if split and counts.get("train"):
-        ui.hint(f"ushape train --data {dataset.root}")
+        ui.hint(f"ushape train --data {shlex.quote(str(dataset.root))}")
     elif failed:
-        ui.hint("ushape prepare ... --retry-failed tries failed assets again")
+        ui.hint("`ushape prepare` with --retry-failed tries failed assets again")
     ui.result(
         status="failed" if failed else "ok",
         inputs=inputs,

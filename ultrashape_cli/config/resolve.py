@@ -114,9 +114,8 @@ def resolve(
     values: dict[str, tuple[Any, str]] = {}
     try:
         profile = get_profile(given.get("profile", ("auto", ""))[0])
-        origin = f"profile {profile.name}"
-        host_gib = given.get("launch.host_memory_gib", (0.0, ""))[0]
-        values |= {key: (value, origin) for key, value in profile.settings(host_gib).items()}
+        own = profile.settings(given.get("launch.host_memory_gib", (0.0, ""))[0])
+        values |= {key: (value, f"profile {profile.name}") for key, value in own.items()}
         strategy = given.get("train.strategy", values["train.strategy"])[0]
         settings = STRATEGY_SETTINGS.get(strategy, {})
         values |= {key: (value, f"strategy {strategy}") for key, value in settings.items()}

@@ -158,7 +158,7 @@ class SampleOrder(Sampler[list[tuple[int, int]]]):
         self, num_items: int, *, seed: int, start: int, microbatch: int, rank: int, world: int
     ) -> None:
         if num_items == 0:
-            raise DatasetError("the training list is empty", hint="ushape split")
+            raise DatasetError("the training list is empty", hint="`ushape split DATA` writes it")
         self.num_items = num_items
         self.seed = seed
         self.start = start

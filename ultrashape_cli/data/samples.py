@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,6 @@ REFERENCE_NAMES = {
 }
 """Our name -> the reference's, where they differ."""
 _STEPS = 65535.0
-_REDO = "ushape sample --force"
 
 
 def quantise_positions(points: np.ndarray, reach: float = 1.0) -> np.ndarray:
@@ -120,7 +120,9 @@ class SampleFile:
         points, normals = self._read("surface_points"), self._read("surface_normals")
         uniform = int(self.meta["num_uniform"])
         if not 0 < uniform < len(points) == len(normals):
-            raise AssetError(f"`{self.path}` contradicts its own counts", hint=_REDO)
+            raise AssetError(
+                f"`{self.path}` contradicts its own counts", hint=_redo(self.path, force=True)
+            )
         half = count // 2
         rows = np.concatenate(
             [
@@ -139,11 +141,13 @@ class SampleFile:
         """Returns `count` query points of one set, [count, 4] float32: position, distance."""
         if not self.has_distances:
             raise AssetError(
-                f"`{self.path}` has no distances", hint="ushape sample --contents full"
+                f"`{self.path}` has no distances", hint=f"{_redo(self.path)} --contents full"
             )
         points, distances = self._read(f"{name}_points"), self._read(f"{name}_sdf")
         if not 0 < len(points) == len(distances):
-            raise AssetError(f"`{self.path}` contradicts its own counts", hint=_REDO)
+            raise AssetError(
+                f"`{self.path}` contradicts its own counts", hint=_redo(self.path, force=True)
+            )
         rows = _draw(len(points), count, rng)
         found = np.empty((count, 4), np.float32)
         found[:, :3] = self.positions(points.take(rows, axis=0), name)
@@ -157,7 +161,7 @@ class SampleFile:
         if "coarse_points" not in self.arrays.names:
             raise AssetError(
                 f"`{self.path}` has no coarse points",
-                hint="ushape sample --set sample.coarse_points=100000",
+                hint=f"{_redo(self.path)} --set sample.coarse_points=100000",
             )
         points = self._read("coarse_points")
         return self.positions(points.take(_draw(len(points), count, rng), axis=0))
@@ -180,7 +184,9 @@ class SampleFile:
         try:
             return self.arrays.read(key)
         except READ_ERRORS as error:
-            raise AssetError(f"`{self.path}` cannot be read: {error}", hint=_REDO) from error
+            raise AssetError(
+                f"`{self.path}` cannot be read: {error}", hint=_redo(self.path, force=True)
+            ) from error
 
 
 def write_samples(path: Path, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -210,14 +216,24 @@ def open_samples(path: Path) -> SampleFile:
         version = meta["version"]
         _ = meta["contents"], int(meta["num_uniform"]), float(meta.get("near_reach", 1.0))
     except READ_ERRORS as error:
-        raise AssetError(f"`{path}` cannot be read: {error}", hint=_REDO) from error
+        raise AssetError(
+            f"`{path}` cannot be read: {error}", hint=_redo(path, force=True)
+        ) from error
     except TypeError as error:
-        raise AssetError(f"`{path}` is not a sample file: {error}", hint=_REDO) from error
+        raise AssetError(
+            f"`{path}` is not a sample file: {error}", hint=_redo(path, force=True)
+        ) from error
     if version not in READABLE_VERSIONS:
         raise AssetError(
-            f"`{path}` has version {version}, this ushape reads {SAMPLES_VERSION}", hint=_REDO
+            f"`{path}` has version {version}, this ushape reads {SAMPLES_VERSION}",
+            hint=_redo(path, force=True),
         )
     return SampleFile(path, meta, False, arrays)
+
+
+def _redo(path: Path, *, force: bool = False) -> str:
+    """Returns the command that makes a sample file anew."""
+    return f"ushape sample {shlex.quote(str(path.parent.parent))}{' --force' if force else ''}"
 
 
 def _draw(available: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -83,7 +83,7 @@ def split_records(
     if rule.group_by in ("folder", "prefix") and len(groups) == 1 < len(records):
         raise DatasetError(
             f"every asset has the same {rule.group_by}, so all would be in one list",
-            hint="ushape split --group-by none",
+            hint="--group-by none, or another grouping",
         )
     places: dict[str, str] = {}
     fixed: dict[str, str] = {}
@@ -237,7 +237,7 @@ def _fill_strata(
     if not known:
         raise DatasetError(
             f"no record has the measure `{rule.stratify}`",
-            hint="ushape prepare --review shows the measures; `detail` and `faces` are two",
+            hint="`detail` and `faces` are two; report.json of the dataset has all",
         )
     edges = np.quantile(known, np.arange(1, _STRATA) / _STRATA)
     strata: dict[int, list[str]] = defaultdict(list)
@@ -272,7 +272,8 @@ def _duplicate_keys(records: list[Record]) -> list[str]:
     """Returns the lowest id of each set of near-duplicates that the review has joined."""
     if not any(record.verdict for record in records):
         raise DatasetError(
-            "near-duplicates have not been looked for", hint="ushape prepare --review -o DATA"
+            "near-duplicates have not been looked for",
+            hint="`ushape prepare --review -o DATA` looks for them",
         )
     parent = {record.id: record.id for record in records}
 

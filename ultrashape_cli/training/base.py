@@ -82,7 +82,7 @@ def find_start(config: Config) -> WeightSource | None:
     if not name:
         raise ConfigError(
             f"model `{spec.name}` starts from released weights, and none were given",
-            hint="ushape weights pull, then --init ultrashape_v1.pt; or --model tiny; "
+            hint="ushape weights pull, then --init weights/ultrashape_v1.pt; or --model tiny; "
             "or --init random to train from scratch",
         )
     source = resolve_named(Path(name))

@@ -199,7 +199,10 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
             _sync(folder)
         except RuntimeError as error:
             # torch.save reports a full disk as a RuntimeError of its own.
-            raise DiskError(f"cannot write `{final}`: {error}", hint="free some space") from error
+            raise DiskError(
+                f"cannot write `{final}`: {error}",
+                hint="free some space there, then repeat the command",
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     _point(folder / "latest", final)
@@ -289,7 +292,7 @@ def check_space(folder: Path, num_bytes: int, kept: int) -> None:
     """
     free, needed = free_space(folder), needed_space(num_bytes)
     if free < needed:
-        fewer = " or set train.keep_checkpoints=1" if kept > 2 else ""
+        fewer = " or add --set train.keep_checkpoints=1" if kept > 2 else ""
         raise DiskError(
             f"a checkpoint needs {needed / 2**20:,.0f} MiB, "
             f"`{folder}` has {free / 2**20:,.0f} MiB free",

@@ -181,13 +181,13 @@ def _remesh(
             f"the mesh cannot be closed: {state.boundary_edges} open, "
             f"{state.nonmanifold_edges} branching and {state.inconsistent_edges} inconsistent "
             f"edges, {state.nonmanifold_vertices} branching vertices, volume {state.volume:g}",
-            hint="try another resolution",
+            hint="try another --set watertight.resolution",
         )
     broken = REMESH_GATES.broken_by(figures)
     if broken:
         raise MeshError(
             f"the closed mesh is too far from its source: {broken}",
-            hint="try a higher resolution",
+            hint="try a higher --set watertight.resolution",
         )
     return _accept(rebuilt.placed, "remesh", state, figures)
 

@@ -104,7 +104,10 @@ def rebuild(
     """
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         limits = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
-        raise MeshError(f"resolution {resolution} is out of range", hint=f"use {limits}")
+        raise MeshError(
+            f"resolution {resolution} is out of range",
+            hint=f"--set watertight.resolution, from {limits}",
+        )
     capped = cap_holes(mesh)
     low, high = capped.mesh.bounds
     cell = float((high - low).max()) / (resolution - 2 * _PADDING)
@@ -139,7 +142,7 @@ def rebuild(
     if len(faces) == 0:
         raise MeshError(
             f"nothing is left of the mesh at resolution {resolution}",
-            hint="raise the resolution, or check that the mesh is not a few points",
+            hint="raise watertight.resolution, or check that the mesh is not a few points",
         )
     result, figures["specks_removed"] = drop_specks(Mesh(vertices, faces), keep_cavities)
     return Rebuilt(result, origin, cell, scene, figures)
@@ -192,7 +195,8 @@ def _allocate(pieces: NDArray[np.float64], resolution: int, max_memory_bytes: in
         raise MeshError(
             f"resolution {resolution} needs about {needed / 2**30:.1f} GiB for this mesh, "
             f"the limit is {max_memory_bytes / 2**30:.1f}",
-            hint=f"use resolution {resolution // 2}",
+            hint=f"--set watertight.resolution={resolution // 2}, or a higher "
+            "watertight.max_memory_gib",
         )
     return BrickGrid.allocate(resolution, np.argwhere(marks))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -57,7 +58,9 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool, main: bool) 
     else:
         code = _train_here(ui, run, config, on_signal)
     if code:
-        ui.hint(f"ushape train --config {run.config} --out {run.root}")
+        ui.hint(
+            shlex.join(("ushape", "train", "--config", str(run.config), "--out", str(run.root)))
+        )
         ui.result(status="stopped", outputs=outputs)
         raise typer.Exit(code)
     if main:
@@ -89,10 +92,13 @@ def _conclude(ui: UI, run: RunFolder, config: Config, *, steps: int) -> None:
                 f"repeat the command with more than --steps {config.train.steps}; if the loss "
                 "stays, look at the samples and views of these assets"
             )
-    vae = config.train.stage == "vae"
-    next_command = "train --init" if vae else "refine MESH IMAGE --checkpoint"
+    name = shlex.quote(str(run.root))
+    following = f"refine MESH IMAGE --checkpoint {name}"
+    if config.train.stage == "vae":
+        model, data = config.train.model, shlex.quote(config.train.data)
+        following = f"train --data {data} --model {model} --init {name}"
     if passed:
-        ui.hint(f"ushape {next_command} {run.root}")
+        ui.hint(f"ushape {following}")
     ui.result(
         status="ok" if passed else "failed",
         inputs={"data": config.train.data},

@@ -137,12 +137,14 @@ def check_plan(plan: RunPlan, config: Config, profile: HardwareProfile) -> None:
             f"profile `{profile.name}` has {there:g} GiB, this run needs about {needed:.1f} GiB",
             hint=lower_strategy(config) or "a lower train.num_latents, or a larger --profile",
         )
-    host = int((config.launch.host_memory_gib or host_memory_gib()) * 2**30)
-    needed_here = plan.footprint.host * -(-plan.processes // config.launch.num_machines)
-    if plan.strategy.offloaded and needed_here > host:
+    host = config.launch.host_memory_gib or host_memory_gib()
+    local = -(-plan.processes // config.launch.num_machines)
+    if plan.on_gpu:
+        needed = plan.footprint.host / 2**30 if plan.strategy.offloaded else 0.0
+    if needed * local > host:
         raise ConfigError(
-            f"this host has {host / 2**30:.0f} GiB of memory, strategy `full-offload` needs "
-            f"{needed_here / 2**30:.0f} GiB of it",
+            f"this host has {host:.0f} GiB of memory, this run needs about {needed * local:.0f} "
+            f"GiB of it (strategy `{config.train.strategy}`)",
             hint=lower_strategy(config) or "a host with more memory",
         )
 
