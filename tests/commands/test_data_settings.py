@@ -162,12 +162,15 @@ def test_an_older_data_set_says_what_it_was_made_with(call, folder: Path, made: 
     assert again["quality"]["filter"] == str(made / "rules.toml")
 
 
-def test_broken_settings_are_no_reason_to_start_anew(call, folder: Path) -> None:
-    (folder / "data" / "settings.toml").write_text("[render\n")
+@pytest.mark.parametrize("text", ["[render\n", "[render]\nvews = 3\n"])
+def test_broken_settings_are_no_reason_to_start_anew(call, folder: Path, text: str) -> None:
+    (folder / "data" / "settings.toml").write_text(text)
     body = call("render", "--dry-run", code=2)
     assert "settings.toml" in body["error"]["message"]
     assert "--no-config" in body["error"]["hint"]
-    assert call("render", "--no-config", "--dry-run")["counts"]["planned"] == 3
+    assert call("sample", "--no-config", "--dry-run")["counts"]["planned"] == 3
+    call("split", "--no-config")
+    assert call("split")["changed"] == {}
 
 
 def test_an_export_that_fails_changes_nothing(call, folder: Path) -> None:

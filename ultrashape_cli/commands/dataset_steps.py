@@ -167,7 +167,7 @@ def report_outcome(
         ui.warn(f"{len(outcome.failed) - 10} more failures are in {outputs.get('report')}")
     ui.table(tuple(counts), [tuple(counts.values())])
     failed = bool(outcome.failed)
-    if split and counts.get("train"):
+    if split and not dry and counts.get("train"):
         ui.hint(f"ushape train --data {shlex.quote(str(dataset.root))}")
     elif failed:
         ui.hint("`ushape prepare` with --retry-failed tries failed assets again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def resolve_settings(
         data: Data set that the verb makes something of.
     """
     from ultrashape_cli.config.resolve import resolve
+    from ultrashape_cli.errors import ConfigError
 
     known = _remembered(data, no_config) if data is not None else {}
     resolved = resolve(
@@ -60,7 +62,9 @@ def resolve_settings(
         remembered={} if no_config else known,
     )
     if no_config and known:
-        return replace(resolved, remembered=resolve(environ={}, remembered=known).remembered)
+        # It does not count, but a change of it is still one to tell.
+        with suppress(ConfigError):
+            return replace(resolved, remembered=resolve(environ={}, remembered=known).remembered)
     return resolved
 
 

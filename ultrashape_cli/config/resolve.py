@@ -80,19 +80,19 @@ def resolve(
     given: dict[str, tuple[Any, str]] = {}
 
     def accept(key: str, value: Any, origin: str) -> None:
+        where = "the settings.toml of the dataset" if origin == DATA_SET else origin
         if key not in kinds:
-            close = difflib.get_close_matches(key, kinds, n=1, cutoff=0.6)
-            hint = f" (did you mean `{close[0]}`?)" if close else ""
-            problems.append(f"unknown key `{key}` in {origin}{hint}")
+            problems.append(f"unknown key `{key}` in {where}{_close_to(key, kinds)}")
             return
         try:
             given[key] = (_parse(value, kinds[key]), origin)
         except ValueError as error:
-            problems.append(f"`{key}` in {origin}: {error}")
+            problems.append(f"`{key}` in {where}: {error}")
 
     for key, value in (remembered or {}).items():
         accept(key, value, DATA_SET)
     before = {key: value for key, (value, _) in given.items()}
+    hint = "--no-config ignores it" if problems else "`--show-config` lists every key and value"
     if file is not None:
         for key, value in _read_toml(file).items():
             accept(key, value, f"`{file}`")
@@ -110,7 +110,6 @@ def resolve(
         accept(key.strip(), value.strip(), "--set")
 
     problems += [p for key, (value, _) in given.items() if (p := _out_of_range(key, value))]
-    hint = "`--show-config` lists every key and value"
     values: dict[str, tuple[Any, str]] = {}
     try:
         profile = get_profile(given.get("profile", ("auto", ""))[0])
@@ -133,6 +132,11 @@ def resolve(
     config = _build({key: value for key, (value, _) in values.items()})
     origins = {key: values[key][1] if key in values else "default" for key in kinds}
     return Resolved(config, profile, origins, before)
+
+
+def _close_to(key: str, kinds: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(key, kinds, n=1, cutoff=0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""
 
 
 def restore(values: Mapping[str, Any]) -> Config:

@@ -64,6 +64,8 @@ def write_settings(dataset: Dataset, config: Config, sections: Sequence[str]) ->
     with dataset.lock():
         tables: dict[str, Any] = {}
         for key, value in sorted((known | new).items()):
+            if key not in flatten(config):
+                continue  # of another version, passed over by `--no-config`
             section, dot, name = key.partition(".")
             value = list(value) if isinstance(value, tuple) else value
             if dot:
