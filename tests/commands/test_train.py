@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import small_model  # noqa: F401
+
+from ultrashape_cli.config.models import MODEL_SETTINGS
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.files import write_json
+from ultrashape_cli.models.registry import MODELS
 
 
 def _dataset(root: Path, ids: list[str]) -> Path:
@@ -90,8 +95,15 @@ def test_a_dry_run_gives_its_plan_as_json(ushape, ball_folder: Path, tmp_path: P
     assert plan["starts_from"] == "the weights of `tiny` that come with the package"
 
 
-def test_a_plan_needs_no_weights_but_checks_those_named(ushape, ball_folder, tmp_path) -> None:
-    command = ("train", "--data", ball_folder, "--profile", "h100", "--dry-run")
+def test_a_plan_needs_no_weights_but_checks_those_named(
+    ushape, ball_folder, tmp_path, monkeypatch
+) -> None:
+    released = replace(MODELS["small"], name="released", repo_id="nobody/released")
+    monkeypatch.setitem(MODELS, "released", released)
+    monkeypatch.setitem(MODEL_SETTINGS, "released", MODEL_SETTINGS["small"])
+    command = ("train", "--data", ball_folder, "--model", "released", "--profile", "cpu")
+    assert ushape(*command, "--out", tmp_path / "run").code == 2
+    command += ("--dry-run",)
     result = ushape(*command)
     assert result.code == 0
     assert "starts from weights that --init will name" in result.err
@@ -102,7 +114,7 @@ def test_a_plan_needs_no_weights_but_checks_those_named(ushape, ball_folder, tmp
 
 
 def test_several_profiles_make_one_table(ushape, ball_folder: Path, tmp_path: Path) -> None:
-    command = ("train", "--data", ball_folder, "--model", "tiny", "--profile", "a5000,h100")
+    command = ("train", "--data", ball_folder, "--model", "small", "--profile", "a5000,h100")
     result = ushape(*command, "--dry-run", "--price-per-hour", "0.3,2.5", "--json")
     found = json.loads(result.out)["profiles"]
     assert list(found) == ["a5000", "h100"]
@@ -113,14 +125,23 @@ def test_several_profiles_make_one_table(ushape, ball_folder: Path, tmp_path: Pa
 
 
 def test_the_plan_says_when_the_host_decided(ushape, ball_folder: Path) -> None:
-    command = ("train", "--data", ball_folder, "--model", "tiny", "--profile", "a5000", "--dry-run")
+    command = (
+        "train",
+        "--data",
+        ball_folder,
+        "--model",
+        "small",
+        "--profile",
+        "a5000",
+        "--dry-run",
+    )
     result = ushape(*command, "--host-memory-gib", 23)
     assert "experts-frozen (the host's memory decides: 23 GiB < 60 GiB" in result.err
     assert "full-offload" in ushape(*command, "--host-memory-gib", 128).err
 
 
 def test_many_epochs_are_warned_of(ushape, ball_folder: Path) -> None:
-    command = ("train", "--data", ball_folder, "--model", "tiny", "--profile", "cpu", "--dry-run")
+    command = ("train", "--data", ball_folder, "--model", "small", "--profile", "cpu", "--dry-run")
     assert "passes over these assets" in ushape(*command, "--epochs", 301).err
     assert "passes over these assets" not in ushape(*command, "--epochs", 299).err
     assert ushape(*command, "--epochs", 2, "--steps", 5).code == 2
