@@ -77,3 +77,21 @@ def _is_inside(root: Path, name: str) -> bool:
         return (root / name).resolve().is_relative_to(root)
     except (OSError, ValueError):  # no name at all: too long, or with a zero in it
         return False
+
+
+def read_beside(path: Path, name: str) -> bytes:
+    """Returns the content of a file that a mesh names, none outside the folder of the mesh.
+
+    Raises:
+        ValueError: It lies outside, or is no file.
+        OSError: It is not there.
+    """
+    root = path.resolve().parent
+    # glTF percent-encodes its URIs.
+    names = (name, unquote(name))
+    target = next((t for n in names if (t := (root / n).resolve()).exists()), root / name)
+    if not target.resolve().is_relative_to(root):
+        raise ValueError(f"`{name}` lies outside the folder of the mesh")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"`{name}` is no file")
+    return target.read_bytes()
