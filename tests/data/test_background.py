@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ultrashape_cli.data.background import load_reference
+from ultrashape_cli.data.background import image_warnings, load_reference
 from ultrashape_cli.errors import ImageError, UsageError
 
 
@@ -77,3 +77,48 @@ def test_without_rembg_the_user_is_asked(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "rembg", None)
     with pytest.raises(UsageError, match="what is its background"):
         load_reference(picture(tmp_path, on_white()), "auto")
+
+
+def _disc(size: int = 64, alpha: int = 255) -> np.ndarray:
+    """A red disc on nothing."""
+    rows, cols = np.mgrid[:size, :size] - (size - 1) / 2
+    inside = np.hypot(rows, cols) < size / 4
+    rgba = np.zeros((size, size, 4), np.uint8)
+    rgba[inside] = (200, 60, 40, alpha)
+    return rgba
+
+
+def _saved(rgba: np.ndarray, path: Path) -> Path:
+    Image.fromarray(rgba).save(path)
+    return path
+
+
+def test_dust_of_a_cutting_tool_is_background(tmp_path: Path) -> None:
+    dusty = _disc()
+    dusty[::7, ::5, 3] = np.maximum(dusty[::7, ::5, 3], 2)
+    clean = load_reference(_saved(_disc(), tmp_path / "clean.png"), "auto")
+    found = load_reference(_saved(dusty, tmp_path / "dusty.png"), "auto")
+    assert np.array_equal(found[..., 3], clean[..., 3])
+
+
+def test_a_nearly_opaque_picture_is_asked_about_like_an_opaque_one(tmp_path: Path) -> None:
+    rgba = _disc()
+    rgba[rgba[..., 3] == 0] = (255, 255, 255, 255)
+    rgba[3, :, 3] = 254
+    path = _saved(rgba, tmp_path / "a.png")
+    found = load_reference(path, "white")
+    assert (found[..., 3] > 0).sum() == (_disc()[..., 3] > 0).sum()
+    assert (load_reference(path, "keep")[..., 3] == 255).all()
+
+
+def test_what_looks_wrong_with_a_picture_is_told(tmp_path: Path) -> None:
+    disc = load_reference(_saved(_disc(), tmp_path / "disc.png"), "auto")
+    assert image_warnings(Path("a.png"), disc) == []
+    inverted = disc.copy()
+    inverted[..., 3] = 255 - inverted[..., 3]
+    white = disc.copy()
+    white[..., :3] = 254
+    little = np.pad(disc, ((200, 200), (200, 200), (0, 0)))
+    for rgba, words in ((inverted, "inverted"), (white, "is white"), (little, "cut away")):
+        (text,) = image_warnings(Path("a.png"), rgba)
+        assert words in text

@@ -109,7 +109,7 @@ def _cut_image(dataset: Dataset) -> None:
         (_flipped_byte, "cannot be read"),
         (_transparent, "transparent"),
         (_other_size, "different sizes"),
-        (_cut_image, "not a readable image"),
+        (_cut_image, "is no image that can be read"),
     ],
 )
 def test_damage_is_named(dataset: Dataset, damage, message: str) -> None:

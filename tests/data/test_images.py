@@ -4,6 +4,7 @@ import torch
 from golden_data import PIXEL, golden_file, load_golden
 from PIL import Image
 
+from ultrashape_cli.data import images
 from ultrashape_cli.data.images import (
     load_rgba,
     preprocess_inference,
@@ -163,3 +164,34 @@ def test_objects_of_a_single_row_are_refused():
     rgba[3, 2:6] = 255
     with pytest.raises(ImageError, match="shows nothing"):
         preprocess_inference(rgba, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "kind"),
+    [
+        ("photo.heic", b"\0\0\0\x18ftypheic", "HEIC"),
+        ("sky.exr", b"\x76\x2f\x31\x01", "OpenEXR"),
+        ("sky.hdr", b"#?RADIANCE\n", "Radiance HDR"),
+        ("logo.svg", b"<?xml version='1.0'?><svg/>", "SVG"),
+    ],
+)
+def test_pictures_of_other_kinds_are_named(tmp_path, name, head, kind):
+    (tmp_path / name).write_bytes(head + bytes(64))
+    with pytest.raises(ImageError, match=f"is {kind}, which is not read") as error:
+        load_rgba(tmp_path / name)
+    assert "PNG or JPEG" in error.value.hint
+
+
+def test_twelve_bits_in_sixteen_are_not_dark(tmp_path):
+    Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(tmp_path / "a.png")
+    assert load_rgba(tmp_path / "a.png")[0, 0, 0] == 255
+
+
+def test_our_limit_of_pixels_decides_and_not_that_of_the_library(tmp_path, monkeypatch):
+    Image.new("L", (200, 200)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert load_rgba(tmp_path / "a.png").shape == (200, 200, 4)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    monkeypatch.setattr(images, "MAX_PIXELS", 39_999)
+    with pytest.raises(ImageError, match="200 x 200 pixels are more than 39,999"):
+        load_rgba(tmp_path / "a.png")

@@ -15,6 +15,14 @@ from ultrashape_cli.errors import DependencyError, ImageError, UsageError
 
 WHITE = 235
 """Grey level from which a pixel counts as white background."""
+OPAQUE = 128
+"""Least alpha of an image in which nothing is cut out."""
+DUST = 3
+"""Alpha up to which a pixel shows nothing."""
+_LITTLE = 0.06
+"""Share of a picture below which its object may be a rest of one."""
+_BRIGHT = 250
+"""Mean grey level of an object that nobody sees on white."""
 
 
 def load_reference(path: Path, background: Background) -> NDArray[np.uint8]:  # [H, W, 4]
@@ -32,14 +40,46 @@ def load_reference(path: Path, background: Background) -> NDArray[np.uint8]:  # 
         UsageError: An opaque image, `auto`, and no rembg.
         DependencyError: `remove`, and no rembg.
     """
-    rgba = load_rgba(path)
-    if (rgba[..., 3] == 255).all():
+    rgba = load_rgba(path).copy()
+    alpha = rgba[..., 3]
+    if alpha.min() >= OPAQUE:
+        # A few rows that are not quite opaque tell no object from its background.
+        rgba[..., 3] = 255
         rgba = _cut_out(path, rgba, background)
+    else:
+        # What cutting tools leave at edges and corners would count for the object's box.
+        alpha[alpha <= DUST] = 0
+        if not alpha.any():
+            raise ImageError(f"{path}: every pixel is transparent")
     try:
         recentre(rgba, INFERENCE_BORDER)
     except ImageError as error:
         raise ImageError(f"{path}: {error.message}", hint=error.hint) from error
     return rgba
+
+
+def image_warnings(path: Path, rgba: NDArray[np.uint8]) -> list[str]:
+    """Returns what looks wrong with a reference image, for those who gave it.
+
+    Args:
+        path: For the message.
+        rgba: `[H, W, 4]` from `load_reference`.
+    """
+    shown = rgba[..., 3] > OPAQUE
+    height, width = shown.shape
+    frame = np.concatenate([shown[0], shown[-1], shown[:, 0], shown[:, -1]])
+    middle = shown[height // 3 : -(-2 * height // 3), width // 3 : -(-2 * width // 3)]
+    found = []
+    if frame.mean() > 0.95 and middle.mean() < 0.25:
+        found.append(f"{path} shows its border and hides its middle: is its transparency inverted?")
+    elif shown.any() and rgba[shown][:, :3].mean() > _BRIGHT:
+        found.append(f"{path} is white, and will be seen on white: its shape is hardly visible")
+    elif shown.mean() < _LITTLE:
+        found.append(
+            f"{path} shows its object on {shown.mean():.0%} of the picture: is part of it cut "
+            "away, as white is from white?"
+        )
+    return found
 
 
 def _cut_out(path: Path, rgba: NDArray[np.uint8], background: Background) -> NDArray[np.uint8]:

@@ -5,7 +5,8 @@ out here, so that a grey level differs by rounding at most. Arrays are uint8 in 
 shapes [H, W, channels]; tensors are fp32 in [-1, 1] with shapes [channels, H, W].
 """
 
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ultrashape_cli.errors import ImageError
 from ultrashape_cli.formatting import cause
 
 MAX_PIXELS = 200_000_000  # larger files are refused before they are decoded
+_HALVED = 100_000_000
 MAX_SIDE = 4096  # larger images are reduced; the conditioner sees 1022 pixels
 
 INFERENCE_BORDER = 0.15  # share of the canvas kept free around the object
@@ -39,28 +41,32 @@ def load_rgba(path: str | Path) -> Bytes:  # [H, W, 4]
     """
     path = Path(path)
     try:
-        with warnings.catch_warnings():
-            # MAX_PIXELS below is the limit, not Pillow's.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise ImageError(f"{path}: {width} x {height} pixels are too many")
-                image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                rgba = _to_rgba(image)
+        with _own_limit(), Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"{path}: {width} x {height} pixels are more than {MAX_PIXELS:,}",
+                    hint="reduce it; a side of 4096 is more than is looked at",
+                )
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            assert upright is not None
+            if width * height > _HALVED and upright.mode in ("L", "RGB", "RGBA"):
+                # Before anything copies it: four bytes a pixel would be most of a GiB.
+                upright = upright.reduce(2)
+            rgba = _to_rgba(upright)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image") from error
     except UnidentifiedImageError as error:
-        kinds = "PNG, JPEG, WEBP and others"
-        raise ImageError(f"{path}: not a readable image, as are {kinds}") from error
+        kind = _known_kind(path)
+        what = f"is {kind}, which is not read" if kind else "is no image that can be read"
+        raise ImageError(f"{path}: {what}", hint="save it as PNG or JPEG") from error
     except (
         OSError,
         SyntaxError,
         ValueError,
         EOFError,
         IndexError,
-        Image.DecompressionBombError,
     ) as error:
         raise ImageError(f"{path}: not a readable image ({cause(error)})") from error
     if max(rgba.size) > MAX_SIDE:
@@ -69,6 +75,30 @@ def load_rgba(path: str | Path) -> Bytes:  # [H, W, 4]
     if not pixels[..., 3].any():
         raise ImageError(f"{path}: every pixel is transparent")
     return pixels
+
+
+@contextmanager
+def _own_limit() -> Iterator[None]:
+    """Lets MAX_PIXELS decide: Pillow's own limit is half of it, and an error in its words."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _known_kind(path: Path) -> str:
+    """Return what a file is that Pillow does not read, by its first bytes; empty if unknown."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head[4:8] == b"ftyp":
+        return "HEIC"
+    kinds = {b"\x76\x2f\x31\x01": "OpenEXR", b"#?R": "Radiance HDR", b"%PDF": "PDF"}
+    for start, kind in kinds.items():
+        if head.startswith(start):
+            return kind
+    return "SVG" if b"<svg" in head.lower() or path.suffix.lower() == ".svg" else ""
 
 
 def preprocess_inference(
@@ -243,6 +273,8 @@ def _to_rgba(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         # Pillow clips such grey images at 255 instead of scaling them.
         values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(float(values.max(initial=0)), 1.0)
+        largest = max(float(values.max(initial=0)), 1.0)
+        # Cameras and scanners store 12 bits in 16, where full white would be near black.
+        top = (4095.0 if largest <= 4095 else 65535.0) if image.mode.startswith("I") else largest
         image = Image.fromarray(_round(values / top * 255))
     return image if image.mode == "RGBA" else image.convert("RGBA")
