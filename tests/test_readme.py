@@ -10,6 +10,7 @@ import pytest
 
 from ultrashape_cli.config.profiles import PROFILES
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.data.layout import Dataset
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"`(ushape [a-z]+ [^`]+)`", README)))
@@ -56,3 +57,13 @@ def test_the_verbs_that_have_an_option_are_those_named(ushape, option: str) -> N
     named = row.group(1).split(", ") if row else VERBS
     has = [verb for verb in VERBS if option in ushape(*verb.split(), "--help").out]
     assert sorted(has) == sorted(named)
+
+
+def test_the_dataset_has_the_files_named() -> None:
+    data, asset = Dataset(Path("data")), "ID"
+    named = {Path("data") / name for name in re.findall(r"^      ([\w./]+) ", README, re.MULTILINE)}
+    assert named >= {
+        *(data.mesh(asset), data.views(asset) / "view_000.png", data.samples(asset)),
+        *(data.list_path("train"), data.list_path("split"), data.render_map, data.settings),
+        data.record_path(asset),
+    }
