@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ultrashape_cli.geometry.check import boundary_edges, face_components
 from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.watertight.rims import inward_directions, pair_rims, strip
 
 # A hole is closed when its lid is small beside the part it closes and its outline is flat enough:
 # the base of a bust, not the rim of a bowl or the outline of a sheet, which have no inside. Flat
@@ -26,7 +27,7 @@ class Capped:
     Attributes:
         mesh: The input's faces followed by the lids. Vertices are added only for fans.
         num_cap_faces: Number of lid faces.
-        num_caps: Holes closed.
+        num_caps: Outlines closed.
         num_open: Holes left open by the rules.
     """
 
@@ -37,7 +38,10 @@ class Capped:
 
 
 def cap_holes(mesh: Mesh) -> Capped:
-    """Close the holes of a welded mesh, but not the rims of its open sheets."""
+    """Close the holes of a welded mesh, but not the rims of its open sheets.
+
+    The two rims of a double wall are joined by a strip.
+    """
     edges = boundary_edges(mesh.faces)
     loops = boundary_loops(edges)
     if not loops:
@@ -49,9 +53,18 @@ def cap_holes(mesh: Mesh) -> Capped:
 
     vertices, faces = [mesh.vertices], [mesh.faces]
     num_vertices, num_caps = len(mesh.vertices), 0
-    for loop in loops:
+    # Sheets side by side that are no holes stay sheets: lips, the layers of a skirt.
+    holes = [
+        _is_hole(mesh.vertices[loop], float(component_area[part_of[loop[0]]])) for loop in loops
+    ]
+    found = pair_rims(mesh, loops, inward_directions(mesh, edges))
+    pairs = [(a, b) for a, b in found if holes[a] or holes[b]]
+    faces += [strip(mesh.vertices, loops[a], loops[b]) for a, b in pairs]
+    num_caps += 2 * len(pairs)
+    bridged = {index for pair in pairs for index in pair}
+    for index, loop in enumerate(loops):
         points = mesh.vertices[loop]
-        if not _is_hole(points, float(component_area[part_of[loop[0]]])):
+        if index in bridged or not holes[index]:
             continue
         num_caps += 1
         ears = _clip_ears(_flatten(points)) if len(loop) <= _MAX_EARS else None
