@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from ultrashape_cli.meshfiles.beside import find_beside
+from ultrashape_cli.meshfiles.mtl import libraries, read_materials
+
 _HEADER = 65536
 """Bytes of a PLY file that may name its texture."""
 
@@ -38,15 +41,20 @@ def colour_files(path: Path, materials: list[str]) -> list[str]:
     """
     suffix = path.suffix.lower()
     root = path.parent.resolve()
-    names = {name for name in materials if _is_inside(root, name)}
+    names = set(materials)
     for name in tuple(names):
-        names |= set(_textures_of(root / name))
+        names |= set(_textures_of(root / name)) if _is_inside(root, name) else set()
+    # Also what the reader finds under another spelling, in another folder, or with options.
+    names |= {str(file.relative_to(root)) for file in _found(path, materials)}
     if suffix == ".gltf":
         names |= {unquote(uri) for uri in uris(path, "images")}
     if suffix == ".ply":
         with path.open("rb") as file:
             head = file.read(_HEADER)
-        names |= {_text(n) for n in re.findall(rb"^comment TextureFile[ \t]+(.*?)\s*$", head, re.M)}
+        named = re.findall(rb"^comment TextureFile[ \t]+(.*?)\s*$", head, re.M)
+        names |= {_text(name) for name in named}
+        found = [find_beside(path, _text(name)) for name in named]
+        names |= {str(picture.relative_to(root)) for picture in found if picture}
     return sorted(name for name in names if _is_inside(root, name))
 
 
@@ -58,6 +66,15 @@ def uris(path: Path, kind: str) -> list[str]:
         return [uri for uri in found if not uri.startswith("data:")]
     except (ValueError, TypeError, AttributeError, RecursionError):
         return []
+
+
+def _found(path: Path, materials: list[str]) -> Iterator[Path]:
+    yield from libraries(path, materials, [])
+    for material in read_materials(path, materials, []).values():
+        for look in (material.plain, material.textured):
+            for picture in (look.picture, look.alpha) if look else ():
+                if picture is not None and isinstance(picture.data, Path):
+                    yield picture.data
 
 
 def _textures_of(mtl: Path) -> Iterator[str]:
@@ -91,7 +108,7 @@ def read_beside(path: Path, name: str) -> bytes:
     names = (name, unquote(name))
     target = next((t for n in names if (t := (root / n).resolve()).exists()), root / name)
     if not target.resolve().is_relative_to(root):
-        raise ValueError(f"`{name}` lies outside the folder of the mesh")
+        raise ValueError("it lies outside its own folder")
     if target.exists() and not target.is_file():
-        raise ValueError(f"`{name}` is no file")
+        raise ValueError("it is no file")
     return target.read_bytes()

@@ -65,13 +65,14 @@ def _decode_meshopt(packed: Json, data: bytes) -> bytes:
     }
     try:
         if packed.get("mode") == "ATTRIBUTES":
-            found = meshoptimizer.decode_vertex_buffer(count, stride, data, dtype=np.uint8)
+            # Without `dtype`, whose buffer would have a byte for each vertex and be overrun.
+            found = meshoptimizer.decode_vertex_buffer(count, stride, data)
         elif packed.get("mode") == "TRIANGLES":
             found = meshoptimizer.decode_index_buffer(count, stride, data)
         else:
             found = meshoptimizer.decode_index_sequence(count, stride, data)
         if packed.get("filter", "NONE") in filters:
-            found = filters[packed["filter"]](found, count, stride)
+            found = filters[packed["filter"]](np.ascontiguousarray(found), count, stride)
     except (RuntimeError, ValueError, MemoryError) as error:
         raise Unreadable("its EXT_meshopt_compression data cannot be decoded") from error
     return np.ascontiguousarray(found).tobytes()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ultrashape_cli.meshfiles.companions import read_beside
 from ultrashape_cli.meshfiles.compressed import decode_draco, meshopt_decoder
 from ultrashape_cli.meshfiles.gltf_buffers import Buffers, Json, read_container
-from ultrashape_cli.meshfiles.gltf_looks import Looks, has_colours
+from ultrashape_cli.meshfiles.gltf_looks import Looks, has_colours, is_invisible
 from ultrashape_cli.meshfiles.parts import Contents, Part, Unreadable
 
 _KNOWN = {
@@ -32,7 +32,7 @@ _KNOWN = {
 """Extensions that a file may require; those of materials change nothing about shape and colour."""
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _MAX_DEPTH = 512
-_MAX_UNFOLDED, _UNFOLDED_RATIO = 1 << 22, 64
+_MAX_UNFOLDED, _UNFOLDED_RATIO, _MAX_PARTS = 1 << 22, 64, 1 << 17
 """A small file whose instances unfold to more faces than both is a bomb."""
 
 
@@ -64,17 +64,19 @@ class _Scene:
         self._looks = looks
         self._globals: dict[int, NDArray[np.float64]] = {}
         self._primitives: dict[tuple[int, int], _Primitive | None] = {}
-        self._unfolded = self._stored = 0
+        self._unfolded = self._stored = self._placements = 0
+        self._invisible: set[int] = set()
 
     def contents(self) -> Contents:
         parts = [part for node in self._visible() for part in self._parts(node)]
         looks = self._looks
-        return Contents(
-            parts,
-            looks.found if looks else [],
-            tint_is_linear=True,
-            problems=looks.problems if looks else [],
-        )
+        problems = looks.problems if looks else []
+        seen = [part for part in parts if id(part) not in self._invisible]
+        if seen and len(seen) < len(parts):
+            # Boxes that games collide with; a file of nothing else means to be seen.
+            problems = [*problems, f"{len(parts) - len(seen)} parts of no opacity are left out"]
+            parts = seen
+        return Contents(parts, looks.found if looks else [], tint_is_linear=True, problems=problems)
 
     def _visible(self) -> list[int]:
         """Returns the nodes of the scene in the order of a walk, and places them."""
@@ -132,6 +134,9 @@ class _Scene:
         self._unfolded += len(primitive.faces)
         if self._unfolded > max(_MAX_UNFOLDED, _UNFOLDED_RATIO * self._stored):
             raise Unreadable(f"its instances unfold to more than {self._unfolded - 1:,} faces")
+        self._placements += 1
+        if self._placements > _MAX_PARTS:
+            raise Unreadable(f"its instances unfold to more than {_MAX_PARTS:,} parts")
         faces, uv, tint = primitive.faces, primitive.uv, primitive.tint
         if place is not None:
             points = points @ place[:3, :3].T + place[:3, 3]
@@ -140,7 +145,10 @@ class _Scene:
                 uv = None if uv is None else uv[:, ::-1]
                 tint = None if tint is None else tint[:, ::-1]
         look = np.full(len(faces), primitive.look, np.int32)
-        return Part(points, faces, uv, tint, look)
+        part = Part(points, faces, uv, tint, look)
+        if primitive.invisible:
+            self._invisible.add(id(part))
+        return part
 
     def _instances(self, node: Json, index: int) -> Iterator[NDArray[np.float64]]:
         place = self._globals[index]
@@ -230,6 +238,9 @@ class _Primitive:
         targets = item.get("targets", [])
         self._targets = [(buffers, target.get("POSITION")) for target in targets]
         self.look, self.uv, self.tint = -1, None, None
+        self.invisible = "material" in item and is_invisible(
+            buffers.item("materials", item["material"])
+        )
         if looks is not None and has_colours(item, attributes):
             look = looks.of(item.get("material"))
             self.look = look.index

@@ -58,7 +58,9 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
     while at + 8 <= len(data):
         length, kind = struct.unpack_from("<II", data, at)
         if at + 8 + length > len(data):
-            raise Unreadable(f"a chunk of {length} bytes is cut off", "copy or download it again")
+            raise Unreadable(
+                f"is truncated: a chunk has not its {length} bytes", "copy or download it again"
+            )
         found.setdefault(kind, data[at + 8 : at + 8 + length])
         at += 8 + length
     if _JSON not in found:
@@ -123,8 +125,8 @@ class Buffers:
         stride = _integer(view, "byteStride") or size
         if count and start + (count - 1) * stride + size > len(data):
             raise Unreadable(
-                f"accessor {index} needs {start + (count - 1) * stride + size} bytes, its buffer "
-                f"view has {len(data)}",
+                f"is truncated: accessor {index} needs {start + (count - 1) * stride + size} "
+                f"bytes, its buffer view has {len(data)}",
                 "copy or download the file again",
             )
         if stride < size:
@@ -168,7 +170,8 @@ class Buffers:
         start, length = _integer(view, "byteOffset"), _integer(view, "byteLength")
         if start + length > len(data):
             raise Unreadable(
-                f"buffer view {index} ends at byte {start + length}, its buffer at {len(data)}",
+                f"is truncated: buffer view {index} ends at byte {start + length}, its buffer at "
+                f"{len(data)}",
                 "copy or download the file again",
             )
         return data[start : start + length]
@@ -188,7 +191,13 @@ class Buffers:
                 return base64.b64decode(text) if packed else unquote_to_bytes(text)
             except (binascii.Error, ValueError) as error:
                 raise Unreadable("a data URI is no base64") from error
-        return self._read_file(uri)
+        try:
+            return self._read_file(uri)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise Unreadable(
+                f"refers to `{uri[:80]}`: {reason.lower()}", "keep its files in its folder"
+            ) from error
 
     def item(self, kind: str, index: Any) -> Json:
         """Returns an entry of one of the document's lists."""

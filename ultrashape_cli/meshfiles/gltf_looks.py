@@ -22,6 +22,12 @@ def has_colours(primitive: Json, attributes: Json) -> bool:
     return "material" in primitive or "COLOR_0" in attributes
 
 
+def is_invisible(material: Json) -> bool:
+    """Says whether a material has no opacity at all."""
+    factor = material.get("pbrMetallicRoughness", {}).get("baseColorFactor", _WHITE)
+    return material.get("alphaMode") in ("MASK", "BLEND") and factor[3:] in ([0], [0.0])
+
+
 @dataclass(frozen=True, slots=True)
 class FoundLook:
     """A look, and how its picture is laid on.
@@ -60,6 +66,7 @@ class Looks:
         self.problems: list[str] = []
         self._buffers = buffers
         self._known: dict[Any, FoundLook] = {}
+        self._pictures: dict[Any, Picture | None] = {}
 
     def of(self, material: Any) -> FoundLook:
         """Returns the look of a material, or of none at all beside vertex colours."""
@@ -83,13 +90,18 @@ class Looks:
             colour, texture = _colour(emissive, 3), item.get("emissiveTexture")
         mode = item.get("alphaMode", "OPAQUE")
         limits = {"MASK": float(item.get("alphaCutoff", 0.5)), "BLEND": _BLEND_CUTOFF}
-        picture = self._picture(texture) if texture else None
+        picture = None
+        if texture:
+            index = texture.get("index")
+            if index not in self._pictures:
+                self._pictures[index] = self._picture(index)
+            picture = self._pictures[index]
         matrix, texcoord = _layout(texture or {})
         self.found.append(Look(colour, picture, cutoff=limits.get(mode, 0.0)))
         return FoundLook(len(self.found) - 1, picture is not None, texcoord, matrix)
 
-    def _picture(self, info: Json) -> Picture | None:
-        texture = self._buffers.item("textures", info.get("index"))
+    def _picture(self, index: Any) -> Picture | None:
+        texture = self._buffers.item("textures", index)
         extensions = texture.get("extensions", {})
         source = texture.get("source")
         for name in ("EXT_texture_webp", "EXT_texture_avif"):
@@ -110,9 +122,8 @@ class Looks:
                 data = self._buffers.view(image["bufferView"])
             else:
                 data = self._buffers.file(str(image.get("uri", "")))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            self.problems.append(f"texture left out: `{name}`: {reason}")
+        except Unreadable as error:
+            self.problems.append(f"texture left out: {error}")
             return None
         return Picture(data, name, wrap)
 

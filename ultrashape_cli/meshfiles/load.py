@@ -1,106 +1,160 @@
-"""Files to meshes: geometry alone; colours are read in appearance.py."""
+"""Files to meshes: a reader for each format, and what all have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ultrashape_cli.errors import DependencyError, MeshError
+from ultrashape_cli.errors import MeshError
+from ultrashape_cli.formatting import cause
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.meshfiles import glb, ply, stl
-from ultrashape_cli.meshfiles.scene import EXPORT_HINT, read_scene
-from ultrashape_cli.meshfiles.threemf import unpacked_bytes
+from ultrashape_cli.meshfiles.gltf import read_gltf
+from ultrashape_cli.meshfiles.obj import read_obj
+from ultrashape_cli.meshfiles.off import read_off
+from ultrashape_cli.meshfiles.parts import Contents, Part, Unreadable
+from ultrashape_cli.meshfiles.ply import read_ply
+from ultrashape_cli.meshfiles.stl import read_stl
+from ultrashape_cli.meshfiles.threemf import read_3mf, unpacked_bytes
 
-MESH_SUFFIXES = (".obj", ".stl", ".ply", ".glb", ".gltf", ".off", ".3mf")
 MAX_FILE_BYTES = 4 * 2**30
+EXPORT_HINT = "export the mesh again, for example as binary PLY or GLB"
 
-_DECLARED_BYTES: dict[str, Callable[[bytes], int]] = {
-    ".stl": stl.declared_bytes,
-    ".glb": glb.declared_bytes,
-    ".ply": ply.declared_bytes,
+READERS: dict[str, Callable[..., Contents]] = {
+    ".obj": read_obj,
+    ".stl": read_stl,
+    ".ply": read_ply,
+    ".glb": read_gltf,
+    ".gltf": read_gltf,
+    ".off": read_off,
+    ".3mf": read_3mf,
 }
+MESH_SUFFIXES = tuple(READERS)
 
 
 def load_mesh(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Mesh:
     """Return all geometry of a file as one mesh, in the units and axes of the file.
 
     Scenes are flattened with their transforms; polygons are triangulated. Vertices are neither
-    merged nor reordered.
+    merged nor reordered; those that no face uses are left out, and so are faces without area.
 
     Raises:
         MeshError: The file is missing, malformed, of an unknown type, too large, or its geometry
             has no faces, no finite position or no extent.
-        DependencyError: The type needs a package that is not installed.
     """
     path = Path(path)
+    return mesh_of(path, read_contents(path, colours=False, max_bytes=max_bytes))
+
+
+def mesh_of(path: Path, contents: Contents) -> Mesh:
+    """Return the surface in a file's contents as one mesh.
+
+    Raises:
+        MeshError: As of `load_mesh`; the path is for the message.
+    """
+    mesh = joined(contents.parts)
+    _require_faces(path, mesh)
+    kept = surface_faces(mesh)
+    if not kept.any():
+        raise MeshError(f"{path}: no face has an area and finite coordinates", hint=EXPORT_HINT)
+    if not kept.all():
+        mesh = Mesh(mesh.vertices, mesh.faces[kept])
+    mesh = mesh.with_faces(mesh.faces) if _unused(mesh) else mesh
+    extent = float(mesh.extents.max())
+    # The square of an extent beyond these bounds leaves the range of float64 areas and volumes.
+    if not 1e-90 < extent < 1e90:
+        raise MeshError(f"{path}: its longest side is {extent:g}", hint=EXPORT_HINT)
+    return mesh
+
+
+def read_contents(path: Path, *, colours: bool, max_bytes: int = MAX_FILE_BYTES) -> Contents:
+    """Return what the reader of the format says.
+
+    Args:
+        path: The file.
+        colours: Also read colours.
+        max_bytes: Larger files are refused.
+
+    Raises:
+        MeshError: The file is missing, malformed, of an unknown type or too large.
+    """
     suffix = path.suffix.lower()
-    if suffix not in MESH_SUFFIXES:
+    if suffix not in READERS:
         known = " ".join(MESH_SUFFIXES)
         raise MeshError(f"{path}: unknown mesh type {suffix!r}", hint=f"use one of {known}")
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(65536)
+        _check_size(path, suffix, max_bytes)
+        return READERS[suffix](path, colours=colours)
+    except MeshError:
+        raise
+    except Unreadable as error:
+        raise MeshError(f"{path}: {error}", hint=error.hint or EXPORT_HINT) from error
     except OSError as error:
         message = f"{path}: {error.strerror or error}"
         raise MeshError(message, hint="check the path and its permissions") from error
-    try:
-        _check_header(path, suffix, head, size, max_bytes)
-        mesh = read_scene(path, suffix)
-        if len(mesh.faces) == 0 and suffix == ".ply":
-            mesh = ply.read_with_pymeshlab(path) or mesh
-    except (MeshError, DependencyError):
-        raise
-    except ImportError as error:
-        raise DependencyError(
-            f"{path}: reading {suffix} needs the package {error.name or error}",
-            hint="pip install trimesh[easy]",
-        ) from error
     except MemoryError as error:
         raise MeshError(f"{path}: does not fit in memory", hint="reduce the mesh") from error
     except Exception as error:
-        # The loaders raise whatever a malformed file makes them trip over: ValueError, IndexError,
-        # KeyError, struct.error, JSONDecodeError ... All of them mean the same to the user.
-        cause = str(error).strip().splitlines()[:1] or [""]
-        message = f"{path}: cannot read: {type(error).__name__}: {cause[0][:200]}"
+        # A malformed file can make a reader trip over anything: to the user it is the same.
+        message = f"{path}: cannot be read ({type(error).__name__}: {cause(error)[:200]})"
         raise MeshError(message, hint=EXPORT_HINT) from error
-    return _checked(path, mesh)
 
 
-def _checked(path: Path, mesh: Mesh) -> Mesh:
-    """Return the mesh without faces that touch a non-finite vertex, if it is usable."""
+def joined(parts: Sequence[Part]) -> Mesh:
+    """Return the parts of a file as one mesh, in their order."""
+    if not parts:
+        return Mesh.from_arrays(np.zeros((0, 3)), np.zeros((0, 3)))
+    offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    faces = [part.faces + offset for part, offset in zip(parts, offsets, strict=False)]
+    return Mesh.from_arrays(
+        np.concatenate([part.vertices for part in parts]), np.concatenate(faces)
+    )
+
+
+def surface_faces(mesh: Mesh) -> NDArray[np.bool_]:
+    """Return which faces `[F]` are surface: finite, and with an area.
+
+    A face without area stays where all its corners belong to others that have one: it may close a
+    gap of no width.
+    """
+    finite = np.asarray(np.isfinite(mesh.vertices).all(axis=1))
+    kept = finite[mesh.faces].all(axis=1)
+    a, b, c = mesh.faces.T
+    kept = np.asarray(kept & (a != b) & (b != c) & (c != a))
+    solid = np.zeros(len(kept), bool)
+    solid[kept] = Mesh(mesh.vertices, mesh.faces[kept]).area_faces > 0
+    if not solid[kept].all():
+        used = np.zeros(len(mesh.vertices), bool)
+        used[mesh.faces[solid]] = True
+        solid |= kept & used[mesh.faces].all(axis=1)
+    return solid
+
+
+def _unused(mesh: Mesh) -> bool:
+    used = np.zeros(len(mesh.vertices), bool)
+    used[mesh.faces] = True
+    return not used.all()
+
+
+def _require_faces(path: Path, mesh: Mesh) -> None:
     if len(mesh.faces) == 0:
         hint = "point clouds and curves cannot be used; " + EXPORT_HINT
         raise MeshError(f"{path}: has no faces", hint=hint)
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
         raise MeshError(f"{path}: a face uses a vertex that does not exist", hint=EXPORT_HINT)
-    finite = np.asarray(np.isfinite(mesh.vertices).all(axis=1))
-    if not finite.all():
-        faces = mesh.faces[finite[mesh.faces].all(axis=1)]
-        if len(faces) == 0:
-            raise MeshError(f"{path}: no face has finite coordinates", hint=EXPORT_HINT)
-        mesh = mesh.with_faces(faces)
-    extent = float(mesh.extents.max())
-    # The square of an extent beyond these bounds leaves the range of float64 areas and volumes.
-    if not 1e-90 < extent < 1e90:
-        raise MeshError(f"{path}: its longest side is {extent:g}", hint=EXPORT_HINT)
-    if not mesh.area_faces.sum() > 0:
-        raise MeshError(f"{path}: all faces have zero area", hint=EXPORT_HINT)
-    return mesh
 
 
-def _check_header(path: Path, suffix: str, head: bytes, size: int, max_bytes: int) -> None:
-    """Refuse a file that is empty, too large, or shorter than its header says."""
+def _check_size(path: Path, suffix: str, max_bytes: int) -> None:
+    """Refuse a file that is empty or too large."""
+    size = path.stat().st_size
     if size == 0:
         raise MeshError(f"{path}: is empty", hint=EXPORT_HINT)
-    if suffix == ".3mf" and head[:2] == b"PK":
+    with path.open("rb") as file:
+        packed = suffix == ".3mf" and file.read(2) == b"PK"
+    if packed:
         size = max(size, unpacked_bytes(path, max_bytes))
     if size > max_bytes:
         message = f"{path}: {size / 2**30:.1f} GiB is above the limit of {max_bytes / 2**30:.1f}"
         raise MeshError(message, hint="reduce the mesh")
-    declared = _DECLARED_BYTES[suffix](head) if suffix in _DECLARED_BYTES else 0
-    if declared > size:
-        message = f"{path}: truncated: its header needs {declared} bytes, the file has {size}"
-        raise MeshError(message, hint="copy or download the file again")

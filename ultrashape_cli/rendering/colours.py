@@ -18,7 +18,7 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame
 from ultrashape_cli.geometry.rays import RayScene
 from ultrashape_cli.meshfiles.appearance import Appearance
-from ultrashape_cli.rendering.film import from_srgb
+from ultrashape_cli.rendering.film import from_srgb, to_srgb
 from ultrashape_cli.rendering.shading import CLAY_ALBEDO
 
 _LINEAR = from_srgb(np.arange(256) / 255)
@@ -27,6 +27,8 @@ _MAX_ALBEDO = 0.8
 # How far along the normal the source is looked for, as part of its longest side: a cell of the
 # remesher is at most 1/512 of it by default. Rays cost a fifth of the closest point.
 _REACH = 2e-3
+_WRAPS = ("repeat", "mirror", "clamp")
+_MIRROR, _CLAMP = 1, 2
 
 
 class SurfaceColours:
@@ -45,7 +47,7 @@ class SurfaceColours:
         linear = np.arange(256, dtype=np.float32) / np.float32(255)
         self._tint_table = linear if appearance.tint_is_linear else _LINEAR
         materials = appearance.materials
-        self._table = np.zeros((len(materials), 8), np.float32)
+        self._table = np.zeros((len(materials), 10), np.float32)
         blocks = [np.zeros((0, 4), np.uint8)]
         start = 0
         for row, item in zip(self._table, materials, strict=True):
@@ -54,6 +56,7 @@ class SurfaceColours:
             if item.texels is not None:
                 row[5:7] = item.texels.shape[:2]
                 row[7] = start
+                row[8:10] = [_WRAPS.index(mode) for mode in item.wrap]
                 blocks.append(item.texels.reshape(-1, 4))
                 start += len(blocks[-1])
         self._texels = np.concatenate(blocks)
@@ -85,6 +88,13 @@ class SurfaceColours:
             self._material, self._table, self._texels, self._tint_table, _LINEAR, CLAY_ALBEDO,
             _MAX_ALBEDO,
         )  # fmt: skip
+
+    def bytes_at(
+        self, points: NDArray[np.floating], normals: NDArray[np.floating]
+    ) -> NDArray[np.uint8]:
+        """Return the sRGB colours `[N, 3]` that a file would hold of points, as of `at`."""
+        albedo = self.at(points, normals)[:, :3] / _MAX_ALBEDO
+        return np.rint(255 * to_srgb(albedo)).astype(np.uint8)
 
 
 @kernel
@@ -128,7 +138,8 @@ def _colours(
                 v += weight[corner] * uv[f, corner, 1]
             if not (math.isfinite(u) and math.isfinite(v)):
                 continue
-            _multiply_texel(rgba, u, v, texels, int(row[7]), height, width, linear)
+            u, v = _wrapped(u, row[8]), _wrapped(v, row[9])
+            _multiply_texel(rgba, u, v, texels, row[7:10], height, width, linear)
         for k in range(3):
             result[i, k] = min(rgba[k], 1.0) * brightest
         if rgba[3] < row[4]:
@@ -137,17 +148,38 @@ def _colours(
 
 
 @kernel
-def _multiply_texel(rgba, u, v, texels, start, height, width, linear):
-    """Multiply by the bilinear colour of a texture that repeats; v runs up."""
-    x = (u - math.floor(u)) * width - 0.5
-    y = (1 - (v - math.floor(v))) * height - 0.5
+def _wrapped(value, mode):
+    """Return where in [0, 1] a texture coordinate lands."""
+    if mode == _CLAMP:
+        return min(max(value, 0.0), 1.0)
+    if mode == _MIRROR:
+        value = value - 2 * math.floor(value / 2)
+        return 2 - value if value > 1 else value
+    return value - math.floor(value)
+
+
+@kernel
+def _neighbour(index, size, mode):
+    """Return the texel beside the edge of a texture, across it only where that repeats."""
+    return index % size if mode == 0 else min(max(index, 0), size - 1)
+
+
+@kernel
+def _multiply_texel(rgba, u, v, texels, place, height, width, linear):
+    """Multiply by the bilinear colour of a texture at coordinates in [0, 1]; v runs up.
+
+    `place` holds the first texel and the wrap modes.
+    """
+    x = u * width - 0.5
+    y = (1 - v) * height - 0.5
     left, top = math.floor(x), math.floor(y)
     fx, fy = x - left, y - top
     for k in range(4):
         value = 0.0
         for j in range(2):
+            row = _neighbour(top + j, height, place[2])
             for i in range(2):
-                texel = start + ((top + j) % height) * width + (left + i) % width
+                texel = int(place[0]) + row * width + _neighbour(left + i, width, place[1])
                 code = texels[texel, k]
                 part = (fy if j else 1 - fy) * (fx if i else 1 - fx)
                 value += part * (code / 255 if k == 3 else linear[code])
