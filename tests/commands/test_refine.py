@@ -146,13 +146,23 @@ def test_the_checkpoints_of_a_run_that_is_read_stay(tmp_path: Path) -> None:
     check_outputs([tmp_path / "mine" / "out.glb"], source.inputs, hint="")
 
 
-def test_a_result_of_other_inputs_is_not_overwritten(refine, inputs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["out.glb", "out.glb.json", "view.png"])
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_file_of_others_is_not_overwritten(refine, tmp_path: Path, name: str, force) -> None:
+    (tmp_path / name).write_text("precious")
+    result = refine("-o", tmp_path / "out.glb", "--preview", tmp_path / "view.png", *force)
+    assert result.code == 2
+    assert "did not make it" in result.err
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_a_result_of_other_settings_is_replaced_when_forced(refine, tmp_path: Path) -> None:
     out = tmp_path / "out.glb"
-    out.write_text("precious")
-    result = refine("-o", out)
+    assert refine("-o", out).code == 0
+    result = refine("-o", out, "--seed", 5)
     assert result.code == 2
     assert "--force" in result.err
-    assert out.read_text() == "precious"
+    assert refine("-o", out, "--seed", 5, "--force").code == 0
 
 
 def test_a_dry_run_writes_nothing(refine, inputs: Path, tmp_path: Path) -> None:

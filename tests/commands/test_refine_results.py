@@ -272,15 +272,16 @@ def test_a_signal_leaves_no_partial_file(
     arguments += ["--checkpoint", inputs / "weights.safetensors", "-o", tmp_path / "new" / "o.glb"]
     # The mesh is being written when the signal comes.
     code = (
-        "import os, signal, sys, trimesh\n"
+        "import os, signal, sys\n"
         # What starts in the background of a script inherits INT as ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ultrashape_cli.cli import run\n"
-        "export = trimesh.Trimesh.export\n"
-        "def stopped(mesh, file):\n"
-        "    export(mesh, file)\n"
+        "from ultrashape_cli.meshfiles import save\n"
+        "write = save._write_glb\n"
+        "def stopped(*arguments):\n"
+        "    write(*arguments)\n"
         f"    os.kill(os.getpid(), signal.{name})\n"
-        "trimesh.Trimesh.export = stopped\n"
+        "save._write_glb = stopped\n"
         "sys.exit(run(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]

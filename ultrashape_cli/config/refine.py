@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ultrashape_cli.config.choices import (
     Attention,
     Background,
+    Colours,
     DtypePolicy,
     MemoryMode,
     MeshFrame,
@@ -61,6 +62,9 @@ class RefineConfig:
     background: Background = "auto"
     """Of an image without transparency: `keep`, `white`, `remove` (rembg), `auto` removes or
     asks."""
+    colours: Colours = "keep"
+    """`keep` gives the vertices of the result the colours of the coarse mesh, where it has some and
+    the format of the result holds them."""
     repair: bool = False
     """Run the watertight step on the coarse mesh first."""
     faces: int = 0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import Config, RefineConfig, flatten
-from ultrashape_cli.data.background import load_reference
+from ultrashape_cli.data.background import image_warnings, load_reference
 from ultrashape_cli.files import disk_errors, file_hash, read_json, write_json
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
@@ -24,9 +24,11 @@ from ultrashape_cli.geometry.places import shared_places
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Prepared, Refined
-from ultrashape_cli.meshfiles.load import load_mesh
-from ultrashape_cli.meshfiles.save import save_mesh
+from ultrashape_cli.meshfiles.appearance import Appearance, appearance_of
+from ultrashape_cli.meshfiles.load import load_mesh, mesh_of, read_contents
+from ultrashape_cli.meshfiles.save import COLOUR_SUFFIXES, require_precision, save_mesh
 from ultrashape_cli.models.sources import WeightSource
+from ultrashape_cli.rendering.colours import SurfaceColours
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import ADAPTER_FILE
 from ultrashape_cli.watertight.ladder import make_watertight
@@ -88,6 +90,8 @@ class Inputs:
     up: Up
     repaired: bool
     warnings: list[str] = field(default_factory=list)
+    appearance: Appearance | None = None
+    """Colours that the result is to keep."""
 
 
 def check_writable(folder: Path) -> None:
@@ -110,12 +114,15 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
         ImageError: The image cannot be used.
         UsageError: The image is opaque and the settings do not say what its background is.
     """
-    mesh = load_mesh(job.mesh)
+    contents = read_contents(job.mesh, colours=config.colours == "keep")
+    mesh = mesh_of(job.mesh, contents)
+    if config.frame == "input":
+        require_precision(mesh.bounds, job.target)
     rgba = load_reference(job.image, config.background)
     if job.ground_truth is not None:
         load_mesh(job.ground_truth)  # a bad one is found before the work
     report = inspect_input(mesh)
-    warnings, repaired = [], False
+    warnings, repaired = image_warnings(job.image, rgba), False
     if config.repair:
         closed = make_watertight(mesh, REPAIR_RESOLUTION)
         mesh, repaired = closed.mesh, closed.rung != "keep"
@@ -123,7 +130,19 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
         warnings.append(
             f"{job.mesh} is fragmented: {', '.join(report.problems)}; --repair closes it first"
         )
-    return Inputs(mesh, rgba, report, up_axis(config.up, job.mesh.suffix), repaired, warnings)
+    appearance = appearance_of(contents)
+    if appearance is not None:
+        warnings += [f"{job.mesh}: {problem}" for problem in appearance.problems]
+        if not appearance.has_colour:
+            appearance = None
+        elif job.target.suffix.lower() not in COLOUR_SUFFIXES:
+            warnings.append(
+                f"{job.target.suffix} holds no colours of vertices: those of {job.mesh} are lost; "
+                f"{' '.join(COLOUR_SUFFIXES)} keep them"
+            )
+            appearance = None
+    up = up_axis(config.up, job.mesh.suffix)
+    return Inputs(mesh, rgba, report, up, repaired, warnings, appearance)
 
 
 def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
@@ -174,14 +193,21 @@ def write_outputs(
     Raises:
         DiskError: A folder cannot be written.
     """
-    save_mesh(refined.mesh, job.target)
+    is_placed = recipe["settings"]["frame"] == "normalised"
+
+    def normalised(mesh: Mesh) -> Mesh:
+        vertices = mesh.vertices if is_placed else prepared.frame.to_normalised(mesh.vertices)
+        return Mesh(vertices, mesh.faces)
+
+    result = normalised(refined.mesh)
+    colours = SurfaceColours(inputs.appearance, prepared.frame) if inputs.appearance else None
+    files = [(refined.mesh, job.target)]
     if job.keep_full and refined.full is not None:
-        save_mesh(refined.full, job.full_target)
+        files.append((refined.full, job.full_target))
+    for mesh, path in files:
+        save_mesh(mesh, path, _vertex_colours(colours, normalised(mesh)))
     measured = measure(inputs, refined, device)
-    placed = prepared.frame.to_normalised(refined.mesh.vertices)
-    if recipe["settings"]["frame"] == "normalised":
-        placed = refined.mesh.vertices
-    result = Mesh(placed, refined.mesh.faces)
+    measured["colours"] = "kept" if colours else "none"
     truth = _ground_truth(job, prepared)
     if job.metrics:
         pairs = {"to_input": (result, prepared.mesh)}
@@ -196,8 +222,13 @@ def write_outputs(
         if truth is not None:
             meshes.append(("ground truth", truth))
         save_png(side_by_side(inputs.rgba, meshes), job.preview)
+        measured["preview"] = str(job.preview)
     write_json(job.record, {**recipe, "result": measured})
     return measured
+
+
+def _vertex_colours(colours: SurfaceColours | None, mesh: Mesh) -> NDArray[np.uint8] | None:
+    return colours.bytes_at(mesh.vertices, mesh.vertex_normals) if colours else None
 
 
 def _ground_truth(job: Job, prepared: Prepared) -> Mesh | None:

@@ -35,6 +35,17 @@ def _already_made(ui: UI, job: Job, recipe: dict[str, Any], force: bool) -> bool
     from ultrashape_cli.files import read_json
     from ultrashape_cli.inference.job import is_made
 
+    made = read_json(job.record)
+    ours = isinstance(made, dict) and "result" in made
+    # As of `--force` everywhere: what this command made, and nothing else.
+    previewed = made["result"].get("preview") if ours else None
+    for path in (job.target, job.record, job.preview):
+        known = ours and (path != job.preview or str(path) == previewed)
+        if path is not None and path.exists() and not known:
+            raise UsageError(
+                f"`{path}` exists, and `ushape refine` did not make it",
+                hint="another -o or --preview, or remove it first",
+            )
     if force:
         return False
     if is_made(job, recipe):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ultrashape_cli.config.choices import Background, MeshFrame, Quality
+from ultrashape_cli.config.choices import Background, Colours, MeshFrame, Quality
 
 _INPUT, _OUTPUT, _HARDWARE, _RUN = "Input", "Output", "Hardware", "Run"
 
@@ -64,6 +64,15 @@ BackgroundOpt = Annotated[
         help="Of an image without transparency: keep all as object, cut the white around it, or "
         "remove it with rembg. Default: remove where rembg is installed, else ask.",
         rich_help_panel=_INPUT,
+    ),
+]
+ColoursOpt = Annotated[
+    Colours | None,
+    typer.Option(
+        "--colours",
+        help="Give the vertices of the result the colours of MESH (PLY, GLB, OBJ, OFF). "
+        "Default: keep.",
+        rich_help_panel="Output",
     ),
 ]
 RepairOpt = Annotated[

@@ -26,6 +26,7 @@ def refine(
     model: own.ModelOpt = None,
     batch: own.BatchOpt = None,
     background: own.BackgroundOpt = None,
+    colours: own.ColoursOpt = None,
     repair: own.RepairOpt = None,
     ground_truth: own.TruthOpt = None,
     quality: own.QualityOpt = None,
@@ -78,6 +79,7 @@ def refine(
     ui = UI("refine", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     flags = {
         "refine.background": background,
+        "refine.colours": colours,
         "refine.repair": repair,
         "refine.quality": quality,
         "refine.steps": steps,
