@@ -112,6 +112,16 @@ def write_views(
     return measurements, paths
 
 
+def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int = 0) -> NDArray[np.uint8]:
+    """Return views `[H, W, 4]` on grey in one picture `[h, w, 3]`, a cell each.
+
+    Args:
+        images: The views.
+        columns: Cells in a row; 0 makes the sheet as square as it gets.
+    """
+    return _montage([_cell(image) for image in images], columns)
+
+
 def _cell(image: NDArray[np.uint8]) -> Image.Image:
     # Premultiplied while it shrinks, so that no colour of the transparent ground bleeds in.
     picture = Image.fromarray(image).convert("RGBa").resize((_CELL, _CELL), Image.Resampling.BOX)
@@ -119,9 +129,9 @@ def _cell(image: NDArray[np.uint8]) -> Image.Image:
     return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
 
 
-def _montage(cells: Sequence[Image.Image]) -> NDArray[np.uint8]:
-    """Return the cells in rows, as square as they get."""
-    columns = int(np.ceil(np.sqrt(len(cells))))
+def _montage(cells: Sequence[Image.Image], columns: int = 0) -> NDArray[np.uint8]:
+    """Return the cells in rows, as square as they get where no number of columns is given."""
+    columns = columns or int(np.ceil(np.sqrt(len(cells))))
     rows = -(-len(cells) // columns)
     grey = (_SHEET_GREY,) * 3
     sheet = Image.new("RGB", (columns * _CELL, rows * _CELL), grey)
