@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -85,3 +86,12 @@ def test_a_child_ends_with_its_parent() -> None:
     assert process.stdout.read() == ""
     process.wait()
     process.stdout.close()
+
+
+def test_a_child_whose_parent_is_gone_already_ends() -> None:
+    child = (
+        "import signal, time; from ultrashape_cli.processes import end_with_parent\n"
+        "end_with_parent(signal.SIGTERM, 1 << 22); time.sleep(60)"
+    )
+    done = subprocess.run([sys.executable, "-c", child], check=False, timeout=30)
+    assert done.returncode == -signal.SIGTERM

@@ -46,8 +46,8 @@ def test_the_profile_table_is_the_programs(name: str) -> None:
     assert cells == expected
 
 
-VERBS = ("prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor", "report",
-         "doctor", "weights pull", "weights export", "weights convert", "weights inspect",
+VERBS = ("show", "prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor",
+         "report", "doctor", "weights pull", "weights export", "weights convert", "weights inspect",
          "weights verify", "weights push")  # fmt: skip
 
 

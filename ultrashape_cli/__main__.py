@@ -20,7 +20,11 @@ def main() -> None:
         if is_distributed_child():
             end_with_parent(signal.SIGTERM)
             leave(run(sys.argv[1:]))
-    sys.exit(run(sys.argv[1:]))
+    from ultrashape_cli.interrupts import exit_on_terminate
+
+    with exit_on_terminate():
+        code = run(sys.argv[1:])
+    sys.exit(code)
 
 
 if __name__ == "__main__":

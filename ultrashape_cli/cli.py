@@ -22,6 +22,7 @@ from ultrashape_cli.commands.render import render
 from ultrashape_cli.commands.report import report
 from ultrashape_cli.commands.runs import runs
 from ultrashape_cli.commands.sample import sample
+from ultrashape_cli.commands.show import show
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.train.verb import train
 from ultrashape_cli.commands.weights.verb import weights
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (
-    prepare, render, sample, split, train, refine, evaluate, monitor, runs, report, doctor,
+    show, prepare, render, sample, split, train, refine, evaluate, monitor, runs, report, doctor,
 ):  # fmt: skip
     add_verb(app, verb)
 app.add_typer(weights)
@@ -79,6 +80,8 @@ def run(argv: Sequence[str]) -> int:
             from ultrashape_cli.ui import fail_usage
 
             fail_usage(argv, code)
+        elif code in (130, 143):
+            _say_stopped(argv)
         return code
     except UShapeError as error:
         return _show(error)
@@ -87,6 +90,7 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
+        _say_stopped(argv)
         return 130
     except Exception as error:
         known = _known(error, argv[0] if argv else "")
@@ -94,6 +98,12 @@ def run(argv: Sequence[str]) -> int:
             return _report_bug(argv)
         return _show(known)
     return 0
+
+
+def _say_stopped(argv: Sequence[str]) -> None:
+    from ultrashape_cli.ui import emit_stopped
+
+    emit_stopped(argv)
 
 
 def _show(error: UShapeError) -> int:

@@ -1,4 +1,4 @@
-"""`python -m ultrashape_cli.launcher ...`: accelerate's launcher, ending with its parent.
+"""`python -m ultrashape_cli.launcher PARENT ...`: accelerate's launcher, ending with its parent.
 
 Its workers are born with TERM blocked and hear it once they can save (`SignalFlag`).
 """
@@ -16,7 +16,7 @@ def main() -> None:
 
     keep_talking()
     # TERM is for the workers, so their launcher ends at once; they end with it, in good order.
-    end_with_parent(signal.SIGKILL)
+    end_with_parent(signal.SIGKILL, int(sys.argv.pop(1)))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     from accelerate.commands import launch
 

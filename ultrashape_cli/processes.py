@@ -72,9 +72,14 @@ def forget_others() -> str | None:
     return f"{', '.join(partial)} ignored: set without {', '.join(lacking)}"
 
 
-def end_with_parent(number: signal.Signals) -> None:
-    """Lets this process get a signal when its parent ends, however that ends."""
-    parent = os.getppid()
+def end_with_parent(number: signal.Signals, parent: int | None = None) -> None:
+    """Lets this process get a signal when its parent ends, however that ends.
+
+    Args:
+        number: The signal.
+        parent: Who started this process, which may be gone already; None for who is there now.
+    """
+    parent = parent or os.getppid()
     try:
         set_option = ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):  # another system than Linux
@@ -130,7 +135,8 @@ def supervise(
     if cpu:
         # `accelerate launch --cpu` silently starts one process; this is the way to several.
         environment |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": _threads(launch)}
-    command = [sys.executable, "-m", "ultrashape_cli.launcher", *_arguments(launch)]
+    command = [sys.executable, "-m", "ultrashape_cli.launcher", str(os.getpid())]
+    command += _arguments(launch)
     command += ["-m", module, *arguments]
     with SignalFlag(on_signal) as flag:
         # What launchers print is not data: our stdout stays clean.

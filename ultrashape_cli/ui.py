@@ -246,6 +246,12 @@ def fail_usage(argv: Sequence[str], code: int) -> None:
         ui._emit({"status": "error", "error": {"code": code, **_parts(error)}})
 
 
+def emit_stopped(argv: Sequence[str]) -> None:
+    """Emits the JSON object of a command that a signal ended before it could."""
+    if "--json" in argv and not (_current and _current._finished):
+        UI(argv[0] if argv else "ushape", json_output=True)._emit({"status": "stopped"})
+
+
 def _parts(error: UShapeError) -> dict[str, str | None]:
     return {"message": error.message, "hint": error.hint}
 

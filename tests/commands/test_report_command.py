@@ -57,3 +57,15 @@ def test_a_page_replaces_nothing_that_it_is_about(ushape, tmp_path: Path, name: 
     assert {path: path.read_bytes() for path in dataset.root.rglob("*.*")} == before
     for _ in range(2):
         assert ushape("report", dataset.root, "-o", dataset.root / "mine.html").code == 0
+
+
+@pytest.mark.parametrize("name", ["keep.ply", "config.toml", "page.html"])
+def test_no_file_of_others_becomes_a_page(ushape, tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path / "run")
+    target = tmp_path / name
+    target.write_text("precious")
+    result = ushape("report", run.root, "-o", target)
+    assert result.code == 2
+    assert target.read_text() == "precious"
+    assert ushape("report", run.root, "-o", tmp_path / "new.html").code == 0
+    assert ushape("report", run.root, "-o", tmp_path / "new.html").code == 0

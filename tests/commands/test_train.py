@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import small_model  # noqa: F401
 
 from ultrashape_cli.config.models import MODEL_SETTINGS
@@ -153,3 +154,49 @@ def test_an_unavailable_device_is_refused(ushape, ball_folder: Path, tmp_path: P
     assert result.code == 2
     assert "`mps` is not available" in result.err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def trained(ball_folder: Path, tmp_path: Path) -> tuple[Path, tuple[object, ...]]:
+    """A run of one step, and the command that made it."""
+    command = (
+        *("train", "--data", ball_folder, "--model", "small", "--profile", "cpu", "--steps", 1),
+        *(
+            "--out",
+            tmp_path / "run",
+            "--set",
+            "train.num_latents=8",
+            "--set",
+            "train.num_workers=0",
+        ),
+        *("--set", "train.surface_points=64", "--stage", "vae", "--set", "train.query_points=16"),
+    )
+    return tmp_path / "run", command
+
+
+def _files(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "owner.json"}
+
+
+def test_force_removes_nothing_before_the_new_run_can_start(
+    ushape, trained, monkeypatch, tmp_path: Path
+) -> None:
+    run, command = trained
+    assert ushape(*command).code == 1  # balls have no distances; what matters is the folder
+    (run / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000001" / "model.safetensors").write_text("hours of work")
+    (tmp_path / "link").symlink_to(run)
+    before = _files(run)
+    for init in ("nosuch.pt", run, tmp_path / "link", run / "base.safetensors"):
+        result = ushape(*command, "--force", "--init", init)
+        assert result.code in (1, 2), result.err
+        assert _files(run) == before, init
+
+
+def test_a_large_batch_is_planned_as_fast_as_a_small_one(ushape, ball_folder: Path) -> None:
+    result = ushape(
+        *("train", "--data", ball_folder, "--model", "small", "--profile", "a40", "--dry-run"),
+        *("--batch", 1_000_000),
+    )
+    assert result.code == 2
+    assert "this run needs about" in result.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -157,3 +158,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch) -> N
     # Followed already: advice that was taken is not given again.
     assert "keep_checkpoints" not in str(error.value.hint)
     assert complete_checkpoints(tmp_path) == [path]
+
+
+def test_a_score_that_is_no_number_is_none(tmp_path: Path) -> None:
+    (path,) = _save(tmp_path, 1, score=math.nan)
+    assert best_checkpoint(tmp_path) is None
+    assert list(verified_checkpoints(tmp_path)) == [path]

@@ -16,6 +16,7 @@ from ultrashape_cli.data.dataset import SampleOrder, ShapeDataset, make_loader
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import CheckpointError, LoaderError
 from ultrashape_cli.files import file_hash
+from ultrashape_cli.models.sources import resolve_weights
 from ultrashape_cli.runs import complete_checkpoints
 
 
@@ -121,3 +122,14 @@ def test_a_run_without_a_good_checkpoint_says_so(make_run) -> None:
     _damage(checkpoints(run)[-1] / "model.safetensors")
     with pytest.raises(CheckpointError, match="every checkpoint"):
         train_run(run)
+
+
+def test_a_damaged_base_is_named(make_run) -> None:
+    run, _ = make_run(steps=1)
+    train_run(run)
+    file = run.root / "base.safetensors"
+    _damage(file)
+    with pytest.raises(CheckpointError, match=r"base\.safetensors` is damaged"):
+        train_run(run)
+    with pytest.raises(CheckpointError, match=r"base\.safetensors` is damaged"):
+        resolve_weights(run.root)

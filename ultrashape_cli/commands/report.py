@@ -62,6 +62,8 @@ def report(
     from ultrashape_cli.ui import UI
 
     ui = UI("report", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    if out is not None:
+        _check_target(out)
     if not paths:
         runs = find_runs(Path("runs"))
         if not runs:
@@ -94,3 +96,17 @@ def report(
             f"`{path}` is neither a run nor a dataset", hint="`ushape runs` lists those there are"
         )
     ui.result(inputs={kind: str(path)}, outputs={"report": str(page)})
+
+
+def _check_target(out: Path) -> None:
+    """Raises UsageError unless a page may be written there: no other file is replaced by one."""
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.reporting.page import is_page
+
+    other = f"-o {out.with_suffix('.html')}"
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"`{out}` does not end in .html", hint=other)
+    if out.is_dir() or (out.exists() and not is_page(out)):
+        raise UsageError(
+            f"`{out}` exists and is no report of ushape", hint="another -o, or remove it first"
+        )

@@ -13,6 +13,7 @@ import signal
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,7 +31,7 @@ from ultrashape_cli.data.layout import Dataset as AssetFolder
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples
 from ultrashape_cli.errors import AssetError, DatasetError, LoaderError
 from ultrashape_cli.interrupts import SignalFlag
-from ultrashape_cli.processes import leave
+from ultrashape_cli.processes import end_with_parent, leave
 
 Item = dict[str, Any]
 _LOADER_LOST = ("DataLoader worker (pid", "shared memory", "No space left on device")
@@ -194,7 +195,7 @@ def make_loader(
         batch_sampler=order,
         num_workers=num_workers,
         collate_fn=_collate,
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, parent=os.getpid()),
         pin_memory=pin_memory,
         persistent_workers=False,
         prefetch_factor=4 if num_workers else None,
@@ -241,7 +242,9 @@ def _shared_memory() -> str:
     return f"/dev/shm: {usage.free / 2**20:,.0f} of {usage.total / 2**20:,.0f} MiB free"
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(worker: int, parent: int) -> None:
+    # torch's own watch takes for the parent whoever is it by now.
+    end_with_parent(signal.SIGKILL, parent)
     # Signals reach the whole process group; the training process decides when the loader ends,
     # and ends it by TERM.
     for number in SignalFlag.SIGNALS:

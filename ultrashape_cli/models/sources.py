@@ -26,6 +26,7 @@ from ultrashape_cli.runs import (
     checkpoint_name,
     complete_checkpoints,
     damaged_file,
+    digest,
     find_runs,
     verified_checkpoints,
 )
@@ -135,9 +136,10 @@ def choose_checkpoint(run: RunFolder, name: str = "latest") -> Path:
             require_intact(chosen)
     if chosen is None:
         problem = "only damaged checkpoints" if name == "latest" else f"no checkpoint `{name}`"
+        others = f"checkpoints: {', '.join(path.name for path in found)}"
+        backup = f"copy {run.checkpoints} back from a backup, or train anew"
         raise CheckpointError(
-            f"run `{run.root}` has {problem}",
-            hint=f"checkpoints: {', '.join(path.name for path in found)}",
+            f"run `{run.root}` has {problem}", hint=backup if name == "latest" else others
         )
     return chosen
 
@@ -150,6 +152,18 @@ def require_intact(checkpoint: Path) -> None:
             f"`{damaged}` differs from its manifest (damaged on disk?)",
             hint=f"pass the run `{checkpoint.parent.parent}`, whose newest whole one is taken",
         )
+
+
+def require_base(run: RunFolder) -> None:
+    """Raises CheckpointError where a run's own copy of the weights it started from has changed."""
+    base = read_json(run.base)
+    for name, known in (base or {}).get("digests", {}).items():
+        file = run.root / name
+        if not file.is_file() or digest(file) != known:
+            raise CheckpointError(
+                f"`{file}` is damaged: it differs from what the run started from",
+                hint="copy it back from a backup; `--force` starts the run anew",
+            )
 
 
 def require_averaged(checkpoint: Path) -> None:
@@ -234,6 +248,7 @@ def _from_run(run: RunFolder, checkpoint: Path, averaged: bool) -> WeightSource:
             hint="pass a complete weights file instead of the run",
         )
     files = {name: (run.root / file).resolve() for name, file in base["components"].items()}
+    require_base(run)
     for file in sorted(set(files.values())):
         if problem := weights_problem(file):
             raise CheckpointError(

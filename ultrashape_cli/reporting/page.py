@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ultrashape_cli import __version__
 
+_TAIL_BYTES = 1 << 18
+"""Of a page, behind which no script begins before its footer."""
 Tile = tuple[str, str, str]
 """Label, value, and how it looks: `good`, `bad`, `warn` or nothing."""
 
@@ -36,6 +38,13 @@ def page(title: str, header: str, body: str, *, style: str = "", script: str = "
         f"<meta name=viewport content='width=device-width'><style>{STYLE}{style}</style>"
         f"<header>{header}</header>{body}<footer>ushape {__version__}</footer>{code}</html>\n"
     )
+
+
+def is_page(path: Path) -> bool:
+    """Says whether a file is a page of ours, by what stands at its end."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _TAIL_BYTES, 0))
+        return b"<footer>ushape " in file.read()
 
 
 def section(title: str, body: str, note: str = "") -> str:

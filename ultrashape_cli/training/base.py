@@ -20,10 +20,11 @@ from ultrashape_cli.models.sources import (
     WeightSource,
     load_networks,
     packaged_weights,
+    require_base,
     resolve_named,
 )
 from ultrashape_cli.models.weights import read_state_dict, write_safetensors
-from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.runs import RunFolder, digest
 
 BASE_FILE = "base.safetensors"
 PENDING_FILE = "base.pending.json"
@@ -55,11 +56,16 @@ def deciding_base(
         write_json(pending, _decide(run, config, model_spec(config.train.model)))
     accelerator.wait_for_everyone()
     decided = recorded or read_json(pending)
+    if accelerator.is_main_process:
+        require_base(run)
     files = {name: (run.root / file).resolve() for name, file in decided["components"].items()}
     yield WeightSource(decided["model"], files)
     accelerator.wait_for_everyone()
     if recorded is None and accelerator.is_main_process:
-        pending.replace(run.base)
+        copies = {name for name in decided["components"].values() if not Path(name).is_absolute()}
+        digests = {name: digest(run.root / name) for name in sorted(copies)}
+        write_json(run.base, {**decided, "digests": digests})
+        pending.unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
 

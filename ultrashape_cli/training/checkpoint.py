@@ -11,6 +11,7 @@ checkpoints/step-00001200/
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -190,7 +191,7 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
                 _sync(path)
             files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
             manifest = {"version": __version__, "step": snapshot.step, "files": files}
-            if snapshot.score is not None:
+            if snapshot.score is not None and math.isfinite(snapshot.score):
                 manifest["score"] = snapshot.score
             write_json(temporary / CHECKPOINT_MANIFEST, manifest)
             _sync(temporary)

@@ -67,8 +67,17 @@ def check_folder(run: RunFolder) -> None:
         )
 
 
-def open_run(run: RunFolder, config: Config, *, force: bool, command: list[str]) -> list[str]:
+def open_run(
+    run: RunFolder, config: Config, *, force: bool, command: list[str], finished: bool = False
+) -> list[str]:
     """Writes the settings of a new run, or checks them against those of the old one.
+
+    Args:
+        run: The folder.
+        config: Present settings.
+        force: Make the run anew.
+        command: What was typed.
+        finished: Nothing is left to train: check, and write nothing.
 
     Returns:
         What to tell: changed settings, and data that is not what the run began with.
@@ -90,6 +99,8 @@ def open_run(run: RunFolder, config: Config, *, force: bool, command: list[str])
                 f"`{run.root}` was made with other settings: {', '.join(differing)}",
                 hint="choose another --out, or redo the run with --force",
             )
+        if finished:
+            return []
         told = [f"setting {change}" for change in changed_keys(run, config, TOLD)]
     told += record_data(run, config)
     with disk_errors(run.root):

@@ -17,7 +17,9 @@ MANY_EPOCHS = 300
 """Times over the data after which a fine-tune rarely gains and often loses."""
 
 
-def preflight(ui: UI, resolved: Resolved, run: RunFolder, *, dry_run: bool) -> dict[str, Any]:
+def preflight(
+    ui: UI, resolved: Resolved, run: RunFolder, *, dry_run: bool, force: bool = False
+) -> dict[str, Any]:
     """Fails in seconds, before weights are loaded; says what will be trained and what it needs.
 
     Returns:
@@ -35,7 +37,10 @@ def preflight(ui: UI, resolved: Resolved, run: RunFolder, *, dry_run: bool) -> d
         choose_device(config.device)
     check_folder(run)
     assets = training_assets(config)
-    start = f"the run in {run.root}" if run.base.exists() else _describe_start(config, dry_run)
+    if force:
+        _check_sources(config, run)
+    goes_on = run.base.exists() and not force
+    start = f"the run in {run.root}" if goes_on else _describe_start(config, dry_run)
     check_best_metric(settings)
     plan = plan_run(config, resolved.profile)
     ui.info(
@@ -43,7 +48,7 @@ def preflight(ui: UI, resolved: Resolved, run: RunFolder, *, dry_run: bool) -> d
         f"({_reason(resolved, plan)}), microbatch {settings.microbatch} x "
         f"{settings.accumulation}, {len(assets)} assets, seed {config.seed}"
     )
-    found = complete_checkpoints(run.checkpoints)
+    found = complete_checkpoints(run.checkpoints) if goes_on else []
     ui.info(f"resumes from {found[-1]}" if found else f"starts from {start}")
     values = describe_plan(plan, config, len(assets))
     _show_plan(ui, plan, values)
@@ -121,6 +126,20 @@ def describe_plan(plan: RunPlan, config: Config, num_assets: int) -> dict[str, A
         "hours": plan.hours,
         "cost": plan.hours * price if price else None,
     }
+
+
+def _check_sources(config: Config, run: RunFolder) -> None:
+    """Raises UsageError where `--force` would remove what the run is to start from, or read."""
+    from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.training.base import find_start
+
+    source = find_start(config)
+    read = [*(source.inputs if source else ()), Path(config.train.data)]
+    named = Path(config.train.init)
+    if config.train.init and named.exists():
+        read.append(named)
+    # Whatever lies in the run is removed, however it is spelled.
+    check_outputs([run.root], read, hint="another --out: --force removes the run that is there")
 
 
 def _describe_start(config: Config, dry_run: bool) -> str:

@@ -37,13 +37,15 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool, main: bool) 
 
     config = resolved.config
     child = is_distributed_child()
-    if main:
-        for line in open_run(run, config, force=force, command=["ushape", *sys.argv[1:]]):
-            ui.warn(f"since this run began or was continued last: {line}")
-        record_origins(run, resolved.origins)
-    outputs = {"run": str(run.root)}
     # Processes started by others decide together, in the trainer.
-    done = None if child else _finished(run, config.train.steps)
+    done = None if child or force else _finished(run, config.train.steps)
+    if main:
+        typed = ["ushape", *sys.argv[1:]]
+        for line in open_run(run, config, force=force, command=typed, finished=done is not None):
+            ui.warn(f"since this run began or was continued last: {line}")
+        if done is None:
+            record_origins(run, resolved.origins)
+    outputs = {"run": str(run.root)}
     if done is not None:
         ui.info(f"{done} is there: nothing left to train")
         _conclude(ui, run, config, steps=0)

@@ -125,7 +125,7 @@ def train(
     from ultrashape_cli.training.setup import default_run
 
     run = RunFolder((out or default_run(resolved.config)).absolute())
-    plan = preflight(ui, resolved, run, dry_run=dry_run)
+    plan = preflight(ui, resolved, run, dry_run=dry_run, force=force)
     if dry_run:
         ui.result(inputs={"data": resolved.config.train.data}, plan=plan)
         return
