@@ -148,11 +148,14 @@ def test_malformed_models_are_refused_in_words(
         load_mesh(_simple(tmp_path / "a.3mf", resources))
 
 
-def test_components_cannot_unfold_without_end(tmp_path: Path) -> None:
+def test_components_cannot_unfold_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultrashape_cli.meshfiles.threemf._MAX_PARTS", 1000)
     levels = [f'<object id="0">{_mesh(SQUARE)}</object>']
     for level in range(1, 9):
         ten = f'<component objectid="{level - 1}"/>' * 10
         levels.append(f'<object id="{level}"><components>{ten}</components></object>')
     path = _simple(tmp_path / "a.3mf", "".join(levels), '<item objectid="8"/>')
-    with pytest.raises(MeshError, match="unfold to more than 131,072 parts"):
+    with pytest.raises(MeshError, match="unfold to more than 1,000 parts"):
         load_mesh(path)
