@@ -22,7 +22,7 @@ JOINT = b"\v"
 _POWERS = np.array([10.0**k for k in range(23)])
 _EXACT_MANTISSA = 1 << 53
 _DIGITS = 18
-_NAN_BITS = 0x7FF8 << 48
+NAN_BITS = 0x7FF8 << 48
 _LARGEST_EXPONENT = 100_000
 
 
@@ -117,9 +117,9 @@ def put_number(
     if kind == NO_NUMBER:
         return -1
     if kind == LONG:
-        bits[slot] = _NAN_BITS | at
+        bits[slot] = NAN_BITS | at
     elif kind == NOT_FINITE:
-        bits[slot] = _NAN_BITS
+        bits[slot] = NAN_BITS
     else:
         bits.view(np.float64)[slot] = value
     return stop
@@ -129,9 +129,9 @@ def settle(values: NDArray[np.float64], data: NDArray[np.uint8]) -> None:
     """Reads the numbers with many digits that `put_number` left."""
     bits = values.reshape(-1).view(np.int64)
     slots = np.flatnonzero(np.isnan(values.reshape(-1)))
-    slots = slots[bits[slots] != _NAN_BITS]
+    slots = slots[bits[slots] != NAN_BITS]
     if len(slots):
-        text = _copied(data, bits[slots] ^ _NAN_BITS)
+        text = _copied(data, bits[slots] ^ NAN_BITS)
         values.reshape(-1)[slots] = np.fromstring(text.tobytes(), sep=" ")
 
 

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from ultrashape_cli.meshfiles.mtl import decoded, read_materials
 from ultrashape_cli.meshfiles.numerals import JOINT
 from ultrashape_cli.meshfiles.obj_lines import LIBRARY, MATERIAL, PAINT, Lines, read_lines
-from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Unreadable
+from ultrashape_cli.meshfiles.parts import WHITE, Contents, Look, Part, Unreadable
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import tint_bytes
 
-_WHITE = Look((1.0, 1.0, 1.0, 1.0))
 # A backslash joins the next line, but not behind a comment or a name, such as a folder's.
 _JOINED = re.compile(rb"(?m)^[ \t]*(?:#|(?:g|o|usemtl|mtllib)[ \t])[^\n]*|\\\r?\n")
 _MISSING = "colours left out: no material file defines"
@@ -122,7 +121,7 @@ class _Colours:
             chosen = (plain[material] < 0) | (self._tint[:, :3] < 255).any()
             painted = chosen & self._painted[part.faces].any(axis=1)
             painted = ~with_picture & (painted | ~defined)
-            look[painted] = self._numbers([_WHITE])[0]
+            look[painted] = self._numbers([WHITE])[0]
             part.tint = self._tint[part.faces]
             part.tint[~painted] = 255
         used, place = np.unique(look, return_inverse=True)

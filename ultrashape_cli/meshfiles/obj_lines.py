@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.meshfiles.numerals import (
+    NAN_BITS,
     is_end,
     is_space,
     line_of,
@@ -26,7 +27,6 @@ _KEYWORDS = tuple(np.frombuffer(k, np.uint8) for k in (b"usemtl", b"mtllib", b"#
 _FINE, _NO_NUMBER, _FEW, _NO_CORNER, _ZERO, _BEYOND = range(6)
 _NOTHING, _INVALID = -(1 << 62), -(1 << 62) - 1
 _LARGEST = 1 << 53
-_NAN_BITS = 0x7FF8 << 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +255,7 @@ def _read_vertex(
         word = _word(data, stop)
     if 3 < count < 6:
         # A weight, no colour.
-        colours[3 * row : 3 * row + 3] = _NAN_BITS
+        colours[3 * row : 3 * row + 3] = NAN_BITS
     return (_FINE if count >= 3 else _FEW), stop
 
 

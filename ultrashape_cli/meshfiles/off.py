@@ -17,14 +17,12 @@ from ultrashape_cli.meshfiles.numerals import (
     put_number,
     settle,
 )
-from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Unreadable
+from ultrashape_cli.meshfiles.parts import COPY_AGAIN, WHITE, Contents, Part, Unreadable
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import corner_tints, tint_bytes
 
 _KEYWORD = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?(?:OFF|off)(?![A-Za-z])[ \t]*(BINARY)?")
 _COMMENT = re.compile(rb"#[^\r\n]*")
-_COPY = "copy or download the file again"
-_WHITE = Look((1.0, 1.0, 1.0, 1.0))
 
 
 # Numbers may be any, also beyond the types that they go to.
@@ -70,7 +68,7 @@ def read_off(path: Path, *, colours: bool) -> Contents:
         of_faces = _tints(rows.rgb(starts[count:] + 1 + sizes, known), known)
         part.tint = corner_tints(of_vertices, of_faces, part.faces, polygon)
         if part.tint is not None:
-            contents.looks.append(_WHITE)
+            contents.looks.append(WHITE)
             part.look[:] = 0
     return contents
 
@@ -158,7 +156,8 @@ class _Rows:
             raise no_number(self._text, self._wrong_at)
         v, f = self._counts
         raise Unreadable(
-            f"truncated: it has {vertices:,} of {v:,} vertices and {faces:,} of {f:,} faces", _COPY
+            f"truncated: it has {vertices:,} of {v:,} vertices and {faces:,} of {f:,} faces",
+            COPY_AGAIN,
         )
 
 

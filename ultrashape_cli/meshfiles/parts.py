@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Wrap = Literal["repeat", "mirror", "clamp"]
+COPY_AGAIN = "copy or download the file again"
+"""What mends a file that was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class Look:
     picture: Picture | None = None
     alpha: Picture | None = None
     cutoff: float = 0.0
+
+
+WHITE = Look((1.0, 1.0, 1.0, 1.0))
+"""The look of surface whose colours are all in its tint."""
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from ultrashape_cli.meshfiles.numerals import (
     put_number,
     settle,
 )
-from ultrashape_cli.meshfiles.parts import Unreadable
+from ultrashape_cli.meshfiles.parts import COPY_AGAIN, Unreadable
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2",
@@ -27,7 +27,6 @@ _TYPES = {
 }  # fmt: skip
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _HEADER_END = re.compile(rb"(?:^|[\r\n])[ \t]*end_header[ \t]*(\r\n|\n|\r|$)")
-_COPY = "copy or download the file again"
 _TRUNCATED = "truncated: element {} has {:,} of {:,} rows"
 
 
@@ -172,7 +171,7 @@ class _Text:
     def _short(self, element: Element, done: int) -> Unreadable:
         if self._wrong_at >= 0:
             return no_number(self._data, self._wrong_at)
-        return Unreadable(_TRUNCATED.format(element.name, done, element.count), _COPY)
+        return Unreadable(_TRUNCATED.format(element.name, done, element.count), COPY_AGAIN)
 
 
 class _Bytes:
@@ -189,7 +188,7 @@ class _Bytes:
         least = sum(np.dtype(item.count_kind or item.kind).itemsize for item in items)
         left = len(self._data) - self._at
         if rows * least > left:
-            raise Unreadable(_TRUNCATED.format(element.name, left // least, rows), _COPY)
+            raise Unreadable(_TRUNCATED.format(element.name, left // least, rows), COPY_AGAIN)
         return self._alike(element) or self._walked(element)
 
     def _alike(self, element: Element) -> Table | None:
@@ -235,7 +234,7 @@ class _Bytes:
         done, end = _walk_bytes(data, self._at, sizes, count_sizes, self._order == "<",
                                 starts, lengths)  # fmt: skip
         if done < rows:
-            raise Unreadable(_TRUNCATED.format(element.name, done, rows), _COPY)
+            raise Unreadable(_TRUNCATED.format(element.name, done, rows), COPY_AGAIN)
         table = Table(rows, {}, {})
         for k, item in enumerate(items):
             values = _gather(data, starts[:, k], lengths[:, k], int(sizes[k]))

@@ -18,7 +18,7 @@ from ultrashape_cli.meshfiles.numerals import (
     settle,
     word_end,
 )
-from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Unreadable
+from ultrashape_cli.meshfiles.parts import COPY_AGAIN, WHITE, Contents, Part, Unreadable
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import tint_bytes
 
@@ -26,8 +26,6 @@ _HEADER = 84
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("colour", "<u2")])
 # What programs write that do not know the count yet.
 _UNKNOWN = (0, 0xFFFFFFFF)
-_COPY = "copy or download the file again"
-_WHITE = Look((1.0, 1.0, 1.0, 1.0))
 _VERTEX, _FACET, _OUTER, _END_LOOP, _END_FACET, _SOLID, _END_SOLID, _END = (
     np.frombuffer(word, np.uint8)
     for word in (b"vertex", b"facet", b"outer", b"endloop", b"endfacet", b"solid", b"endsolid",
@@ -59,7 +57,7 @@ def read_stl(path: Path, *, colours: bool) -> Contents:
     contents = Contents([Part(vertices, faces, None, None, np.full(len(faces), -1, np.int32))])
     tint = _tint(data[:80], records["colour"]) if colours and len(records) else None
     if tint is not None:
-        contents.looks.append(_WHITE)
+        contents.looks.append(WHITE)
         contents.parts[0].look[:] = 0
         contents.parts[0].tint = tint[:, None].repeat(3, axis=1)
     return contents
@@ -85,7 +83,7 @@ def _records(data: bytes) -> NDArray[Any]:
     count = _count(data)
     there, rest = divmod(len(data) - _HEADER, _RECORD.itemsize)
     if there < count and count not in _UNKNOWN:
-        raise Unreadable(f"truncated: it has {there:,} of {count:,} triangles", _COPY)
+        raise Unreadable(f"truncated: it has {there:,} of {count:,} triangles", COPY_AGAIN)
     found = np.frombuffer(data, _RECORD, there, _HEADER)
     # Beyond the count a signature may stand; triangles fill whole records, near the others.
     if count in _UNKNOWN or (rest == 0 and _belong(found[:count], found[count:])):
@@ -128,7 +126,7 @@ def _read_text(data: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np
     sizes = np.empty(len(vertices), np.int64)
     fault, facets, used = _read_facets(data, vertices.reshape(-1).view(np.int64), sizes)
     if fault >= 0 and word_end(data, fault, len(data)) == len(data):
-        raise Unreadable(f"truncated: it ends inside facet {facets + 1:,}", _COPY)
+        raise Unreadable(f"truncated: it ends inside facet {facets + 1:,}", COPY_AGAIN)
     if fault >= 0:
         raise no_number(data, fault)
     if not facets:
