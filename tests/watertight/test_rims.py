@@ -8,7 +8,9 @@ import pytest
 from ultrashape_cli.geometry.check import boundary_edges, topology
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.watertight.caps import boundary_loops, cap_holes
+from ultrashape_cli.watertight.fidelity import fidelity_of_rebuilt
 from ultrashape_cli.watertight.ladder import make_watertight
+from ultrashape_cli.watertight.remesh import rebuild
 from ultrashape_cli.watertight.rims import inward_directions, pair_rims
 
 AROUND = 48
@@ -85,3 +87,43 @@ def test_rims_of_different_density_are_joined() -> None:
 )
 def test_what_is_no_double_wall_gets_no_strip(profile: list[tuple[float, float]]) -> None:
     assert pairs(lathe(profile)) == 0
+
+
+def double(outer: list[tuple[float, float]], inner: list[tuple[float, float]]) -> Mesh:
+    """Two open walls, the inner one seen from within."""
+    outside, inside = lathe(outer), lathe(inner)
+    return Mesh.from_arrays(
+        np.concatenate([outside.vertices, inside.vertices]),
+        np.concatenate([outside.faces, inside.faces + len(outside.vertices)]),
+    )
+
+
+def test_a_wall_as_thick_as_its_bowl_is_hollow_too() -> None:
+    mesh = double(
+        [(1e-3, 0), (1, 0), (1, 1), (1, 2)], [(0.5, 2), (0.5, 1), (0.5, 0.2), (1e-3, 0.2)]
+    )
+    assert pairs(mesh) == 0
+    found = make_watertight(mesh, 96)
+    assert found.mesh.volume == pytest.approx(np.pi * (2 - 0.25 * 1.8), rel=0.05)
+
+
+def test_what_a_lid_would_hide_counts_as_lost_and_stays_open() -> None:
+    # The inner wall ends far below the outer one: no rim to join it to, and no plug.
+    mesh = double([(1e-3, 0), (1, 0), (1, 1), (1, 2)], [(0.9, 1.1), (0.9, 0.2), (1e-3, 0.2)])
+    with_lids = rebuild(mesh, 96)
+    assert fidelity_of_rebuilt(mesh, with_lids)["lost_share"] > 0.2
+    found = make_watertight(mesh, 96)
+    assert found.measurements["caps"] == 0
+    assert found.measurements["lost_share"] < 0.01
+    assert found.mesh.volume < 0.2 * with_lids.placed.volume
+
+
+def test_a_lid_on_the_inner_wall_hides_it_though_it_is_where_it_was() -> None:
+    # The rim of the outer wall is too uneven for a lid.
+    mesh = double([(1e-3, 0), (1, 0), (1, 1), (1, 3)], [(0.9, 1.5), (0.9, 0.2), (1e-3, 0.2)])
+    rim = np.flatnonzero(mesh.vertices[:, 1] == 3)
+    mesh.vertices[rim, 1] += 0.5 * np.sin(np.arange(AROUND) * 4 * np.pi / AROUND)
+    lids = fidelity_of_rebuilt(mesh, rebuild(mesh, 96))
+    assert lids["distance_p999_voxels"] < 1
+    assert lids["lost_share"] > 0.2
+    assert make_watertight(mesh, 96).measurements["lost_share"] < 0.01

@@ -105,7 +105,7 @@ def _break_votes(monkeypatch: pytest.MonkeyPatch) -> None:
 def _break_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     from ultrashape_cli.watertight.caps import Capped
 
-    monkeypatch.setattr(remesh, "cap_holes", lambda mesh: Capped(mesh, 0, 0, 0))
+    monkeypatch.setattr(remesh, "cap_holes", lambda mesh, **_: Capped(mesh, 0, 0, 0))
 
 
 def _break_flood(monkeypatch: pytest.MonkeyPatch) -> None:

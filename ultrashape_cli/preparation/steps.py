@@ -253,7 +253,7 @@ def asset_seed(asset_id: str, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{asset_id}".encode()).digest()[:8], "big")
 
 
-WATERTIGHT = Step("watertight", 2, lambda c: asdict(c.watertight), _watertight)
+WATERTIGHT = Step("watertight", 3, lambda c: asdict(c.watertight), _watertight)
 STEP_TABLE: dict[str, Step] = {
     step.name: step
     for step in (

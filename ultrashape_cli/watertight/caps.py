@@ -37,10 +37,14 @@ class Capped:
     num_open: int
 
 
-def cap_holes(mesh: Mesh) -> Capped:
+def cap_holes(mesh: Mesh, *, thick_walls: bool = False) -> Capped:
     """Close the holes of a welded mesh, but not the rims of its open sheets.
 
     The two rims of a double wall are joined by a strip.
+
+    Args:
+        mesh: With or without holes.
+        thick_walls: Take two outlines for the rims of one wall where it would be a thick one.
     """
     edges = boundary_edges(mesh.faces)
     loops = boundary_loops(edges)
@@ -57,7 +61,7 @@ def cap_holes(mesh: Mesh) -> Capped:
     holes = [
         _is_hole(mesh.vertices[loop], float(component_area[part_of[loop[0]]])) for loop in loops
     ]
-    found = pair_rims(mesh, loops, inward_directions(mesh, edges))
+    found = pair_rims(mesh, loops, inward_directions(mesh, edges), thick=thick_walls)
     pairs = [(a, b) for a, b in found if holes[a] or holes[b]]
     faces += [strip(mesh.vertices, loops[a], loops[b]) for a, b in pairs]
     num_caps += 2 * len(pairs)

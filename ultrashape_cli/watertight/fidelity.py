@@ -84,16 +84,21 @@ def fidelity_of_rebuilt(source: Mesh, rebuilt: Rebuilt, seed: int = 0) -> Figure
     points, normals, _ = sample_faces(source, NUM_SAMPLES, rng)
     points = (points - rebuilt.origin) / rebuilt.cell
     extent = float(np.linalg.norm(source.extents)) / rebuilt.cell
-    seen = visible(rebuilt.scene, points, normals, _RAY_OFFSET * extent)
+    offset = _RAY_OFFSET * extent
+    seen = visible(rebuilt.bare, points, normals, offset)
     points, normals = points[seen], normals[seen]
     if len(points) == 0:
         return {"visible_share": 0.0}
     vertices, faces = rebuilt.mesh.vertices, rebuilt.mesh.faces
     distance, face = closest_small_faces(vertices, faces, points)
+    # What a lid hides is lost, such as the inside of a cup that became a plug.
+    hidden = np.zeros(len(points), bool)
+    if rebuilt.bare is not rebuilt.scene:
+        hidden = ~visible(rebuilt.scene, points, normals, offset)
     found = face >= 0
     corners = vertices[faces[face[found]]]
     cosine = _cosine(corners, normals[found])
-    return _figures(distance, cosine, extent, 1.0) | {
+    return _figures(distance, cosine, extent, 1.0, hidden) | {
         "visible_share": float(seen.mean()),
         "unseen_share": unseen_share(rebuilt.mesh, rebuilt.scene, _CLEAR),
     }
@@ -156,7 +161,11 @@ def _cosine(
 
 
 def _figures(
-    distance: NDArray[np.float64], cosine: NDArray[np.float64], extent: float, cell: float
+    distance: NDArray[np.float64],
+    cosine: NDArray[np.float64],
+    extent: float,
+    cell: float,
+    hidden: NDArray[np.bool_] | bool = False,
 ) -> Figures:
     mean, high = float(distance.mean()), float(np.quantile(distance, 0.999))
     return {
@@ -165,5 +174,5 @@ def _figures(
         "distance_mean_voxels": mean / cell,
         "distance_p999_voxels": high / cell,
         "normal_consistency": float(cosine.mean()) if len(cosine) else 0.0,
-        "lost_share": float((distance > _LOST * cell).mean()),
+        "lost_share": float(((distance > _LOST * cell) | hidden).mean()),
     }

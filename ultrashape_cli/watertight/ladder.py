@@ -24,7 +24,7 @@ from ultrashape_cli.watertight.fidelity import (
     unchanged,
 )
 from ultrashape_cli.watertight.orient import orient_outward
-from ultrashape_cli.watertight.remesh import MAX_MEMORY_BYTES, rebuild
+from ultrashape_cli.watertight.remesh import MAX_MEMORY_BYTES, Holes, rebuild
 from ultrashape_cli.watertight.repair import repair_manifold
 
 # Surface that may lie inside the solid, as part of the area, before a closed mesh is rebuilt.
@@ -170,10 +170,14 @@ def _without_remesh(
 def _remesh(
     welded: Mesh, resolution: int, keep_cavities: bool, max_memory_bytes: int, figures: Figures
 ) -> Watertight:
-    rebuilt = rebuild(welded, resolution, max_memory_bytes, keep_cavities)
-    # A level set has a winding number of 0 or 1 everywhere: there is no hidden share to measure.
-    figures = {**figures, **rebuilt.figures}
-    figures |= fidelity_of_rebuilt(welded, rebuilt)
+    ways: list[Holes] = ["lids", "strips", "none"]
+    for way in ways:
+        rebuilt = rebuild(welded, resolution, max_memory_bytes, keep_cavities, way)
+        # A level set has a winding of 0 or 1 everywhere: there is no hidden share to measure.
+        found = figures | rebuilt.figures | fidelity_of_rebuilt(welded, rebuilt)
+        # What was plain to see and lies under a lid now was hollow.
+        if not found["caps"] or float(found.get("lost_share", 0.0)) <= REMESH_GATES.lost_share:
+            break
     state = topology(rebuilt.mesh)
     state = dataclasses.replace(state, volume=state.volume * rebuilt.cell**3)
     if not state.solid:
@@ -183,13 +187,13 @@ def _remesh(
             f"edges, {state.nonmanifold_vertices} branching vertices, volume {state.volume:g}",
             hint="try another --set watertight.resolution",
         )
-    broken = REMESH_GATES.broken_by(figures)
+    broken = REMESH_GATES.broken_by(found)
     if broken:
         raise MeshError(
             f"the closed mesh is too far from its source: {broken}",
             hint="try a higher --set watertight.resolution",
         )
-    return _accept(rebuilt.placed, "remesh", state, figures)
+    return _accept(rebuilt.placed, "remesh", state, found)
 
 
 def _decimate(

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from ultrashape_cli.geometry.check import part_volumes, vertex_components
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.rays import RayScene
-from ultrashape_cli.watertight.caps import cap_holes
+from ultrashape_cli.watertight.caps import Capped, cap_holes
 from ultrashape_cli.watertight.features import snap_to_edges
 from ultrashape_cli.watertight.inside import classify_nodes
 from ultrashape_cli.watertight.scatter import mark_bricks, scatter_distances, split_triangles
@@ -20,6 +21,8 @@ from ultrashape_cli.watertight.sheets import SLAB_HALF_WIDTH, lost_pieces, narro
 from ultrashape_cli.watertight.tunnels import close_tunnels
 
 logger = logging.getLogger(__name__)
+
+Holes = Literal["lids", "strips", "none"]
 
 MAX_RESOLUTION = 2048
 MIN_RESOLUTION = 32
@@ -53,6 +56,7 @@ class Rebuilt:
         mesh: The result in node-index units.
         origin, cell: Position of node (0, 0, 0) and length of a cell, in units of the input.
         scene: The input with lids on its holes, in node-index units.
+        bare: The input without lids.
         figures: Plain figures about the work.
     """
 
@@ -60,6 +64,7 @@ class Rebuilt:
     origin: NDArray[np.float64]
     cell: float
     scene: RayScene
+    bare: RayScene
     figures: dict[str, float | int | bool]
 
     @property
@@ -87,6 +92,7 @@ def rebuild(
     resolution: int,
     max_memory_bytes: int = MAX_MEMORY_BYTES,
     keep_cavities: bool = False,
+    holes: Holes = "lids",
 ) -> Rebuilt:
     """Return a closed mesh of a welded one.
 
@@ -98,6 +104,8 @@ def rebuild(
         resolution: Cells along the longest side, border included.
         max_memory_bytes: Refuse work that needs more.
         keep_cavities: Leave cavities empty where the winding of the faces says they are.
+        holes: What closes them: lids, and strips between the rims of thin walls; strips also
+            between those of thick walls; or nothing, so that sheets stay sheets.
 
     Raises:
         MeshError: The resolution or the memory it needs is out of bounds, or nothing is left.
@@ -108,7 +116,9 @@ def rebuild(
             f"resolution {resolution} is out of range",
             hint=f"--set watertight.resolution, from {limits}",
         )
-    capped = cap_holes(mesh)
+    capped = Capped(mesh, 0, 0, 0)
+    if holes != "none":
+        capped = cap_holes(mesh, thick_walls=holes == "strips")
     low, high = capped.mesh.bounds
     cell = float((high - low).max()) / (resolution - 2 * _PADDING)
     origin = (low + high) / 2 - cell * (resolution / 2 + _SHIFT)
@@ -145,7 +155,10 @@ def rebuild(
             hint="raise watertight.resolution, or check that the mesh is not a few points",
         )
     result, figures["specks_removed"] = drop_specks(Mesh(vertices, faces), keep_cavities)
-    return Rebuilt(result, origin, cell, scene, figures)
+    bare = scene
+    if capped.num_cap_faces:
+        bare = RayScene(Mesh(surface.vertices, surface.faces[: len(mesh.faces)]))
+    return Rebuilt(result, origin, cell, scene, bare, figures)
 
 
 def _sign(

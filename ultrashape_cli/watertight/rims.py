@@ -6,6 +6,7 @@ A lid on each would make a plug of what is hollow; a strip between them makes th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +15,39 @@ from scipy.spatial import cKDTree
 from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.mesh import Mesh
 
-# Two outlines are the rims of one wall if they run side by side all along: mean distance beside
-# the radius, share of points that see the other one, and how much longer one may be.
-_THICKNESS, _SHARE, _LENGTHS = 0.35, 0.9, 2.0
-# The wall must lead away from the strip: two rims of one band have the band itself between them.
-_ALONG = 0.5
-_NEIGHBOURS = 8
+
+class _Rule(NamedTuple):
+    """When two outlines are the rims of one wall: they run side by side all along.
+
+    Attributes:
+        thickness: Most mean distance, beside the radius.
+        longer: How much longer one may be.
+        along: The wall must lead away from the strip: two rims of one band have the band itself
+            between them. Most of the strip that may run along the wall.
+        neighbours: Points among which the nearest of another outline is looked for.
+    """
+
+    thickness: float
+    longer: float
+    along: float
+    neighbours: int
+
+
+_SHARE = 0.9
+"""Points of an outline that must see the other one."""
+_FEW = 64
+"""Points of an outline that are asked for what lies across a thick wall."""
+_THIN = _Rule(0.35, 2.0, 0.5, 8)
+# What only the surface that a lid would hide tells from two holes.
+_THICK = _Rule(3.0, 5.0, 0.75, _FEW + 1)
 
 
 def pair_rims(
-    mesh: Mesh, loops: Sequence[NDArray[np.int64]], inward: NDArray[np.float64]
+    mesh: Mesh,
+    loops: Sequence[NDArray[np.int64]],
+    inward: NDArray[np.float64],
+    *,
+    thick: bool = False,
 ) -> list[tuple[int, int]]:
     """Return the pairs of outlines, by index, between which a strip belongs.
 
@@ -31,13 +55,19 @@ def pair_rims(
         mesh: Whose outlines they are.
         loops: From `boundary_loops`.
         inward: Unit direction `[V, 3]` from each boundary vertex into its faces.
+        thick: Also those of thick walls.
     """
+    rule = _THICK if thick else _THIN
     if len(loops) < 2:
         return []
+    lengths = np.array([_length(mesh.vertices[loop]) for loop in loops])
+    if thick:
+        loops = [loop[np.arange(_FEW) * len(loop) // _FEW] if len(loop) > _FEW else loop
+                 for loop in loops]  # fmt: skip
     points = np.concatenate([mesh.vertices[loop] for loop in loops])
     owner = np.repeat(np.arange(len(loops)), [len(loop) for loop in loops])
     into = np.concatenate([inward[loop] for loop in loops])
-    count = min(_NEIGHBOURS, len(points))
+    count = min(rule.neighbours, len(points))
     distance, near = cKDTree(points).query(points, k=count)
     other = owner[near] != owner[:, None]
     found = other.any(axis=1)
@@ -46,12 +76,11 @@ def pair_rims(
     partner = np.where(found, owner[near[rows, first]], -1)
     gap = np.where(found, distance[rows, first], np.inf)
     along = np.einsum("ij,ij->i", points[near[rows, first]] - points, into)
-    best = [_partner(points, owner, partner, gap, along, loop) for loop in range(len(loops))]
-    lengths = np.array([_length(mesh.vertices[loop]) for loop in loops])
+    best = [_partner(points, owner, partner, gap, along, loop, rule) for loop in range(len(loops))]
     return [
         (a, b)
         for a, b in enumerate(best)
-        if b > a and best[b] == a and 1 / _LENGTHS <= lengths[a] / lengths[b] <= _LENGTHS
+        if b > a and best[b] == a and 1 / rule.longer <= lengths[a] / lengths[b] <= rule.longer
     ]
 
 
@@ -62,6 +91,7 @@ def _partner(
     gap: NDArray[np.float64],
     along: NDArray[np.float64],
     loop: int,
+    rule: _Rule,
 ) -> int:
     """Return the outline that runs beside one, or -1."""
     own = np.flatnonzero(owner == loop)
@@ -73,7 +103,7 @@ def _partner(
     centred = points[own] - points[own].mean(axis=0)
     radius = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
     thickness = float(gap[beside].mean())
-    if thickness > _THICKNESS * radius or along[beside].mean() > _ALONG * thickness:
+    if thickness > rule.thickness * radius or along[beside].mean() > rule.along * thickness:
         return -1
     return other
 
