@@ -22,7 +22,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # The last mesh sets the frame, so that all are seen at the same size and place.
     sources = [load_mesh(path) for path in arguments.meshes]
-    frame = fit_frame(sources[-1].vertices)
+    frame = fit_frame(sources[-1])
     placed = [Mesh(frame.to_normalised(mesh.vertices), mesh.faces) for mesh in sources]
     cameras = view_set(1, radius=bounding_radius(placed[-1]), size=arguments.size)
     images = [next(iter(render_views(Scene(mesh), cameras))) for mesh in placed]

@@ -32,7 +32,7 @@ figurine = make_figurine(0, resolution=24)
 pair = joined(figurine.with_faces(figurine.faces[50:]), moved(figurine.flipped(), 0.9))
 for mesh in (figurine, figurine.with_faces(figurine.faces[50:]), pair):
     make_watertight(mesh, 48, keep_cavities=mesh is pair)
-frame = fit_frame(figurine.vertices)
+frame = fit_frame(figurine)
 placed = Mesh(frame.to_normalised(figurine.vertices), figurine.faces)
 small = {"surface_points": 500, "curvature_points": 500, "sharp_points": 500}
 queries = {"near_points": 500, "near_curvature_points": 500, "space_points": 500}

@@ -187,7 +187,7 @@ def main() -> None:
     distance_rows(make_figurine(0, 24), 1)  # compiles the kernels
     for path in options.meshes:
         mesh = load_mesh(path)
-        mesh = Mesh(fit_frame(mesh.vertices).to_normalised(mesh.vertices), mesh.faces)
+        mesh = Mesh(fit_frame(mesh).to_normalised(mesh.vertices), mesh.faces)
         name = f"{Path(path).name}, {len(mesh.faces)} faces"
         show(f"{name} | 600k samples, s", sampling_rows(mesh, options.repeats))
         show(f"{name} | 1.3 M signed distances, s", distance_rows(mesh, options.repeats))

@@ -58,7 +58,7 @@ def noise(scene: Scene, camera: Camera, method: str) -> float:
 def measure(options: argparse.Namespace) -> dict[str, float]:
     path, method = Path(options.meshes[0]), options.method
     source = load_mesh(path)
-    frame = fit_frame(source.vertices, up=up_axis("auto", path.suffix))
+    frame = fit_frame(source, up=up_axis("auto", path.suffix))
     mesh = Mesh(frame.to_normalised(source.vertices), source.faces)
     cameras = view_set(4, radius=bounding_radius(mesh), size=options.size)
     appearance = load_appearance(path) if method == "textured" else None

@@ -32,7 +32,7 @@ def dataset(tmp_path: Path) -> Dataset:
     write_samples(dataset.samples("a"), meta, arrays)
     float32 = replace(SETTINGS, format="reference", contents="dit")
     write_arrays(dataset.samples("b"), sample_mesh(box, float32, np.random.default_rng(0))[0])
-    frame = fit_frame(box.vertices * 5).as_dict()
+    frame = fit_frame(moved(box, 5)).as_dict()
     for index, name in enumerate("ab"):
         step = StepRecord("done", "k", measurements={"frame": frame})
         dataset.write_record(Record(name, {"path": name}, {"watertight": step}))

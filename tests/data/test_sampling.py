@@ -97,8 +97,8 @@ def test_the_reference_format_has_its_names_types_and_cube(ball: Mesh) -> None:
 
 
 def test_the_frame_of_the_reference_leads_to_its_cube() -> None:
-    vertices = np.array([[3.0, 5, 7], [13, 9, 8]])
-    frame = reference_frame(fit_frame(vertices))
+    mesh = Mesh.from_arrays([[3.0, 5, 7], [13, 9, 8], [13, 5, 8]], [[0, 1, 2]])
+    frame = reference_frame(fit_frame(mesh))
     assert frame["center"] == pytest.approx([8, 7, 7.5])
     assert frame["scale"] == pytest.approx(10 * 1.02)
     assert frame["scale"].dtype == frame["center"].dtype == np.float32

@@ -31,7 +31,7 @@ UNSEEN_SEED = 10_003
 def figurine() -> tuple[Mesh, Mesh, np.ndarray]:
     """A truth the model has not seen, its coarse version and its front view."""
     made = make_figurine(UNSEEN_SEED, 96)
-    truth = Mesh(fit_frame(made.vertices).to_normalised(made.vertices), made.faces)
+    truth = Mesh(fit_frame(made).to_normalised(made.vertices), made.faces)
     camera = view_set(1, radius=bounding_radius(truth), size=160)
     return truth, coarsen(truth), next(iter(render_views(Scene(truth), camera)))
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
+from shapes import as_mesh, joined, moved
 
 from ultrashape_cli.config.schema import Config, RenderConfig, SampleConfig, WatertightConfig
 from ultrashape_cli.data.layout import STEPS, Dataset, Record, StepRecord
@@ -166,3 +168,18 @@ def test_the_seed_of_an_asset_is_its_own() -> None:
     seeds = {asset_seed(name, seed) for name in "ab" for seed in (0, 1)}
     assert len(seeds) == 4
     assert asset_seed("a", 0) == asset_seed("a", 0)
+
+
+def test_what_lies_around_an_asset_is_left_out_and_its_front_is_turned(tmp_path: Path) -> None:
+    ball = as_mesh(trimesh.creation.icosphere(3))
+    nose = moved(ball, 0.3, (1, 0, 0))
+    hull = moved(ball, 1.05).flipped()
+    config = replace(CONFIG, watertight=WatertightConfig(resolution=48, front="x"))
+    dataset, record = _prepare(tmp_path, joined(hull, ball, nose), config)
+    measured = record.steps["watertight"].measurements
+    assert measured["surroundings"] == ["inverted hull of 1,280 faces left out"]
+    assert measured["source_faces"] == 2 * len(ball.faces)
+    low, high = load_mesh(dataset.mesh(record.id)).bounds
+    # From -1 to 1.3 along x of the source, which is z now.
+    assert high - low == pytest.approx(np.array([2, 2, 2.3]) * 2 / 1.02 / 2.3, abs=0.03)
+    assert Frame.from_dict(measured["frame"]).front == "x"

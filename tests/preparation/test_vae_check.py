@@ -24,7 +24,7 @@ from ultrashape_cli.synthetic.figurines import make_figurine
 @pytest.fixture(scope="module")
 def figurine() -> Mesh:
     mesh = make_figurine(0, 32)
-    return Mesh(fit_frame(mesh.vertices).to_normalised(mesh.vertices), mesh.faces)
+    return Mesh(fit_frame(mesh).to_normalised(mesh.vertices), mesh.faces)
 
 
 @pytest.fixture(scope="module")

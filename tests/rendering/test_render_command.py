@@ -32,7 +32,7 @@ def dataset(tmp_path: Path) -> Dataset:
     mtl = "newmtl red\nKd 0.8 0.02 0.02\nnewmtl lost\nmap_Kd lost.png\n"
     (source.parent / "a.mtl").write_text(mtl)
     data = Dataset(tmp_path / "data")
-    frame = fit_frame(box.vertices)
+    frame = fit_frame(box)
     mesh = Mesh.from_arrays(frame.to_normalised(box.vertices), box.faces)
     save_mesh(mesh, data.mesh("a"))
     made = StepRecord("done", "k", measurements={"frame": frame.as_dict()})

@@ -178,7 +178,7 @@ def test_memory_is_predicted_and_refused_in_words(torus: Mesh) -> None:
 
 def test_kept_vertices_survive_the_file_bit_by_bit(torus: Mesh, tmp_path: Path) -> None:
     source = Mesh(torus.vertices * 7 + 3, torus.faces)
-    frame = fit_frame(source.vertices)
+    frame = fit_frame(source)
     placed = Mesh(frame.to_normalised(source.vertices), source.faces)
     save_mesh(make_watertight(placed).mesh, tmp_path / "a.ply")
     back = load_mesh(tmp_path / "a.ply")
@@ -195,7 +195,7 @@ def test_single_precision_is_stored_as_such(tmp_path: Path, cube: Mesh) -> None:
 
 def test_the_up_axis_turns_and_turns_back() -> None:
     points = np.random.default_rng(0).normal(size=(50, 3)) * [1, 2, 30]
-    frame = fit_frame(points, up="z")
+    frame = fit_frame(Mesh(points, np.arange(48).reshape(-1, 3)), up="z")
     placed = frame.to_normalised(points)
     assert np.argmax(np.ptp(placed, axis=0)) == 1
     assert np.allclose(frame.to_source(placed), points, rtol=0, atol=1e-6)

@@ -12,6 +12,7 @@ import typer
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.dataset_steps import conclude, report_outcome, run_steps, say_changes
 from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_settings
+from ultrashape_cli.config.choices import FrontAxis
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
@@ -93,6 +94,15 @@ def prepare(
             max=2048,
             help="Cells along the longest side of a mesh that has to be rebuilt to be closed; "
             "not the pixels of a view, which are `--set render.size`. Default: 512.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    front: Annotated[
+        FrontAxis | None,
+        typer.Option(
+            "--front",
+            help="Axis that the front of upright meshes looks along; auto is x where the symmetry "
+            "of a mesh says so, else z. Default: z.",
             rich_help_panel="Run",
         ),
     ] = None,
@@ -205,6 +215,7 @@ def prepare(
         "quality.vae_check": vae_check,
         "render.views": views,
         "watertight.resolution": resolution,
+        "watertight.front": front,
         "engine.kind": engine.value if engine else None,
         "engine.address": address,
         "engine.workers": workers,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from ultrashape_cli import options as opt
+from ultrashape_cli.config.choices import FrontAxis, UpAxis
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,11 +53,15 @@ def show(
         bool, typer.Option("--clay", help="Leave its colours out.", rich_help_panel=_VIEWS)
     ] = False,
     front: Annotated[
-        Literal["z", "-z", "x", "-x"],
-        typer.Option("--front", help="Axis that the front looks along.", rich_help_panel=_VIEWS),
-    ] = "z",
+        FrontAxis,
+        typer.Option(
+            "--front",
+            help="Axis that the front looks along; auto is x where the symmetry says so, else z.",
+            rich_help_panel=_VIEWS,
+        ),
+    ] = "auto",
     up: Annotated[
-        Literal["auto", "y", "z"],
+        UpAxis,
         typer.Option("--up", help="Axis that points up.", rich_help_panel=_VIEWS),
     ] = "auto",
     size: Annotated[
@@ -139,22 +144,27 @@ def _show(
     views: int,
     turntable: bool,
     clay: bool,
-    front: Literal["z", "-z", "x", "-x"],
+    front: str,
     up: str,
     size: int,
 ) -> _Shown:
     from ultrashape_cli.geometry.check import topology
+    from ultrashape_cli.geometry.front import front_axis
     from ultrashape_cli.geometry.mesh import weld
     from ultrashape_cli.geometry.normalize import up_axis
     from ultrashape_cli.meshfiles.appearance import appearance_of
     from ultrashape_cli.meshfiles.load import mesh_of, read_contents
     from ultrashape_cli.rendering.portrait import portraits
+    from ultrashape_cli.watertight.surroundings import without_surroundings
 
     contents = read_contents(file, colours=True)
     mesh, appearance = mesh_of(file, contents), appearance_of(contents)
     state = topology(weld(mesh))
     coloured = appearance is not None and appearance.has_colour
     textured = appearance is not None and any(m.texels is not None for m in appearance.materials)
+    upright = up_axis(up, file.suffix)
+    towards = front_axis(front, mesh, upright)
+    notes = without_surroundings(mesh).notes
     row = {
         "mesh": str(file),
         "faces": len(mesh.faces),
@@ -164,7 +174,8 @@ def _show(
         "open_edges": state.boundary_edges,
         "colours": "texture" if textured else "colours" if coloured else "none",
         "size": [float(f"{side:.4g}") for side in mesh.extents],
-        "problems": appearance.problems if appearance else [],
+        "front": towards,
+        "problems": [*notes, *(appearance.problems if appearance else ())],
     }
     pictures = portraits(
         mesh,
@@ -172,8 +183,8 @@ def _show(
         views=views,
         turntable=turntable,
         size=size,
-        up=up_axis(up, file.suffix),
-        front=front,
+        up=upright,
+        front=towards,
     )
     return _Shown(row, pictures)
 
@@ -202,7 +213,7 @@ def _report(ui: UI, shown: list[_Shown], failed: dict[str, str], target: Path) -
         for problem in row["problems"]:
             ui.warn(f"{row['mesh']}: {problem}")
     ui.table(
-        ("mesh", "faces", "parts", "open edges", "colours", "size"),
+        ("mesh", "faces", "parts", "open edges", "colours", "front", "size"),
         [
             (
                 Path(row["mesh"]).name,
@@ -210,6 +221,7 @@ def _report(ui: UI, shown: list[_Shown], failed: dict[str, str], target: Path) -
                 row["parts"],
                 f"{row['open_edges']:,}",
                 row["colours"],
+                row["front"],
                 " x ".join(f"{side:g}" for side in row["size"]),
             )
             for row in rows

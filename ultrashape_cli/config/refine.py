@@ -9,6 +9,7 @@ from ultrashape_cli.config.choices import (
     Background,
     Colours,
     DtypePolicy,
+    FrontAxis,
     MemoryMode,
     MeshFrame,
     Quality,
@@ -59,6 +60,8 @@ class RefineConfig:
     """Surface samples that mark the occupied voxels."""
     up: UpAxis = "auto"
     """Axis of the input that points up; `auto` is z for STL and 3MF and y for the rest."""
+    front: FrontAxis = "z"
+    """Axis of the upright input that the image looks at; `auto` is x where its symmetry says so."""
     background: Background = "auto"
     """Of an image without transparency: `keep`, `white`, `remove` (rembg), `auto` removes or
     asks."""

@@ -16,6 +16,7 @@ from ultrashape_cli.config.choices import (
     Contents,
     DtypePolicy,
     EngineKind,
+    FrontAxis,
     GroupBy,
     Lights,
     MapName,
@@ -42,6 +43,9 @@ class WatertightConfig:
     """Distance the reduction may move the surface, as part of the diagonal of the box."""
     up: UpAxis = "auto"
     """Axis of the source that points up; `auto` is z for STL and 3MF and y for the rest."""
+    front: FrontAxis = "z"
+    """Axis of the upright source that its front looks along; `auto` is x where its symmetry says
+    so, and z for the rest."""
     max_memory_gib: float = 6.0
     """Remeshing that would need more memory is refused before it starts."""
     max_file_gib: float = 4.0

@@ -79,7 +79,7 @@ def coarse_of(asset: Asset, truth: Mesh, settings: EvaluateConfig) -> Mesh:
         mesh = coarsen(truth, settings.coarse_resolution, settings.coarse_smoothing)
     else:
         mesh = load_mesh(asset.coarse)
-    return Mesh(fit_frame(mesh.vertices).to_normalised(mesh.vertices), mesh.faces)
+    return Mesh(fit_frame(mesh).to_normalised(mesh.vertices), mesh.faces)
 
 
 def coarse_row(settings: EvaluateConfig) -> Row:

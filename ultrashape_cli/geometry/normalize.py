@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ultrashape_cli.errors import MeshError
+from ultrashape_cli.geometry.mesh import Mesh
 
 Up = Literal["y", "z"]
+Front = Literal["z", "-z", "x", "-x"]
 
 # Longest side of an asset when the released weights were trained: 2 % margin in the cube.
 TRAINING_SIDE = 2 / 1.02
@@ -21,68 +23,84 @@ REFINE_SIDE = 2 * 0.99
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Similarity between a source file and the normalised cube: `(p - centre) * scale`, turned up.
+    """Similarity between a source file and the normalised cube: `(p - centre) * scale`, turned.
 
     Attributes:
         centre: Centre of the bounding box, in source units.
         scale: Normalised units per source unit.
         up: Axis of the source that becomes y of the cube. From z, (x, y, z) becomes (x, z, -y).
+        front: Axis of the source, once it is upright, that becomes z of the cube.
     """
 
     centre: tuple[float, float, float]
     scale: float
     up: Up = "y"
+    front: Front = "z"
 
     def to_normalised(self, points: ArrayLike) -> NDArray[np.float64]:
         """Return source points `[..., 3]` in the normalised frame."""
         placed = (np.asarray(points, np.float64) - np.asarray(self.centre)) * self.scale
         if self.up == "z":
             placed = np.stack([placed[..., 0], placed[..., 2], -placed[..., 1]], axis=-1)
-        return placed
+        return _turned(placed, self.front)
 
     def to_source(self, points: ArrayLike) -> NDArray[np.float64]:
         """Return normalised points `[..., 3]` in the source frame."""
-        placed = np.asarray(points, np.float64)
+        placed = _turned(np.asarray(points, np.float64), _BACK[self.front])
         if self.up == "z":
             placed = np.stack([placed[..., 0], -placed[..., 2], placed[..., 1]], axis=-1)
         return placed / self.scale + np.asarray(self.centre)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the frame as plain values for a manifest."""
-        return {"centre": list(self.centre), "scale": self.scale, "up": self.up}
+        return {"centre": list(self.centre), "scale": self.scale, "up": self.up,
+                "front": self.front}  # fmt: skip
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Frame:
-        """Return the frame that `as_dict` wrote; without an axis, y is up."""
+        """Return the frame that `as_dict` wrote; without axes, y is up and z the front."""
         x, y, z = (float(value) for value in values["centre"])
         up: Up = "z" if values.get("up") == "z" else "y"
-        return cls(centre=(x, y, z), scale=float(values["scale"]), up=up)
+        front = values.get("front", "z")
+        return cls((x, y, z), float(values["scale"]), up, front if front in _BACK else "z")
+
+
+_BACK: dict[Front, Front] = {"z": "z", "-z": "-z", "x": "-x", "-x": "x"}
+"""Front -> the one that undoes its turn."""
+
+
+def _turned(points: NDArray[np.float64], front: Front) -> NDArray[np.float64]:
+    """Return points `[..., 3]` turned about y so that the front axis becomes z."""
+    x, y, z = points[..., 0], points[..., 1], points[..., 2]
+    if front == "x":
+        return np.stack([-z, y, x], axis=-1)
+    if front == "-x":
+        return np.stack([z, y, -x], axis=-1)
+    return np.stack([-x, y, -z], axis=-1) if front == "-z" else points
 
 
 def fit_frame(
-    vertices: NDArray[np.floating],  # [V, 3]
-    longest_side: float = TRAINING_SIDE,
-    up: Up = "y",
+    mesh: Mesh, longest_side: float = TRAINING_SIDE, up: Up = "y", front: Front = "z"
 ) -> Frame:
     """Return the frame that centres the bounding box and gives its longest side this length.
 
     Args:
-        vertices: The source.
+        mesh: The source; vertices that no face uses have no say.
         longest_side: Length in normalised units.
         up: Axis of the source that points up.
+        front: Axis of the upright source that the front looks along.
 
     Raises:
-        MeshError: There are no vertices, or they have no extent.
+        MeshError: There are no faces, or they have no extent.
     """
-    if len(vertices) == 0:
-        raise MeshError("cannot normalise a mesh without vertices")
-    low = np.min(vertices, axis=0).astype(np.float64)
-    high = np.max(vertices, axis=0).astype(np.float64)
+    if len(mesh.faces) == 0:
+        raise MeshError("cannot normalise a mesh without faces")
+    low, high = mesh.bounds
     side = float(np.max(high - low))
     if not np.isfinite(side) or side <= 0:
         raise MeshError(f"cannot normalise a mesh whose longest side is {side}")
     x, y, z = ((low + high) / 2).tolist()
-    return Frame(centre=(x, y, z), scale=longest_side / side, up=up)
+    return Frame((x, y, z), longest_side / side, up, front)
 
 
 def up_axis(setting: str, suffix: str) -> Up:

@@ -32,6 +32,7 @@ from ultrashape_cli.rendering.colours import SurfaceColours
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.runs import ADAPTER_FILE
 from ultrashape_cli.watertight.ladder import make_watertight
+from ultrashape_cli.watertight.surroundings import without_surroundings
 
 METRIC_POINTS = 100_000
 """Samples of each surface; the distance of equal surfaces is about half their spacing."""
@@ -115,7 +116,8 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
         UsageError: The image is opaque and the settings do not say what its background is.
     """
     contents = read_contents(job.mesh, colours=config.colours == "keep")
-    mesh = mesh_of(job.mesh, contents)
+    asset = without_surroundings(mesh_of(job.mesh, contents))
+    mesh = asset.mesh
     if config.frame == "input":
         require_precision(mesh.bounds, job.target)
     rgba = load_reference(job.image, config.background)
@@ -130,12 +132,15 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
         warnings.append(
             f"{job.mesh} is fragmented: {', '.join(report.problems)}; --repair closes it first"
         )
+    warnings += [f"{job.mesh}: {note}" for note in asset.notes]
     appearance = appearance_of(contents)
     if appearance is not None:
         warnings += [f"{job.mesh}: {problem}" for problem in appearance.problems]
         if not appearance.has_colour:
             appearance = None
-        elif job.target.suffix.lower() not in COLOUR_SUFFIXES:
+        elif not asset.kept.all():
+            appearance = appearance.kept(asset.kept)
+        if appearance is not None and job.target.suffix.lower() not in COLOUR_SUFFIXES:
             warnings.append(
                 f"{job.target.suffix} holds no colours of vertices: those of {job.mesh} are lost; "
                 f"{' '.join(COLOUR_SUFFIXES)} keep them"

@@ -20,6 +20,7 @@ from ultrashape_cli.devices import autocast
 from ultrashape_cli.diffusion.sampler import sample, schedule
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
+from ultrashape_cli.geometry.front import front_axis
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
 from ultrashape_cli.geometry.places import in_own_places
@@ -295,7 +296,7 @@ def prepare_mesh(
     """Returns a coarse mesh as `Refiner.prepare` does, before there are weights."""
     seconds: dict[str, float] = {}
     with _timed(seconds, "voxels"):
-        frame = fit_frame(mesh.vertices, up=up)
+        frame = fit_frame(mesh, up=up, front=front_axis(config.front, mesh, up))
         placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
         voxels = voxelise(placed, seed, spec, config)
     return Prepared(frame, placed, voxels, seed, seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,16 @@ class Appearance:
     def has_colour(self) -> bool:
         """Whether any face shows more than clay."""
         return any(self.materials[index].colour is not None for index in np.unique(self.material))
+
+    def kept(self, faces: NDArray[np.bool_]) -> Appearance:
+        """Returns the appearance of some faces `[F]`."""
+        return replace(
+            self,
+            mesh=Mesh(self.mesh.vertices, self.mesh.faces[faces]),
+            uv=self.uv[faces],
+            tint=self.tint[faces],
+            material=self.material[faces],
+        )
 
 
 def load_appearance(path: str | Path) -> Appearance | None:

@@ -64,16 +64,20 @@ class StepKeys:
 
 
 def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
+    from ultrashape_cli.geometry.front import front_axis
     from ultrashape_cli.geometry.mesh import Mesh
     from ultrashape_cli.geometry.normalize import fit_frame, up_axis
     from ultrashape_cli.meshfiles.load import load_mesh
     from ultrashape_cli.meshfiles.save import save_mesh
     from ultrashape_cli.watertight.ladder import make_watertight
+    from ultrashape_cli.watertight.surroundings import without_surroundings
 
     settings = config.watertight
     path = Path(record.source["path"])
     source = load_mesh(path, max_bytes=int(settings.max_file_gib * 2**30))
-    frame = fit_frame(source.vertices, up=up_axis(settings.up, path.suffix))
+    source, _, notes = without_surroundings(source)
+    up = up_axis(settings.up, path.suffix)
+    frame = fit_frame(source, up=up, front=front_axis(settings.front, source, up))
     placed = Mesh(frame.to_normalised(source.vertices), source.faces)
     result = make_watertight(
         placed,
@@ -89,7 +93,7 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
         mesh = Mesh(mesh.vertices.astype(np.float32).astype(np.float64), mesh.faces)
     path = dataset.mesh(record.id)
     save_mesh(mesh, path)
-    measurements = {
+    measurements: dict[str, Any] = {
         "rung": result.rung,
         "source_vertices": len(source.vertices),
         "source_faces": len(source.faces),
@@ -98,6 +102,8 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
         "frame": frame.as_dict(),
         **result.measurements,
     }
+    if notes:
+        measurements["surroundings"] = notes
     return measurements, [path]
 
 
@@ -200,6 +206,7 @@ def _source_colours(record: Record) -> tuple[Any, list[str]]:
     from ultrashape_cli.geometry.normalize import Frame
     from ultrashape_cli.meshfiles.appearance import load_appearance
     from ultrashape_cli.rendering.colours import SurfaceColours
+    from ultrashape_cli.watertight.surroundings import without_surroundings
 
     path = Path(record.source["path"])
     done = record.steps.get("watertight")
@@ -209,6 +216,8 @@ def _source_colours(record: Record) -> tuple[Any, list[str]]:
     if appearance is None or not appearance.has_colour:
         return None, appearance.problems if appearance else []
     frame = Frame.from_dict(done.measurements["frame"])
+    if "surroundings" in done.measurements:
+        appearance = appearance.kept(without_surroundings(appearance.mesh).kept)
     return SurfaceColours(appearance, frame), appearance.problems
 
 

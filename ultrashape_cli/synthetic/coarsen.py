@@ -23,5 +23,6 @@ def coarsen(mesh: Mesh, resolution: int = 32, smoothing: int = 5) -> Mesh:
     rough, _ = remesh(weld(mesh), resolution)
     smooth = trimesh.Trimesh(rough.vertices, rough.faces, process=False)
     trimesh.smoothing.filter_laplacian(smooth, iterations=smoothing)
-    before, after = fit_frame(mesh.vertices), fit_frame(smooth.vertices)
-    return Mesh.from_arrays(before.to_source(after.to_normalised(smooth.vertices)), smooth.faces)
+    found = Mesh.from_arrays(smooth.vertices, smooth.faces)
+    before, after = fit_frame(mesh), fit_frame(found)
+    return Mesh(before.to_source(after.to_normalised(found.vertices)), found.faces)
