@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from bounded import many, one_gibibyte
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ultrashape_cli.geometry.mesh import Mesh
@@ -92,7 +93,8 @@ def check(folder: Path, name: str, seed: int, edits) -> None:
     began = time.monotonic()
     for colours in (True, False):
         try:
-            found = read(path, colours=colours)
+            with one_gibibyte():
+                found = read(path, colours=colours)
         except Unreadable:
             continue
         for part in found.parts:
@@ -114,17 +116,11 @@ def test_the_files_are_whole_before_they_are_damaged(tmp_path: Path, name: str) 
         assert len(read(tmp_path / "a", colours=True).parts[0].faces) >= 3
 
 
-def many(examples: int):
-    quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    return settings(max_examples=examples, deadline=None, suppress_health_check=quiet,
-                    derandomize=examples < 100, database=None)  # fmt: skip
-
-
 CASES = (st.integers(0, 2), st.lists(EDITS, min_size=1, max_size=4))
 
 
 @pytest.mark.parametrize("name", SEEDS)
-@many(75)
+@many(45)
 @given(*CASES)
 def test_damage_is_refused_or_read(tmp_path: Path, name: str, seed: int, edits) -> None:
     check(tmp_path, name, seed, edits)
@@ -132,7 +128,7 @@ def test_damage_is_refused_or_read(tmp_path: Path, name: str, seed: int, edits) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEEDS)
-@many(2500)
+@many(1500)
 @given(*CASES)
 def test_much_damage_is_refused_or_read(tmp_path: Path, name: str, seed: int, edits) -> None:
     check(tmp_path, name, seed, edits)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.optional import missing_reason
 from ultrashape_cli.meshfiles.load import load_mesh
@@ -54,3 +55,12 @@ def test_every_size_is_written_in_single_precision_at_least(
     save_mesh(Mesh(sphere.vertices * scale, sphere.faces), tmp_path / f"a{suffix}")
     found = load_mesh(tmp_path / f"a{suffix}")
     assert np.abs(found.vertices / scale - sphere.vertices).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [(".FBX", "FBX"), (".dae", "Collada"), (".usdz", "USD")]
+)
+def test_formats_that_are_not_read_are_named(tmp_path: Path, suffix: str, kind: str) -> None:
+    with pytest.raises(MeshError, match=f"is {kind}, which is not read") as caught:
+        load_mesh(tmp_path / f"a{suffix}")
+    assert "GLB" in str(caught.value.hint)

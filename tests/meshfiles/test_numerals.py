@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from ultrashape_cli.meshfiles.numerals import no_number, put_number, read_number, settle
+from ultrashape_cli.meshfiles.numerals import (
+    no_number,
+    put_number,
+    read_number,
+    read_numbers,
+    settle,
+)
 
 
 def read(words: list[str]) -> np.ndarray:
@@ -28,6 +34,18 @@ def test_numbers_are_rounded_once() -> None:
               "12345678901234567890.", "1e-999999999999999999999"]  # fmt: skip
     found = read(words)
     assert found.tobytes() == np.array([float(word) for word in words]).tobytes()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\n \t\n"])
+def test_numbers_up_to_a_word_that_is_none_and_where_lines_begin(end: str) -> None:
+    text = end.join(["OFF 1 2", " 0.12345678901234567890", "4\t5 six 7", "8"]).encode()
+    values, firsts, wrong_at = read_numbers(np.frombuffer(text, np.uint8), 3)
+    assert values.tolist() == [1, 2, 0.12345678901234567890, 4, 5]
+    assert firsts.tolist() == [0, 2, 3]
+    assert wrong_at == text.index(b"six")
+    values, firsts, wrong_at = read_numbers(np.frombuffer(text[:7], np.uint8), 3)
+    assert (values.tolist(), firsts.tolist(), wrong_at) == ([1, 2], [0], -1)
+    assert [len(found) for found in read_numbers(np.frombuffer(b" ", np.uint8), 0)[:2]] == [0, 0]
 
 
 @pytest.mark.parametrize("word", ["nan", "-NaN", "inf", "-Infinity", "nan(ind)", "-nan(snan)",

@@ -13,8 +13,8 @@ def cut(outline, *more) -> tuple[Mesh, np.ndarray]:
     polygons = [np.asarray(points, float) for points in (outline, *more)]
     vertices = np.concatenate(polygons)
     corners = np.arange(len(vertices))
-    faces, polygon = triangulate(vertices, corners, np.array([len(p) for p in polygons]))
-    return Mesh.from_arrays(vertices, corners[faces]), polygon
+    triangles = triangulate(vertices, corners, np.array([len(p) for p in polygons]))
+    return Mesh.from_arrays(vertices, triangles.faces), triangles.polygon
 
 
 def flat(points) -> np.ndarray:
@@ -73,6 +73,14 @@ def test_triangles_fill_the_outline_and_face_its_way(name: str, place: str) -> N
         assert mesh.area_faces.min() > 1e-9, "a corner on an edge was cut off flat"
 
 
+@pytest.mark.parametrize("sizes", [[3, 3], [4, 3], [2, 5]])
+def test_faces_are_vertices_of_their_corners(sizes: list[int]) -> None:
+    corners = np.array([4, 2, 0, 1, 3, 5, 6])[: sum(sizes)]
+    triangles = triangulate(star(4), corners, np.array(sizes))
+    assert np.array_equal(triangles.faces, corners[triangles.positions])
+    assert np.bincount(triangles.polygon, minlength=2).tolist() == [size - 2 for size in sizes]
+
+
 def test_a_polygon_out_of_its_plane_keeps_its_corners() -> None:
     ring = star(8)
     ring[:, 2] = 0.1 * np.sin(np.arange(16))
@@ -104,6 +112,6 @@ def test_polygons_that_are_none_end(shape: str) -> None:
 def test_a_vertex_that_does_not_exist_is_named() -> None:
     with pytest.raises(Unreadable, match="vertex 7, the file has 3"):
         triangulate(np.zeros((3, 3)), np.array([0, 1, 7]), np.array([3]))
-    faces, polygon = triangulate(np.zeros((0, 3)), np.zeros(0, int), np.zeros(0, int))
-    assert faces.shape == (0, 3)
-    assert len(polygon) == 0
+    triangles = triangulate(np.zeros((0, 3)), np.zeros(0, int), np.zeros(0, int))
+    assert triangles.faces.shape == triangles.positions.shape == (0, 3)
+    assert len(triangles.polygon) == 0

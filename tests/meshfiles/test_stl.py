@@ -75,6 +75,7 @@ def test_every_file_holds_the_same_triangles(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(triangles(found).astype(np.float32), CORNERS)
     assert not found.looks
     assert not found.problems
+    assert bool(found.notes) == (kind == "no endsolid")
 
 
 @pytest.mark.parametrize("form", ["stl", "stl_ascii"])

@@ -12,7 +12,7 @@ import pytest
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh, mesh_of, read_contents
 from ultrashape_cli.meshfiles.save import save_mesh
 
 FAR = 40.0
@@ -48,7 +48,12 @@ def test_what_is_no_surface_is_left_out(
 
 def test_points_at_infinity_take_their_faces_along(tmp_path: Path, sphere: Mesh) -> None:
     save_mesh(_with(sphere, [(np.inf, 0, 0)], [(0, -1, -2)]), tmp_path / "a.ply")
-    assert len(load_mesh(tmp_path / "a.ply").vertices) == len(sphere.vertices)
+    contents = read_contents(tmp_path / "a.ply", colours=False)
+    found = mesh_of(tmp_path / "a.ply", contents)
+    assert len(found.vertices) == len(sphere.vertices)
+    assert contents.notes == [
+        f"1 of {len(sphere.faces) + 1:,} faces left out: their coordinates are not finite"
+    ]
 
 
 def test_a_flat_face_between_others_stays(tmp_path: Path) -> None:

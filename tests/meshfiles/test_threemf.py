@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shapes import joined, moved
 from test_gltf import colour_at, halves
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.load import load_mesh, mesh_of, read_contents
 
 RELATION = (
     '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
@@ -159,3 +160,38 @@ def test_components_cannot_unfold_without_end(
     path = _simple(tmp_path / "a.3mf", "".join(levels), '<item objectid="8"/>')
     with pytest.raises(MeshError, match="unfold to more than 1,000 parts"):
         load_mesh(path)
+
+
+PRUSA = (
+    '<config><object id="1" instances_count="1"><volume firstid="0" lastid="1">'
+    '<metadata type="volume" key="name" value="body"/></volume>'
+    '<volume firstid="2" lastid="3"><metadata type="volume" key="volume_type" value="{kind}"/>'
+    "</volume></object></config>"
+)
+
+
+@pytest.mark.parametrize("kind", ["ParameterModifier", "NegativeVolume", "SupportBlocker"])
+def test_modifiers_of_prusaslicer_are_no_surface(tmp_path: Path, kind: str) -> None:
+    both = joined(SQUARE, moved(SQUARE, shift=(9, 0, 0)))
+    more = {"Metadata/Slic3r_PE_model.config": PRUSA.format(kind=kind).encode()}
+    path = _simple(tmp_path / "a.3mf", f'<object id="1">{_mesh(both)}</object>', **more)
+    contents = read_contents(path, colours=True)
+    assert np.array_equal(mesh_of(path, contents).triangles, SQUARE.triangles)
+    assert "2 faces of modifiers" in contents.notes[0]
+    part = {"Metadata/Slic3r_PE_model.config": PRUSA.format(kind="ModelPart").encode()}
+    path = _simple(tmp_path / "b.3mf", f'<object id="1">{_mesh(both)}</object>', **part)
+    assert len(load_mesh(path).faces) == 4
+
+
+@pytest.mark.parametrize("kind", ["support", "solidsupport", "other", "model", "surface"])
+def test_objects_that_are_not_printed_are_left_out(tmp_path: Path, kind: str) -> None:
+    resources = (
+        f'<object id="1">{_mesh(SQUARE)}</object><object id="2" type="{kind}">{_mesh(SQUARE)}'
+        '</object><object id="3"><components><component objectid="1"/>'
+        '<component objectid="2"/></components></object>'
+    )
+    path = _simple(tmp_path / "a.3mf", resources, '<item objectid="3"/>')
+    contents = read_contents(path, colours=False)
+    is_part = kind in ("model", "surface")
+    assert sum(len(part.faces) for part in contents.parts) == (4 if is_part else 2)
+    assert bool(contents.notes) != is_part

@@ -220,3 +220,13 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch, capl
     monkeypatch.setattr(os, "scandir", scandir)
     assert find_meshes(tmp_path) == [tmp_path / "a.obj"]
     assert "locked" in caplog.text
+
+
+def test_files_of_formats_that_are_not_read_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.fbx", "b.FBX", "c.usdz", "notes.txt", "d.jpg"):
+        (tmp_path / name).touch()
+    with pytest.raises(UsageError, match="no meshes"):
+        find_meshes(tmp_path)
+    assert "2 .fbx, 1 .usdz; export them as GLB or OBJ" in caplog.text

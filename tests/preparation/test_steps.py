@@ -177,7 +177,7 @@ def test_what_lies_around_an_asset_is_left_out_and_its_front_is_turned(tmp_path:
     config = replace(CONFIG, watertight=WatertightConfig(resolution=48, front="x"))
     dataset, record = _prepare(tmp_path, joined(hull, ball, nose), config)
     measured = record.steps["watertight"].measurements
-    assert measured["surroundings"] == ["inverted hull of 1,280 faces left out"]
+    assert measured["notes"] == ["inverted hull of 1,280 faces left out"]
     assert measured["source_faces"] == 2 * len(ball.faces)
     low, high = load_mesh(dataset.mesh(record.id)).bounds
     # From -1 to 1.3 along x of the source, which is z now.

@@ -197,7 +197,7 @@ def conclude(
         dry: Say what would come out, and write nothing.
     """
     from ultrashape_cli.errors import DatasetError
-    from ultrashape_cli.preparation.report import problems_of, surroundings_of, write_report
+    from ultrashape_cli.preparation.report import notes_of, problems_of, write_report
     from ultrashape_cli.preparation.verdicts import update_verdicts
 
     records = dataset.load_records()
@@ -219,10 +219,12 @@ def conclude(
         example, problem = next(iter(lost.items()))
         ui.warn(f"{len(lost)} assets are shown without their colours or some of them, such as "
                 f"`{example}`: {problem}")  # fmt: skip
-    around = {r.id: found[0] for r in records.values() if (found := surroundings_of(r))}
-    if around:
-        example, note = next(iter(around.items()))
-        ui.warn(f"{len(around)} assets have something around them, such as `{example}`: {note}")
+    noted = {r.id: found[0] for r in records.values() if (found := notes_of(r))}
+    if noted:
+        example, note = next(iter(noted.items()))
+        ui.warn(
+            f"{len(noted)} sources are not all surface, or not whole, such as `{example}`: {note}"
+        )
     report = write_report(dataset, list(records.values()))
     return counts, {"data": str(dataset.root), "report": str(report)}
 

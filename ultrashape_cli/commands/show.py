@@ -106,7 +106,7 @@ def show(
                 shown.append(_show(file, steps, turntable, clay, front, up, size))
             except MeshError as error:
                 failed[str(file)] = error.message
-                ui.warn(error.message)
+                ui.warn(f"{error.message}; {error.hint}")
             bar.update(number + 1, file.name)
     if shown:
         _write(target, shown, turntable, views)
@@ -164,7 +164,7 @@ def _show(
     textured = appearance is not None and any(m.texels is not None for m in appearance.materials)
     upright = up_axis(up, file.suffix)
     towards = front_axis(front, mesh, upright)
-    notes = without_surroundings(mesh).notes
+    notes = [*contents.notes, *without_surroundings(mesh).notes]
     row = {
         "mesh": str(file),
         "faces": len(mesh.faces),
@@ -212,6 +212,19 @@ def _report(ui: UI, shown: list[_Shown], failed: dict[str, str], target: Path) -
     for row in rows:
         for problem in row["problems"]:
             ui.warn(f"{row['mesh']}: {problem}")
+    if rows:
+        _table(ui, rows)
+    ui.result(
+        status="failed" if failed else "ok",
+        inputs={"meshes": [row["mesh"] for row in rows]},
+        outputs={"picture": str(target)} if shown else {},
+        counts={"shown": len(shown), "failed": len(failed)},
+        meshes=rows,
+        failures=failed,
+    )
+
+
+def _table(ui: UI, rows: list[dict[str, Any]]) -> None:
     ui.table(
         ("mesh", "faces", "parts", "open edges", "colours", "front", "size"),
         [
@@ -226,12 +239,4 @@ def _report(ui: UI, shown: list[_Shown], failed: dict[str, str], target: Path) -
             )
             for row in rows
         ],
-    )
-    ui.result(
-        status="failed" if failed else "ok",
-        inputs={"meshes": [row["mesh"] for row in rows]},
-        outputs={"picture": str(target)} if shown else {},
-        counts={"shown": len(shown), "failed": len(failed)},
-        meshes=rows,
-        failures=failed,
     )

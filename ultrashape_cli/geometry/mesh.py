@@ -33,8 +33,9 @@ class Mesh:
             return np.zeros((2, 3))
         used = np.zeros(len(self.vertices), bool)
         used[self.faces] = True
-        points = self.vertices[used]
-        return np.stack([points.min(axis=0), points.max(axis=0)])
+        points = self.vertices if used.all() else self.vertices[used]
+        # Axis by axis: NumPy is slow along rows of three.
+        return np.array([[x.min() for x in points.T], [x.max() for x in points.T]])
 
     @property
     def extents(self) -> NDArray[np.float64]:

@@ -132,7 +132,7 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
         warnings.append(
             f"{job.mesh} is fragmented: {', '.join(report.problems)}; --repair closes it first"
         )
-    warnings += [f"{job.mesh}: {note}" for note in asset.notes]
+    warnings += [f"{job.mesh}: {note}" for note in (*contents.notes, *asset.notes)]
     appearance = appearance_of(contents)
     if appearance is not None:
         warnings += [f"{job.mesh}: {problem}" for problem in appearance.problems]

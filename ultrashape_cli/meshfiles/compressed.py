@@ -13,8 +13,8 @@ from ultrashape_cli.meshfiles.gltf_buffers import LARGEST, Buffers, Json, needs_
 from ultrashape_cli.meshfiles.parts import Unreadable
 
 _DRACO = "KHR_draco_mesh_compression"
-_MAX_BYTES = 1 << 31
-"""Largest buffer view that is unpacked: its header may say anything."""
+_MAX_BYTES, _MAX_RATIO = 1 << 31, 1 << 11
+"""Most bytes that a buffer view unpacks to, and most for each of its own: headers say anything."""
 
 
 def decode_draco(
@@ -30,7 +30,7 @@ def decode_draco(
     import DracoPy
 
     try:
-        mesh = DracoPy.decode(buffers.view(extension.get("bufferView", -1)))
+        mesh = DracoPy.decode(bytes(buffers.view(extension.get("bufferView", -1))))
         found = {}
         for name, number in extension.get("attributes", {}).items():
             values = mesh.get_attribute_by_unique_id(number)["data"]
@@ -56,7 +56,7 @@ def _decode_meshopt(packed: Json, data: bytes) -> bytes:
     import meshoptimizer
 
     count, stride = int(packed.get("count", 0)), int(packed.get("byteStride", 0))
-    if not 0 < count * stride <= _MAX_BYTES:
+    if not 0 < count * stride <= min(_MAX_BYTES, _MAX_RATIO * len(data)):
         raise Unreadable(f"packs {count} values of {stride} bytes")
     filters = {
         "OCTAHEDRAL": meshoptimizer.decode_filter_oct,

@@ -70,13 +70,14 @@ class _Scene:
     def contents(self) -> Contents:
         parts = [part for node in self._visible() for part in self._parts(node)]
         looks = self._looks
-        problems = looks.problems if looks else []
+        problems, notes = looks.problems if looks else [], list[str]()
         seen = [part for part in parts if id(part) not in self._invisible]
         if seen and len(seen) < len(parts):
             # Boxes that games collide with; a file of nothing else means to be seen.
-            problems = [*problems, f"{len(parts) - len(seen)} parts of no opacity are left out"]
+            notes.append(f"{len(parts) - len(seen)} parts of no opacity left out")
             parts = seen
-        return Contents(parts, looks.found if looks else [], tint_is_linear=True, problems=problems)
+        found = looks.found if looks else []
+        return Contents(parts, found, tint_is_linear=True, problems=problems, notes=notes)
 
     def _visible(self) -> list[int]:
         """Returns the nodes of the scene in the order of a walk, and places them."""

@@ -27,18 +27,18 @@ _MAX_ZEROS = 1 << 24
 Json = dict[str, Any]
 
 
-def read_container(path: Path) -> tuple[Json, bytes]:
+def read_container(path: Path) -> tuple[Json, memoryview]:
     """Returns the JSON of a .gltf or .glb file, and the binary chunk of the latter.
 
     Raises:
         Unreadable: It is no glTF 2.0.
     """
-    data = path.read_bytes()
-    text, binary = data, b""
+    data = np.fromfile(path, np.uint8).data.toreadonly()
+    text, binary = data, data[:0]
     if data[:4] == b"glTF":
         text, binary = _chunks(data)
     try:
-        document = json.loads(text)
+        document = json.loads(bytes(text))
     except (ValueError, RecursionError) as error:
         raise Unreadable("its JSON cannot be parsed") from error
     if not isinstance(document, dict):
@@ -49,11 +49,11 @@ def read_container(path: Path) -> tuple[Json, bytes]:
     return document, binary
 
 
-def _chunks(data: bytes) -> tuple[bytes, bytes]:
+def _chunks(data: memoryview) -> tuple[memoryview, memoryview]:
     if len(data) < 12 or (version := int.from_bytes(data[4:8], "little")) != 2:
         raise Unreadable(f"is binary glTF {version if len(data) >= 12 else ''}, not 2",
                          "export it as glTF 2.0")  # fmt: skip
-    found: dict[int, bytes] = {}
+    found: dict[int, memoryview] = {}
     at = 12
     while at + 8 <= len(data):
         length, kind = struct.unpack_from("<II", data, at)
@@ -65,7 +65,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
         at += 8 + length
     if _JSON not in found:
         raise Unreadable("has no JSON chunk")
-    return found[_JSON], found.get(_BINARY, b"")
+    return found[_JSON], found.get(_BINARY, data[:0])
 
 
 class Buffers:
@@ -81,7 +81,7 @@ class Buffers:
     def __init__(
         self,
         document: Json,
-        binary: bytes,
+        binary: memoryview,
         read_file: Callable[[str], bytes],
         decompress: Callable[[Json, bytes], bytes] | None = None,
     ) -> None:
@@ -89,8 +89,8 @@ class Buffers:
         self._binary = binary
         self._read_file = read_file
         self._decompress = decompress
-        self._buffers: dict[int, bytes] = {}
-        self._views: dict[int, bytes] = {}
+        self._buffers: dict[int, memoryview] = {}
+        self._views: dict[int, memoryview] = {}
 
     def accessor(self, index: int) -> NDArray[Any]:
         """Returns an accessor `[N, width]`, normalized ones as float64 in [-1, 1].
@@ -150,22 +150,22 @@ class Buffers:
         values[at] = new
         return values
 
-    def view(self, index: int) -> bytes:
+    def view(self, index: int) -> memoryview:
         """Returns the bytes of a buffer view."""
         if index not in self._views:
             self._views[index] = self._read_view(self.item("bufferViews", index), index)
         return self._views[index]
 
-    def _read_view(self, view: Json, index: int) -> bytes:
+    def _read_view(self, view: Json, index: int) -> memoryview:
         for name in ("EXT_meshopt_compression", "KHR_meshopt_compression"):
             packed = _object(view.get("extensions", {})).get(name)
             if isinstance(packed, dict):
                 if self._decompress is None:
                     raise needs_extension(name)
-                return self._decompress(packed, self._slice(packed, index))
+                return memoryview(self._decompress(packed, bytes(self._slice(packed, index))))
         return self._slice(view, index)
 
-    def _slice(self, view: Json, index: int) -> bytes:
+    def _slice(self, view: Json, index: int) -> memoryview:
         data = self._buffer(_integer(view, "buffer"))
         start, length = _integer(view, "byteOffset"), _integer(view, "byteLength")
         if start + length > len(data):
@@ -176,10 +176,10 @@ class Buffers:
             )
         return data[start : start + length]
 
-    def _buffer(self, index: int) -> bytes:
+    def _buffer(self, index: int) -> memoryview:
         if index not in self._buffers:
             uri = self.item("buffers", index).get("uri")
-            self._buffers[index] = self._binary if uri is None else self.file(str(uri))
+            self._buffers[index] = self._binary if uri is None else memoryview(self.file(str(uri)))
         return self._buffers[index]
 
     def file(self, uri: str) -> bytes:

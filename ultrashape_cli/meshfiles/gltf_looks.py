@@ -119,7 +119,7 @@ class Looks:
         name = str(image.get("name") or image.get("uri", "")[:80] or f"image {source}")
         try:
             if "bufferView" in image:
-                data = self._buffers.view(image["bufferView"])
+                data = bytes(self._buffers.view(image["bufferView"]))
             else:
                 data = self._buffers.file(str(image.get("uri", "")))
         except Unreadable as error:

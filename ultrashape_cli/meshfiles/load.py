@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.formatting import cause
+from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.meshfiles.gltf import read_gltf
 from ultrashape_cli.meshfiles.obj import read_obj
@@ -21,6 +22,20 @@ from ultrashape_cli.meshfiles.threemf import read_3mf, unpacked_bytes
 
 MAX_FILE_BYTES = 4 * 2**30
 EXPORT_HINT = "export the mesh again, for example as binary PLY or GLB"
+
+NOT_READ = {
+    **dict.fromkeys((".fbx",), "FBX"),
+    **dict.fromkeys((".dae",), "Collada"),
+    **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), "USD"),
+    **dict.fromkeys((".blend",), "a Blender file"),
+    **dict.fromkeys((".ztl", ".zpr"), "a ZBrush file"),
+    **dict.fromkeys((".ma", ".mb", ".max", ".c4d", ".3ds", ".lwo"), "of a modelling program"),
+    **dict.fromkeys((".vrm",), "VRM, GLB by another name"),
+    **dict.fromkeys((".step", ".stp", ".iges", ".igs"), "CAD, which has no triangles"),
+    **dict.fromkeys((".x3d", ".wrl", ".abc", ".amf"), "a format of scenes"),
+}
+"""Files that hold meshes in formats that are not read, by suffix, and what they are."""
+NOT_READ_HINT = "export it as GLB, or as OBJ with its textures beside it"
 
 READERS: dict[str, Callable[..., Contents]] = {
     ".obj": read_obj,
@@ -49,7 +64,7 @@ def load_mesh(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Mesh:
 
 
 def mesh_of(path: Path, contents: Contents) -> Mesh:
-    """Return the surface in a file's contents as one mesh.
+    """Return the surface in a file's contents as one mesh; notes what it lacks.
 
     Raises:
         MeshError: As of `load_mesh`; the path is for the message.
@@ -60,9 +75,14 @@ def mesh_of(path: Path, contents: Contents) -> Mesh:
     if not kept.any():
         raise MeshError(f"{path}: no face has an area and finite coordinates", hint=EXPORT_HINT)
     if not kept.all():
+        corners = mesh.vertices[mesh.faces[~kept]]
+        if lost := int((~np.isfinite(corners).all(axis=(1, 2))).sum()):
+            what = f"{lost:,} of {len(kept):,} faces left out: their coordinates are not finite"
+            contents.notes.append(what)
         mesh = Mesh(mesh.vertices, mesh.faces[kept])
     mesh = mesh.with_faces(mesh.faces) if _unused(mesh) else mesh
-    extent = float(mesh.extents.max())
+    # Axis by axis: NumPy is slow along rows of three.
+    extent = max(float(np.ptp(axis)) for axis in mesh.vertices.T)
     # The square of an extent beyond these bounds leaves the range of float64 areas and volumes.
     if not 1e-90 < extent < 1e90:
         raise MeshError(f"{path}: its longest side is {extent:g}", hint=EXPORT_HINT)
@@ -82,6 +102,8 @@ def read_contents(path: Path, *, colours: bool, max_bytes: int = MAX_FILE_BYTES)
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
+        if kind := NOT_READ.get(suffix):
+            raise MeshError(f"{path}: is {kind}, which is not read", hint=NOT_READ_HINT)
         known = " ".join(MESH_SUFFIXES)
         raise MeshError(f"{path}: unknown mesh type {suffix!r}", hint=f"use one of {known}")
     try:
@@ -106,6 +128,8 @@ def joined(parts: Sequence[Part]) -> Mesh:
     """Return the parts of a file as one mesh, in their order."""
     if not parts:
         return Mesh.from_arrays(np.zeros((0, 3)), np.zeros((0, 3)))
+    if len(parts) == 1:
+        return Mesh.from_arrays(parts[0].vertices, parts[0].faces)
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])
     faces = [part.faces + offset for part, offset in zip(parts, offsets, strict=False)]
     return Mesh.from_arrays(
@@ -119,17 +143,34 @@ def surface_faces(mesh: Mesh) -> NDArray[np.bool_]:
     A face without area stays where all its corners belong to others that have one: it may close a
     gap of no width.
     """
-    finite = np.asarray(np.isfinite(mesh.vertices).all(axis=1))
-    kept = finite[mesh.faces].all(axis=1)
-    a, b, c = mesh.faces.T
-    kept = np.asarray(kept & (a != b) & (b != c) & (c != a))
-    solid = np.zeros(len(kept), bool)
-    solid[kept] = Mesh(mesh.vertices, mesh.faces[kept]).area_faces > 0
-    if not solid[kept].all():
+    whole, solid = np.empty((2, len(mesh.faces)), bool)
+    _judge(mesh.vertices, mesh.faces, whole, solid)
+    if not np.array_equal(whole, solid):
         used = np.zeros(len(mesh.vertices), bool)
         used[mesh.faces[solid]] = True
-        solid |= kept & used[mesh.faces].all(axis=1)
+        solid |= whole & used[mesh.faces].all(axis=1)
     return solid
+
+
+@kernel
+def _judge(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    whole: NDArray[np.bool_],  # to fill: finite and of three vertices
+    solid: NDArray[np.bool_],  # to fill: whole, and with an area
+) -> None:
+    for f in range(len(faces)):
+        # By index: a row of three is unpacked slowly.
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        a, b, c = vertices[i], vertices[j], vertices[k]
+        finite, square = True, 0.0
+        for x in range(3):
+            y, z = (x + 1) % 3, (x + 2) % 3
+            finite = finite and np.isfinite(a[x]) and np.isfinite(b[x]) and np.isfinite(c[x])
+            half = ((b[y] - a[y]) * (c[z] - a[z]) - (b[z] - a[z]) * (c[y] - a[y])) / 2
+            square += half * half
+        whole[f] = finite and i != j and j != k and k != i
+        solid[f] = whole[f] and square > 0
 
 
 def _unused(mesh: Mesh) -> bool:

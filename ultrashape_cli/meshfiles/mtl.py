@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultrashape_cli.meshfiles.beside import find_beside
-from ultrashape_cli.meshfiles.parts import Look, Picture, Wrap
+from ultrashape_cli.meshfiles.parts import UTF_16, Look, Picture, Wrap
 
 # Option of a picture -> least and most arguments.
 _OPTIONS = {
@@ -59,7 +59,7 @@ def read_materials(path: Path, lines: list[str], problems: list[str]) -> dict[st
 
 def decoded(data: bytes) -> str:
     """Returns names of an OBJ or MTL file as text, without blanks around."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if data[:2] in UTF_16:
         return data.decode("utf-16", "replace")
     try:
         return data.decode("utf-8-sig").strip()

@@ -135,6 +135,49 @@ def settle(values: NDArray[np.float64], data: NDArray[np.uint8]) -> None:
         values.reshape(-1)[slots] = np.fromstring(text.tobytes(), sep=" ")
 
 
+def read_numbers(
+    data: NDArray[np.uint8], start: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Reads the numbers of a file to its end, or to a word that is none.
+
+    Returns:
+        The numbers; which of them are the first of their lines, the very first among them; and
+        where the word is that is none, -1 without.
+    """
+    values = np.empty(_count_numbers(data, start))
+    firsts = np.empty(len(values), np.int64)
+    count, lines, wrong_at = _read_all(data, start, values.view(np.int64), firsts)
+    values = values[:count]
+    settle(values, data)
+    return values, firsts[:lines], wrong_at
+
+
+@kernel
+def _read_all(
+    data: NDArray[np.uint8],
+    at: int,
+    values: NDArray[np.int64],  # to fill, as below
+    firsts: NDArray[np.int64],
+) -> tuple[int, int, int]:
+    """Returns how many numbers and lines there are, and the place of a word that is no number."""
+    count = lines = 0
+    is_first = True
+    while True:
+        while at < len(data) and (is_space(data[at]) or is_end(data[at])):
+            is_first = is_first or is_end(data[at])
+            at += 1
+        if at == len(data):
+            return count, lines, -1
+        stop = put_number(values, count, data, at, len(data))
+        if stop < 0:
+            return count, lines, at
+        if is_first:
+            firsts[lines] = count
+            lines += 1
+            is_first = False
+        at, count = stop, count + 1
+
+
 @kernel
 def _copied(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Returns the words at `starts`, separated by blanks."""
@@ -152,15 +195,14 @@ def _copied(data: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.ui
 
 
 @kernel
-def count_numbers(data: NDArray[np.uint8], at: int, end: int) -> int:
+def _count_numbers(data: NDArray[np.uint8], start: int) -> int:
     """Returns the number of words."""
     count = 0
     inside = False
-    while at < end:
+    for at in range(start, len(data)):
         blank = is_space(data[at]) or is_end(data[at])
         count += inside and blank
         inside = not blank
-        at += 1
     return count + inside
 
 

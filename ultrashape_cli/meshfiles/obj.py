@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from ultrashape_cli.meshfiles.mtl import decoded, read_materials
 from ultrashape_cli.meshfiles.numerals import JOINT
 from ultrashape_cli.meshfiles.obj_lines import LIBRARY, MATERIAL, PAINT, Lines, read_lines
-from ultrashape_cli.meshfiles.parts import WHITE, Contents, Look, Part, Unreadable
+from ultrashape_cli.meshfiles.parts import WHITE, Contents, Look, Part, Unreadable, refuse_utf_16
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import tint_bytes
 
 # A backslash joins the next line, but not behind a comment or a name, such as a folder's.
 _JOINED = re.compile(rb"(?m)^[ \t]*(?:#|(?:g|o|usemtl|mtllib)[ \t])[^\n]*|\\\r?\n")
+_LONE_CR = re.compile(rb"\r(?!\n)")
 _MISSING = "colours left out: no material file defines"
 
 
@@ -40,12 +41,12 @@ def read_obj(path: Path, *, colours: bool) -> Contents:
     """
     text = _text(path)
     lines = read_lines(np.frombuffer(text, np.uint8), colours=colours)
-    positions, polygon = triangulate(lines.vertices, lines.corners, lines.sizes)
-    faces = lines.corners[positions]
-    part = Part(lines.vertices, faces, None, None, np.full(len(faces), -1, np.int32))
+    triangles = triangulate(lines.vertices, lines.corners, lines.sizes)
+    look = np.full(len(triangles.faces), -1, np.int32)
+    part = Part(lines.vertices, triangles.faces, None, None, look)
     contents = Contents([part], problems=list(lines.problems))
     if colours:
-        _Colours(path, text, lines, contents).lay_on(positions, polygon)
+        _Colours(path, text, lines, contents).lay_on(triangles.positions, triangles.polygon)
     return contents
 
 
@@ -56,12 +57,13 @@ def _text(path: Path) -> bytes:
     """
     text = path.read_bytes()
     head = text[:4096]
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or head.count(0) > len(head) // 4:
+    refuse_utf_16(head)
+    if head.count(0) > len(head) // 4:
         raise Unreadable("is UTF-16 text", "save it as UTF-8")
     if head[:3] == b"\xef\xbb\xbf":
         text = b"   " + text[3:]
-    if b"\n" not in text:
-        text = text.replace(b"\r", b"\n")
+    if text.count(b"\r") != text.count(b"\r\n"):
+        text = _LONE_CR.sub(b"\n", text)
     if b"\\\n" in text or b"\\\r\n" in text:
         text = _JOINED.sub(_joint, text)
     return text

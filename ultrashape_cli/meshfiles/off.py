@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.numerals import (
-    count_numbers,
-    is_end,
-    is_space,
-    no_number,
-    put_number,
-    settle,
+from ultrashape_cli.meshfiles.numerals import no_number, read_numbers
+from ultrashape_cli.meshfiles.parts import (
+    COPY_AGAIN,
+    WHITE,
+    Contents,
+    Part,
+    Unreadable,
+    refuse_utf_16,
 )
-from ultrashape_cli.meshfiles.parts import COPY_AGAIN, WHITE, Contents, Part, Unreadable
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import corner_tints, tint_bytes
 
@@ -38,8 +38,7 @@ def read_off(path: Path, *, colours: bool) -> Contents:
         Unreadable: It is malformed, cut off, binary, or of more than three dimensions.
     """
     data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Unreadable("is UTF-16 text", "save it as UTF-8")
+    refuse_utf_16(data)
     # Every byte keeps its place, so that errors can name lines.
     data = data.replace(b"\xef\xbb\xbf", b"   ", 1)
     data = _COMMENT.sub(lambda found: b" " * len(found[0]), data)
@@ -51,9 +50,9 @@ def read_off(path: Path, *, colours: bool) -> Contents:
         raise Unreadable("has coordinates of more than three dimensions")
     rows = _Rows(data, keyword.end() if keyword else 0, bool(keyword))
     vertices, sizes, corners, lines = rows.read(is_plain=not (texture or tint or normal))
-    positions, polygon = triangulate(vertices, corners, sizes)
-    look = np.full(len(positions), -1, np.int32)
-    part = Part(vertices, corners[positions], None, None, look)
+    triangles = triangulate(vertices, corners, sizes)
+    look = np.full(len(triangles.faces), -1, np.int32)
+    part = Part(vertices, triangles.faces, None, None, look)
     contents = Contents([part])
     if colours and lines is not None:
         starts, lengths = lines
@@ -66,7 +65,7 @@ def read_off(path: Path, *, colours: bool) -> Contents:
         of_vertices = _tints(rows.rgb(starts[:count] + first, known), known)
         known = lengths[count:] >= 1 + sizes + 3
         of_faces = _tints(rows.rgb(starts[count:] + 1 + sizes, known), known)
-        part.tint = corner_tints(of_vertices, of_faces, part.faces, polygon)
+        part.tint = corner_tints(of_vertices, of_faces, part.faces, triangles.polygon)
         if part.tint is not None:
             contents.looks.append(WHITE)
             part.look[:] = 0
@@ -93,15 +92,10 @@ class _Rows:
 
     def __init__(self, data: bytes, start: int, named: bool) -> None:
         text = np.frombuffer(data, np.uint8)
-        values = np.empty(count_numbers(text, start, len(text)))
-        starts = np.empty(len(values) + 1, np.int64)
-        count, lines, self._wrong_at = _read_all(text, start, values.view(np.int64), starts)
         self._text = text
-        self._values = values[:count]
-        settle(self._values, text)
-        self._starts = starts[:lines]
-        self._lengths: NDArray[np.int64] = np.diff(starts[:lines], append=count)
-        if not lines or (not named and self._lengths[0] != 3):
+        self._values, self._starts, self._wrong_at = read_numbers(text, start)
+        self._lengths: NDArray[np.int64] = np.diff(self._starts, append=len(self._values))
+        if not len(self._starts) or (not named and self._lengths[0] != 3):
             raise Unreadable("is no OFF file")
         if self._lengths[0] < 2 or not (self._values[:2] >= 0).all():
             raise Unreadable("has no counts of vertices and faces")
@@ -159,35 +153,6 @@ class _Rows:
             f"truncated: it has {vertices:,} of {v:,} vertices and {faces:,} of {f:,} faces",
             COPY_AGAIN,
         )
-
-
-@kernel
-def _read_all(
-    data: NDArray[np.uint8],
-    at: int,
-    values: NDArray[np.int64],
-    starts: NDArray[np.int64],  # of lines, to fill
-) -> tuple[int, int, int]:
-    """Reads numbers to the end or to a word that is none; returns their count, lines and its place.
-
-    The numbers right behind the start are a line of their own.
-    """
-    count = lines = 0
-    is_first = True
-    while True:
-        while at < len(data) and (is_space(data[at]) or is_end(data[at])):
-            is_first = is_first or is_end(data[at])
-            at += 1
-        if at == len(data):
-            return count, lines, -1
-        stop = put_number(values, count, data, at, len(data))
-        if stop < 0:
-            return count, lines, at
-        if is_first:
-            starts[lines] = count
-            lines += 1
-            is_first = False
-        at, count = stop, count + 1
 
 
 @kernel

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Wrap = Literal["repeat", "mirror", "clamp"]
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""What text in UTF-16 begins with."""
 COPY_AGAIN = "copy or download the file again"
 """What mends a file that was cut off."""
 
@@ -83,12 +85,14 @@ class Contents:
         looks: That parts refer to.
         tint_is_linear: Whether tints are linear (glTF); sRGB otherwise.
         problems: Colours that could not be used, one line each: no reason to refuse the file.
+        notes: Surface that is left out or may be missing, one line each.
     """
 
     parts: list[Part]
     looks: list[Look] = field(default_factory=list)
     tint_is_linear: bool = False
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Unreadable(Exception):
@@ -104,3 +108,9 @@ class Unreadable(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+def refuse_utf_16(data: bytes | memoryview) -> None:
+    """Raises Unreadable for text in UTF-16."""
+    if data[:2] in UTF_16:
+        raise Unreadable("is UTF-16 text", "save it as UTF-8")

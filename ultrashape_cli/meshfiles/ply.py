@@ -14,12 +14,6 @@ from ultrashape_cli.meshfiles.ply_tables import Header, Table, read_header, read
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import corner_tints, tint_bytes
 
-_TYPE_BYTES = {
-    "char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2,
-    "uint16": 2, "int": 4, "uint": 4, "int32": 4, "uint32": 4, "float": 4, "float32": 4,
-    "double": 8, "float64": 8,
-}  # fmt: skip
-
 _INDICES = ("vertex_indices", "vertex_index")
 _TEXCOORDS = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"))
 _COLOURS = (
@@ -42,26 +36,31 @@ def read_ply(path: Path, *, colours: bool) -> Contents:
     Raises:
         Unreadable: It is malformed, cut off, or holds points or splats alone.
     """
-    data = path.read_bytes()
+    # Arrays are filled faster than bytes: they lie in large pages.
+    data = np.fromfile(path, np.uint8).data.toreadonly()
     header = read_header(data)
     _check_kind(header)
     tables = read_tables(data, header, ("vertex", "face", "tristrips"))
     vertex, face = tables.get("vertex"), tables.get("face")
     if vertex is None or not all(axis in vertex.columns for axis in "xyz"):
         raise Unreadable("its vertices have no x, y and z")
-    vertices = np.stack([vertex.columns[axis].astype(np.float64) for axis in "xyz"], axis=1)
+    vertices = np.stack([vertex.columns[axis] for axis in "xyz"], axis=1, dtype=np.float64)
     corners, sizes = _polygons(face)
-    strips = _strips(tables.get("tristrips"))
-    corners = np.concatenate([corners, strips.reshape(-1)])
-    sizes = np.concatenate([sizes, np.full(len(strips), 3)])
-    positions, polygon = triangulate(vertices, corners, sizes)
-    look = np.full(len(positions), -1, np.int32)
-    contents = Contents([Part(vertices, corners[positions], None, None, look)])
+    if "tristrips" in tables:
+        strips = _strips(tables["tristrips"])
+        corners = np.concatenate([corners, strips.reshape(-1)])
+        sizes = np.concatenate([sizes, np.full(len(strips), 3)])
+    triangles = triangulate(vertices, corners, sizes)
+    look = np.full(len(triangles.faces), -1, np.int32)
+    contents = Contents([Part(vertices, triangles.faces, None, None, look)])
     if colours:
+        polygon = triangles.polygon
         uv = _corner_uv(vertex, face, corners, sizes)
         if uv is not None and header.textures:
             number = None if face is None else face.columns.get("texnumber")
-            _lay_on_pictures(path, header.textures, uv[positions], number, polygon, contents)
+            _lay_on_pictures(
+                path, header.textures, uv[triangles.positions], number, polygon, contents
+            )
         _tint(vertex, face, polygon, contents)
     return contents
 
@@ -90,16 +89,16 @@ def _polygons(face: Table | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     if name is None:
         raise Unreadable("its faces have no vertex_indices")
     values, sizes = face.lists[name]
-    return values.astype(np.int64), sizes
+    return values.astype(np.int64, copy=False), sizes
 
 
-def _strips(table: Table | None) -> NDArray[np.int64]:
+def _strips(table: Table) -> NDArray[np.int64]:
     """Returns the triangles `[T, 3]` of strips, which -1 or the end of a list divides."""
-    name = next((name for name in _INDICES if table and name in table.lists), None)
-    if table is None or name is None:
+    name = next((name for name in _INDICES if name in table.lists), None)
+    if name is None:
         return np.zeros((0, 3), np.int64)
     values, lengths = table.lists[name]
-    flat = values.astype(np.int64)
+    flat = values.astype(np.int64, copy=False)
     place = np.arange(len(flat))
     begins = np.isin(place, np.cumsum(lengths) - lengths)
     first = np.maximum.accumulate(np.where(flat < 0, place + 1, np.where(begins, place, 0)))

@@ -10,14 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
-from ultrashape_cli.meshfiles.numerals import (
-    count_numbers,
-    is_end,
-    is_space,
-    no_number,
-    put_number,
-    settle,
-)
+from ultrashape_cli.meshfiles.numerals import no_number, read_numbers
 from ultrashape_cli.meshfiles.parts import COPY_AGAIN, Unreadable
 
 _TYPES = {
@@ -67,21 +60,26 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns of an element: arrays `[N]`, and of lists `(values, lengths [N])`."""
+    """Columns of an element: arrays `[N]`, and of lists `(values, lengths [N])`.
+
+    Whole numbers of lists are int64; other values have a type that holds those of the file.
+    """
 
     count: int
     columns: dict[str, NDArray[Any]]
     lists: dict[str, tuple[NDArray[Any], NDArray[np.int64]]]
 
     def add(self, item: Property, values: NDArray[Any], lengths: NDArray[np.int64]) -> None:
-        """Adds a column by the values of all its rows."""
+        """Adds a column by the values of all its rows, in either order of bytes."""
+        kind = values.dtype.newbyteorder("=")
         if item.count_kind is None:
-            self.columns[item.name] = values
+            self.columns[item.name] = values.astype(kind, copy=False)
         else:
-            self.lists[item.name] = (values, lengths)
+            kind = np.dtype(np.int64) if kind.kind in "iu" else kind
+            self.lists[item.name] = (values.astype(kind, copy=False).reshape(-1), lengths)
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: memoryview) -> Header:
     """Returns the header of a PLY file.
 
     Raises:
@@ -91,13 +89,14 @@ def read_header(data: bytes) -> Header:
     if data[:3] != b"ply" or end is None:
         raise Unreadable("is no PLY file" if data[:3] != b"ply" else "its header does not end")
     size = end.end()
-    if end[1] == b"\r\n" and b"\r\n" not in data[: end.start() + 1]:
+    head = bytes(data[: end.start() + 1])
+    if end[1] == b"\r\n" and b"\r\n" not in head:
         # Lines end in CR alone; LF is the first byte of the data.
         size -= 1
     order: str | None = None
     elements: list[Element] = []
     textures: list[str] = []
-    lines = re.split(r"\r\n|\n|\r", data[: end.start()].decode("latin-1"))
+    lines = re.split(r"\r\n|\n|\r", head.decode("latin-1"))
     for number, line in enumerate(lines, 1):
         words = line.split()
         try:
@@ -123,7 +122,7 @@ def read_header(data: bytes) -> Header:
     return Header(order, elements, textures, size)
 
 
-def read_tables(data: bytes, header: Header, names: tuple[str, ...]) -> dict[str, Table]:
+def read_tables(data: memoryview, header: Header, names: tuple[str, ...]) -> dict[str, Table]:
     """Returns elements by name; nothing behind the last of them is read.
 
     Raises:
@@ -144,12 +143,9 @@ def read_tables(data: bytes, header: Header, names: tuple[str, ...]) -> dict[str
 class _Text:
     """Numbers of a text file, one after the other."""
 
-    def __init__(self, data: bytes, start: int) -> None:
+    def __init__(self, data: memoryview, start: int) -> None:
         self._data = np.frombuffer(data, np.uint8)
-        values = np.empty(count_numbers(self._data, start, len(data)))
-        count, self._wrong_at = _read_all(self._data, start, values.view(np.int64))
-        self._left = values[:count]
-        settle(self._left, self._data)
+        self._left, _, self._wrong_at = read_numbers(self._data, start)
 
     def read(self, element: Element) -> Table:
         """Returns the next element."""
@@ -177,7 +173,7 @@ class _Text:
 class _Bytes:
     """Rows of a binary file, one after the other."""
 
-    def __init__(self, data: bytes, header: Header) -> None:
+    def __init__(self, data: memoryview, header: Header) -> None:
         self._data = data
         self._order = header.order
         self._at = header.size
@@ -220,8 +216,8 @@ class _Bytes:
         for k, item in enumerate(element.properties):
             if item.count_kind is not None and (found[f"length {k}"] != lengths[k]).any():
                 return None
-            values = found[f"values {k}"].astype(item.kind).reshape(-1)
-            table.add(item, values, np.full(element.count, lengths[k]))
+            same = np.broadcast_to(np.int64(lengths[k]), element.count)
+            table.add(item, found[f"values {k}"], same)
         self._at += element.count * row.itemsize
         return table
 
@@ -238,8 +234,7 @@ class _Bytes:
         table = Table(rows, {}, {})
         for k, item in enumerate(items):
             values = _gather(data, starts[:, k], lengths[:, k], int(sizes[k]))
-            values = values.view(self._order + item.kind).astype(item.kind)
-            table.add(item, values, lengths[:, k])
+            table.add(item, values.view(self._order + item.kind), lengths[:, k])
         self._at = end
         return table
 
@@ -251,21 +246,6 @@ def _cast(values: NDArray[np.float64], kind: str) -> NDArray[Any]:
     limits = np.iinfo(kind)
     return np.clip(np.nan_to_num(values, nan=-1), max(limits.min, -1 << 53),
                    min(limits.max, 1 << 53)).astype(kind)  # fmt: skip
-
-
-@kernel
-def _read_all(data: NDArray[np.uint8], at: int, values: NDArray[np.int64]) -> tuple[int, int]:
-    """Reads numbers to the end, or to a word that is none; returns their count and its place."""
-    count = 0
-    while True:
-        while at < len(data) and (is_space(data[at]) or is_end(data[at])):
-            at += 1
-        if at == len(data):
-            return count, -1
-        stop = put_number(values, count, data, at, len(data))
-        if stop < 0:
-            return count, at
-        at, count = stop, count + 1
 
 
 @kernel

@@ -8,6 +8,7 @@ closed surfaces stay closed.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,32 @@ from ultrashape_cli.meshfiles.parts import Unreadable
 _ROUNDING = 1e-15
 
 
+@dataclass(frozen=True, slots=True)
+class Triangles:
+    """What polygons were cut into.
+
+    Attributes:
+        faces: `[T, 3]` vertices, in the order of the polygons.
+    """
+
+    faces: NDArray[np.int64]
+    _cut: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    """Positions and polygons; None where every polygon is a triangle."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """`[T, 3]` of the faces in the corners."""
+        return self._cut[0] if self._cut else np.arange(self.faces.size).reshape(-1, 3)
+
+    @property
+    def polygon(self) -> NDArray[np.int64]:
+        """`[T]` that each was part of."""
+        return self._cut[1] if self._cut else np.arange(len(self.faces))
+
+
 def triangulate(
     vertices: NDArray[np.float64], corners: NDArray[Any], sizes: NDArray[Any]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> Triangles:
     """Cuts polygons into triangles; those of one or two corners are left out.
 
     Args:
@@ -30,25 +54,20 @@ def triangulate(
         corners: `[C]` vertices of all polygons, one after the other.
         sizes: `[P]` corners of each polygon.
 
-    Returns:
-        faces: `[T, 3]` positions in `corners`, in the order of the polygons.
-        polygon: `[T]` polygon of each triangle.
-
     Raises:
         Unreadable: A polygon uses a vertex that does not exist.
     """
     if len(corners) and not (corners.min() >= 0 and corners.max() < len(vertices)):
         wrong = corners[(corners < 0) | (corners >= len(vertices))][0]
         raise Unreadable(f"a face uses vertex {wrong}, the file has {len(vertices)} (from 0)")
-    sizes = np.ascontiguousarray(sizes, np.int64)
-    counts = np.maximum(sizes - 2, 0)
-    polygon = np.repeat(np.arange(len(sizes)), counts)
+    corners = np.ascontiguousarray(corners, np.int64)
     if (sizes == 3).all():
-        return np.arange(3 * len(sizes)).reshape(-1, 3), polygon
-    faces = np.empty((len(polygon), 3), np.int64)
-    _cut(np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(corners, np.int64),
-         sizes, faces)  # fmt: skip
-    return faces, polygon
+        return Triangles(corners.reshape(-1, 3))
+    sizes = np.ascontiguousarray(sizes, np.int64)
+    polygon = np.repeat(np.arange(len(sizes)), np.maximum(sizes - 2, 0))
+    positions = np.empty((len(polygon), 3), np.int64)
+    _cut(np.ascontiguousarray(vertices, np.float64), corners, sizes, positions)
+    return Triangles(corners[positions], (positions, polygon))
 
 
 @kernel

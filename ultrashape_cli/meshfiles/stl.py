@@ -18,7 +18,14 @@ from ultrashape_cli.meshfiles.numerals import (
     settle,
     word_end,
 )
-from ultrashape_cli.meshfiles.parts import COPY_AGAIN, WHITE, Contents, Part, Unreadable
+from ultrashape_cli.meshfiles.parts import (
+    COPY_AGAIN,
+    WHITE,
+    Contents,
+    Part,
+    Unreadable,
+    refuse_utf_16,
+)
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import tint_bytes
 
@@ -26,6 +33,7 @@ _HEADER = 84
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("colour", "<u2")])
 # What programs write that do not know the count yet.
 _UNKNOWN = (0, 0xFFFFFFFF)
+_CLOSING = re.compile(rb"\bend(?:\s*solid\b[^\r\n]*)?[\s\0\x1a]*\Z", re.IGNORECASE)
 _VERTEX, _FACET, _OUTER, _END_LOOP, _END_FACET, _SOLID, _END_SOLID, _END = (
     np.frombuffer(word, np.uint8)
     for word in (b"vertex", b"facet", b"outer", b"endloop", b"endfacet", b"solid", b"endsolid",
@@ -45,17 +53,19 @@ def read_stl(path: Path, *, colours: bool) -> Contents:
     Raises:
         Unreadable: It is cut off, or no STL.
     """
-    data = path.read_bytes()
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Unreadable("is UTF-16 text", "save it as UTF-8")
+    data = np.fromfile(path, np.uint8).data.toreadonly()
+    refuse_utf_16(data)
     if _is_text(data):
         vertices, faces = _read_text(np.frombuffer(data, np.uint8))
-        return Contents([Part(vertices, faces, None, None, np.full(len(faces), -1, np.int32))])
+        found = Contents([Part(vertices, faces, None, None, np.full(len(faces), -1, np.int32))])
+        if not _CLOSING.search(data[-4096:]):
+            found.notes.append("does not end with `endsolid`: is it whole?")
+        return found
     records = _records(data)
     vertices = records["corners"].astype(np.float64).reshape(-1, 3)
     faces = np.arange(len(vertices)).reshape(-1, 3)
     contents = Contents([Part(vertices, faces, None, None, np.full(len(faces), -1, np.int32))])
-    tint = _tint(data[:80], records["colour"]) if colours and len(records) else None
+    tint = _tint(bytes(data[:80]), records["colour"]) if colours and len(records) else None
     if tint is not None:
         contents.looks.append(WHITE)
         contents.parts[0].look[:] = 0
@@ -63,7 +73,7 @@ def read_stl(path: Path, *, colours: bool) -> Contents:
     return contents
 
 
-def _is_text(data: bytes) -> bool:
+def _is_text(data: memoryview) -> bool:
     """Says whether a file is text, by its first 64 KiB: binary ones may begin with `solid`."""
     if len(data) == _HEADER + _RECORD.itemsize * _count(data):
         return False
@@ -72,11 +82,11 @@ def _is_text(data: bytes) -> bool:
     return 50 * len(re.findall(rb"[\0-\x08\x0e-\x1f]", head)) < len(head)
 
 
-def _count(data: bytes, start: int = 0) -> int:
+def _count(data: memoryview, start: int = 0) -> int:
     return int.from_bytes(data[start + 80 : start + 84], "little")
 
 
-def _records(data: bytes) -> NDArray[Any]:
+def _records(data: memoryview) -> NDArray[Any]:
     """Returns the triangles that are there, as far as the count can be believed."""
     if len(data) < _HEADER:
         raise Unreadable("is no STL file: too short for a binary one, and no text")
@@ -97,6 +107,8 @@ def _records(data: bytes) -> NDArray[Any]:
 
 
 def _belong(known: NDArray[Any], more: NDArray[Any]) -> bool:
+    if not len(more):
+        return True
     reach = float(np.abs(known["corners"]).max(initial=0.0))
     return bool((np.abs(more["corners"]) <= 100 * reach).all())
 
@@ -134,8 +146,7 @@ def _read_text(data: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np
     vertices = vertices[:used]
     settle(vertices, data)
     corners = np.arange(used)
-    positions, _ = triangulate(vertices, corners, sizes[:facets])
-    return vertices, positions
+    return vertices, triangulate(vertices, corners, sizes[:facets]).faces
 
 
 @kernel

@@ -3,6 +3,7 @@ materials specifications).
 
 The start part comes from the relations; ids belong to their file; components and items may lie in
 other files of the archive (as slicers write them). Other files are scaled to the unit of the first.
+Volumes that are not printed, such as modifiers and supports, are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Picture, Unreadable, Wrap
+from ultrashape_cli.meshfiles.threemf_slicers import NOT_PRINTED, helper_ranges
 
 # An archive that would unpack to more than both is a bomb: XML packs 5 to 20 times.
 _BOMB_BYTES, _BOMB_RATIO = 64 * 2**20, 100
@@ -90,6 +92,8 @@ class _Object:
     """File, id and transform `[4, 3]`."""
     group: int
     index: int
+    left_out: int
+    """Faces that are no part of the model."""
 
 
 @dataclass(slots=True)
@@ -112,14 +116,19 @@ class _Archive:
         self._models: dict[str, _Model] = {}
         self._looks: dict[Any, int] = {}
         self._unfolded = self._stored = self._placements = 0
+        self._start_name = self._start()
+        self._helpers = helper_ranges(archive, self._names)
+        self._left_out = 0
         self.found = Contents([], tint_is_linear=False)
 
     def contents(self) -> Contents:
-        start = self._start()
-        unit = self._model(start).unit
-        for name, number, place in self._model(start).items:
-            for part in self._parts(name, number, place, unit, ()):
+        start = self._model(self._start_name)
+        for name, number, place in start.items:
+            for part in self._parts(name, number, place, start.unit, ()):
                 self.found.parts.append(part)
+        if self._left_out:
+            what = "modifiers, supports or other volumes that are not printed"
+            self.found.notes.append(f"{self._left_out:,} faces of {what} left out")
         return self.found
 
     def _start(self) -> str:
@@ -148,10 +157,10 @@ class _Archive:
             raise Unreadable(f"has the unknown unit `{unit}`")
         model.unit = _UNITS[unit]
         for item in root.iter("{*}resources"):
-            for resource in item:
+            for resource in _elements(item):
                 self._resource(model, name, resource)
         for item in root.iter("{*}build"):
-            for entry in item:
+            for entry in _elements(item):
                 model.items.append(_reference(entry, name))
         return model
 
@@ -162,13 +171,13 @@ class _Archive:
         elif not self._colours:
             return
         elif tag == "basematerials":
-            colours = [_colour(base.get("displaycolor", "")) for base in item]
+            colours = [_colour(base.get("displaycolor", "")) for base in _elements(item)]
             model.groups[_whole(number)] = ("base", colours)
         elif tag == "colorgroup":
-            found = [_colour(entry.get("color", "")) for entry in item]
+            found = [_colour(entry.get("color", "")) for entry in _elements(item)]
             model.groups[_whole(number)] = ("colour", np.array(found, np.uint8).reshape(-1, 4))
         elif tag == "texture2dgroup":
-            uv = [(float(entry.get("u", 0)), float(entry.get("v", 0))) for entry in item]
+            uv = [(float(entry.get("u", 0)), float(entry.get("v", 0))) for entry in _elements(item)]
             values = (item.get("texid", ""), np.array(uv, np.float32).reshape(-1, 2))
             model.groups[_whole(number)] = ("texture", values)
         elif tag == "texture2d":
@@ -187,15 +196,25 @@ class _Archive:
         model.textures[number] = Picture(self._archive.read(real), path, wrap)
 
     def _object(self, item: Any, name: str) -> _Object:
-        mesh, components = None, []
-        for child in item:
+        mesh, components, left_out = None, [], 0
+        for child in _elements(item):
             if _tag(child) == "mesh":
                 mesh = _mesh(child)
                 self._stored += len(mesh.faces)
+                left_out = self._drop_helpers(mesh, item, name)
             elif _tag(child) == "components":
-                components = [_reference(entry, name) for entry in child]
+                components = [_reference(entry, name) for entry in _elements(child)]
         group, index = _whole(item.get("pid", "-1")), _whole(item.get("pindex", "0"))
-        return _Object(mesh, components, group, index)
+        return _Object(mesh, components, group, index, left_out)
+
+    def _drop_helpers(self, mesh: _Mesh, item: Any, name: str) -> int:
+        """Drops the faces of an object that are no part of the model; returns how many."""
+        kept = np.full(len(mesh.faces), item.get("type") not in NOT_PRINTED)
+        if name == self._start_name:
+            for first, last in self._helpers.get(item.get("id", ""), ()):
+                kept[first : last + 1] = False
+        mesh.faces, mesh.properties = mesh.faces[kept], mesh.properties[kept]
+        return int((~kept).sum())
 
     def _parts(
         self,
@@ -212,6 +231,7 @@ class _Archive:
         if number not in model.objects:
             raise Unreadable(f"refers to object {number} of `{name}`, which does not exist")
         found = model.objects[number]
+        self._left_out += found.left_out
         if found.mesh is not None and len(found.mesh.faces):
             yield self._part(model, found, found.mesh, place, model.unit / unit)
         for other, identity, transform in found.components:
@@ -288,11 +308,11 @@ def _parse(data: bytes) -> Any:
 def _mesh(item: Any) -> _Mesh:
     vertices, triangles = [], []
     try:
-        for group in item:
+        for group in _elements(item):
             if _tag(group) == "vertices":
-                vertices = [(v.get("x"), v.get("y"), v.get("z")) for v in group if _tag(v)]
+                vertices = [(v.get("x"), v.get("y"), v.get("z")) for v in _elements(group)]
             elif _tag(group) == "triangles":
-                triangles = [_triangle(t) for t in group if _tag(t)]
+                triangles = [_triangle(t) for t in _elements(group)]
         points = np.array(vertices, np.float64).reshape(-1, 3)
         found = np.array(triangles, np.int64).reshape(-1, 7)
     except (TypeError, ValueError) as error:
@@ -327,9 +347,14 @@ def _name(path: str) -> str:
     return posixpath.normpath(path).lstrip("/")
 
 
+def _elements(item: Any) -> Iterator[Any]:
+    """Returns what lies in an element, without comments."""
+    return item.iterchildren("*")
+
+
 def _tag(item: Any) -> str:
-    """Returns a tag without its namespace; empty for comments."""
-    return item.tag.rpartition("}")[2] if isinstance(item.tag, str) else ""
+    """Returns a tag without its namespace."""
+    return str(item.tag).rpartition("}")[2]
 
 
 def _whole(text: str) -> int:

@@ -66,8 +66,8 @@ def worst_first(records: Sequence[Record]) -> list[Entry]:
             state, reason = "twin", f"{what}: {record.verdict['twin']}"
         elif values.get("problems"):
             reason = str(values["problems"][0])
-        elif values.get("surroundings"):
-            reason = str(values["surroundings"][0])
+        elif values.get("notes"):
+            reason = str(values["notes"][0])
         elif share > 0:
             part = max(100 * (1 - share), 100 / len(records))
             reason = f"{name} {values[name]:.4g}: {WORSE_WHEN[name]}est {part:.2g} %"

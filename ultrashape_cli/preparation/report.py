@@ -67,10 +67,10 @@ def problems_of(record: Record) -> list[str]:
     return list(step.measurements.get("problems", ())) if step else []
 
 
-def surroundings_of(record: Record) -> list[str]:
-    """Returns what lies around an asset and is not it, one line each."""
+def notes_of(record: Record) -> list[str]:
+    """Returns what a source lacks, and what of it is not the asset, one line each."""
     step = record.steps.get("watertight")
-    return list(step.measurements.get("surroundings", ())) if step else []
+    return list(step.measurements.get("notes", ())) if step else []
 
 
 def summarise(dataset: Dataset, records: list[Record]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def summarise(dataset: Dataset, records: list[Record]) -> dict[str, Any]:
         "usable": sum(r.usable for r in records),
         "duplicates": sum(len(r.duplicates) for r in records),
         "near_duplicates": sum("twin" in r.verdict for r in records),
-        "surroundings": sum(bool(surroundings_of(r)) for r in records),
+        "noted": sum(bool(notes_of(r)) for r in records),
         "colours_lost": sum(bool(problems_of(r)) for r in records),
         "stale": dict(Counter(r.stale for r in records if r.stale)),
         "steps": steps,

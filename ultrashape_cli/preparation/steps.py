@@ -67,15 +67,16 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.geometry.front import front_axis
     from ultrashape_cli.geometry.mesh import Mesh
     from ultrashape_cli.geometry.normalize import fit_frame, up_axis
-    from ultrashape_cli.meshfiles.load import load_mesh
+    from ultrashape_cli.meshfiles.load import mesh_of, read_contents
     from ultrashape_cli.meshfiles.save import save_mesh
     from ultrashape_cli.watertight.ladder import make_watertight
     from ultrashape_cli.watertight.surroundings import without_surroundings
 
     settings = config.watertight
     path = Path(record.source["path"])
-    source = load_mesh(path, max_bytes=int(settings.max_file_gib * 2**30))
-    source, _, notes = without_surroundings(source)
+    limit = int(settings.max_file_gib * 2**30)
+    contents = read_contents(path, colours=False, max_bytes=limit)
+    source, _, around = without_surroundings(mesh_of(path, contents))
     up = up_axis(settings.up, path.suffix)
     frame = fit_frame(source, up=up, front=front_axis(settings.front, source, up))
     placed = Mesh(frame.to_normalised(source.vertices), source.faces)
@@ -102,8 +103,8 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
         "frame": frame.as_dict(),
         **result.measurements,
     }
-    if notes:
-        measurements["surroundings"] = notes
+    if notes := contents.notes + around:
+        measurements["notes"] = notes
     return measurements, [path]
 
 
@@ -216,7 +217,7 @@ def _source_colours(record: Record) -> tuple[Any, list[str]]:
     if appearance is None or not appearance.has_colour:
         return None, appearance.problems if appearance else []
     frame = Frame.from_dict(done.measurements["frame"])
-    if "surroundings" in done.measurements:
+    if "notes" in done.measurements:
         appearance = appearance.kept(without_surroundings(appearance.mesh).kept)
     return SurfaceColours(appearance, frame), appearance.problems
 
