@@ -10,7 +10,6 @@ from ultrashape_cli.errors import ConfigError, DependencyError
 from ultrashape_cli.models.attention import (
     BACKENDS,
     AttentionLayer,
-    RMSNorm,
     _note_fallback,
     attention,
     key_lengths,
@@ -69,17 +68,6 @@ def test_a_missing_flash_package_is_named():
             attention(*tensors(), backend="flash")
     else:
         pytest.skip("flash-attn is installed")
-
-
-def test_rms_norm_follows_its_definition():
-    x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
-    norm = RMSNorm(24)
-    norm.weight.data.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
-    expected = x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
-    assert torch.allclose(norm(x), expected, atol=1e-6)
-    fused = torch.nn.functional.rms_norm(x, (24,), norm.weight, 1e-6)
-    assert torch.allclose(norm(x), fused, atol=1e-6)
-    assert norm(x.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("backend", ["flash", "cudnn"])

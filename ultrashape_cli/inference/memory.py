@@ -26,7 +26,7 @@ from ultrashape_cli.formatting import cause
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK
 from ultrashape_cli.inference.streaming import SLOTS, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
-from ultrashape_cli.models.metering import Meter, materialise, planning, replaced, size_of
+from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build
 
 MODES: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if mode != "auto")
@@ -135,13 +135,7 @@ def measure_refinement(
     """
     networks = build(spec, vae_parts=("decoder",))
     half = torch.bfloat16 if config.dtype == "bf16" else torch.float32
-    with (
-        FakeTensorMode(allow_non_fake_inputs=True),
-        planning(accelerator),
-        contextlib.ExitStack() as s,
-    ):
-        if accelerator and config.dtype == "bf16":
-            s.enter_context(replaced(nn.LayerNorm, "forward", _wide_norm))
+    with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in networks:
             assert module is not None
             materialise(module, lambda parameter: half)
@@ -150,11 +144,6 @@ def measure_refinement(
             quantise_dit(networks.dit)
         with torch.no_grad():
             return _measure(spec, config, tokens, networks)
-
-
-def _wide_norm(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-    """The layer norm of CUDA's autocast, which returns fp32."""
-    return torch.empty_like(x, dtype=torch.float32)
 
 
 def _measure(spec: ModelSpec, config: RefineConfig, tokens: int, networks: Networks) -> Footprint:

@@ -15,8 +15,6 @@ from ultrashape_cli.errors import ConfigError, DependencyError
 
 logger = logging.getLogger(__name__)
 
-NORM_EPS = 1e-6  # of every norm in the released weights, except the VAE's `ln_post`
-
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
@@ -135,25 +133,6 @@ def set_attention_backend(module: nn.Module, backend: str) -> None:
 def merge_heads(x: Tensor) -> Tensor:  # [B, H, L, D] -> [B, L, H*D]
     """Put the heads side by side again."""
     return x.transpose(1, 2).flatten(2)
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, weight only."""
-
-    def __init__(self, width: int, eps: float = NORM_EPS) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:  # [..., D] -> [..., D]
-        """Normalise in the dtype of `x`; the reduction inside runs in fp32."""
-        if x.is_cuda:
-            weight = self.weight.to(x.dtype)
-            return F.rms_norm(x, weight.shape, weight, self.eps).to(x.dtype)
-        # On the CPU torch's own is no single kernel and copies strided inputs: half as fast.
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
 
 
 class Mlp(nn.Module):

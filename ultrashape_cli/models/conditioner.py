@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.models.attention import AttentionLayer, Mlp, attention, merge_heads
 from ultrashape_cli.models.embeddings import resize_position_embedding
+from ultrashape_cli.models.norms import LayerNorm
 
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
@@ -116,10 +117,10 @@ class _Layer(nn.Module):
     def __init__(self, params: ConditionerParams) -> None:
         super().__init__()
         width = params.width
-        self.norm1 = nn.LayerNorm(width, eps=params.norm_eps)
+        self.norm1 = LayerNorm(width, eps=params.norm_eps)
         self.attention = _Attention(width, params.num_heads)
         self.layer_scale1 = _LayerScale(width)
-        self.norm2 = nn.LayerNorm(width, eps=params.norm_eps)
+        self.norm2 = LayerNorm(width, eps=params.norm_eps)
         self.mlp = Mlp(width, params.mlp_ratio * width)
         self.layer_scale2 = _LayerScale(width)
 
@@ -141,7 +142,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         self.embeddings = _Embeddings(params)
         self.encoder = _Layers(params)
-        self.layernorm = nn.LayerNorm(params.width, eps=params.norm_eps)
+        self.layernorm = LayerNorm(params.width, eps=params.norm_eps)
 
     def forward(self, pixels: Tensor) -> Tensor:  # [B, 3, h, w] -> [B, L, C]
         """Return the normalised tokens of the last layer, class token first."""

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ultrashape_cli.models.attention import (
-    NORM_EPS,
     AttentionLayer,
     Mlp,
-    RMSNorm,
     attention,
     key_lengths,
     merge_heads,
@@ -30,6 +28,7 @@ from ultrashape_cli.models.embeddings import (
     timestep_embedding,
 )
 from ultrashape_cli.models.moe import MoEFeedForward, Routed
+from ultrashape_cli.models.norms import NORM_EPS, LayerNorm, RMSNorm
 
 MLP_RATIO = 4
 
@@ -137,13 +136,13 @@ class DiTBlock(nn.Module):
         width, heads = params.width, params.num_heads
         if skip:
             self.skip_linear = nn.Linear(2 * width, width)
-            self.skip_norm = nn.LayerNorm(width, eps=NORM_EPS)
+            self.skip_norm = LayerNorm(width, eps=NORM_EPS)
         self.has_skip = skip
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm1 = LayerNorm(width, eps=NORM_EPS)
         self.attn1 = _SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm2 = LayerNorm(width, eps=NORM_EPS)
         self.attn2 = _CrossAttention(width, params.context_channels, heads)
-        self.norm3 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm3 = LayerNorm(width, eps=NORM_EPS)
         self.routed = routed
         if routed:
             self.moe = MoEFeedForward(
@@ -193,7 +192,7 @@ class _TimeEmbedder(nn.Module):
 class _FinalLayer(nn.Module):
     def __init__(self, width: int, out_channels: int) -> None:
         super().__init__()
-        self.norm_final = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm_final = LayerNorm(width, eps=NORM_EPS)
         self.linear = nn.Linear(width, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, T, W] -> [B, M, C]
@@ -244,7 +243,8 @@ class RefineDiT(nn.Module):
         rope = rotation(F.pad(cos, (0, 0, 1, 0), value=1.0), F.pad(sin, (0, 0, 1, 0)))
         dtype = self.x_embedder.weight.dtype
         x = torch.cat([self.t_embedder(t), self.x_embedder(x.to(dtype))], dim=1)
-        if isinstance(context, Tensor):
+        if isinstance(context, Tensor) and not torch.is_autocast_enabled(x.device.type):
+            # Under autocast every layer would make, and keep, a copy of its own in bf16.
             context = context.to(dtype)
 
         skips: list[Tensor] = []
@@ -269,7 +269,8 @@ class RefineDiT(nn.Module):
 
         `blocks` replaces the network's own where their weights come and go.
         """
-        context = context.to(self.x_embedder.weight.dtype)
+        if not torch.is_autocast_enabled(context.device.type):
+            context = context.to(self.x_embedder.weight.dtype)
         keys = [block.context_keys(context) for block in blocks or self.blocks]  # type: ignore[operator]
         return ContextKeys(tuple(keys), context.shape[1])
 

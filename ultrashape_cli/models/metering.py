@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from ultrashape_cli.models.attention import RMSNorm
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.moe import MoEFeedForward
+from ultrashape_cli.models.norms import RMSNorm
 
 _CPU_ATTENTION: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default: (
@@ -98,7 +98,8 @@ def planning(accelerator: bool) -> Iterator[None]:
 
     def fused_norm(layer: RMSNorm, x: Tensor) -> Tensor:
         # On the CPU it is many operations; this one keeps what the GPU's single kernel keeps.
-        return F.layer_norm(x, layer.weight.shape, layer.weight.to(x.dtype))
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, layer.weight.shape, layer.weight.to(x.dtype))
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(replaced(MoEFeedForward, "split", split_evenly))

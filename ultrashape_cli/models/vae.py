@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ultrashape_cli.models.attention import NORM_EPS, AttentionLayer, attention, merge_heads
+from ultrashape_cli.models.attention import AttentionLayer, attention, merge_heads
 from ultrashape_cli.models.embeddings import fourier_features, fourier_width
+from ultrashape_cli.models.norms import NORM_EPS, LayerNorm
 
 POST_NORM_EPS = 1e-5  # both `ln_post` layers of the released weights
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -81,8 +82,8 @@ class Posterior(NamedTuple):
 class _HeadNorms(nn.Module):
     def __init__(self, head_dim: int, enabled: bool = True) -> None:
         super().__init__()
-        self.q_norm = nn.LayerNorm(head_dim, eps=NORM_EPS) if enabled else nn.Identity()
-        self.k_norm = nn.LayerNorm(head_dim, eps=NORM_EPS) if enabled else nn.Identity()
+        self.q_norm = LayerNorm(head_dim, eps=NORM_EPS) if enabled else nn.Identity()
+        self.k_norm = LayerNorm(head_dim, eps=NORM_EPS) if enabled else nn.Identity()
 
 
 class _Mlp(nn.Module):
@@ -116,9 +117,9 @@ class SelfBlock(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.attn = _SelfAttention(width, num_heads)
-        self.ln_1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.ln_1 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = _Mlp(width, 4)
-        self.ln_2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.ln_2 = LayerNorm(width, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, M, C] -> [B, M, C]
         """Apply the block."""
@@ -170,10 +171,10 @@ class CrossBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.attn = _CrossAttention(width, num_heads, head_norms)
-        self.ln_1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.ln_2 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.ln_1 = LayerNorm(width, eps=NORM_EPS)
+        self.ln_2 = LayerNorm(width, eps=NORM_EPS)
         self.mlp = _Mlp(width, mlp_ratio)
-        self.ln_3 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.ln_3 = LayerNorm(width, eps=NORM_EPS)
 
     def keys(self, data: Tensor) -> tuple[Tensor, Tensor]:  # [B, M, C] -> two [B, H, M, D]
         """Return keys and values of the attended tokens."""
@@ -200,7 +201,7 @@ class Encoder(nn.Module):
         self.input_proj_kv = nn.Linear(point_width + params.num_point_features, params.width)
         self.cross_attn = CrossBlock(params.width, params.num_heads, 4)
         self.self_attn = SelfStack(params.width, params.num_heads, params.num_encoder_layers)
-        self.ln_post = nn.LayerNorm(params.width, eps=POST_NORM_EPS)
+        self.ln_post = LayerNorm(params.width, eps=POST_NORM_EPS)
 
     def forward(
         self,
@@ -232,9 +233,7 @@ class FieldDecoder(nn.Module):
             params.field_mlp_ratio,
             head_norms=params.field_norms,
         )
-        self.ln_post = (
-            nn.LayerNorm(width, eps=POST_NORM_EPS) if params.field_norms else nn.Identity()
-        )
+        self.ln_post = LayerNorm(width, eps=POST_NORM_EPS) if params.field_norms else nn.Identity()
         self.output_proj = nn.Linear(width, 1)
 
     def keys(self, features: Tensor) -> tuple[Tensor, Tensor]:  # [B, M, C] -> two [B, H, M, D]
