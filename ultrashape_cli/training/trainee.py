@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -69,28 +68,17 @@ class Trainee:
             self.optimizer = ZeroOptimizer(net, optimizer, config, accelerator)
             self.net = self.optimizer.net
             return
-        self.optimizer = optimizer
-        # Offloaded gradients leave the device before they could be exchanged there.
-        alone = strategy.sharded or strategy.offloaded
-        self.net = net if alone else accelerator.prepare_model(net)
-        if strategy.offloaded and accelerator.num_processes > 1:
-            self._host_group = torch.distributed.new_group(backend="gloo")
+        self.optimizer, self.net = optimizer, net
+        if accelerator.num_processes > 1 and not strategy.sharded:
+            self._share_weights()
 
-    def accumulating(self, last: bool) -> AbstractContextManager[None]:
-        """Returns the context of a microbatch; gradients are exchanged in the last one only."""
-        if self.strategy.sharded:
-            self.component.set_requires_gradient_sync(last)  # type: ignore[operator]
-            return contextlib.nullcontext()
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Adds the gradients of a microbatch's loss to those of the step; `last` ends it.
+
+        Gradients in shards are exchanged in every microbatch: those that wait are whole.
+        """
         if isinstance(self.optimizer, ZeroOptimizer):
             self.optimizer.accumulate(last)
-            return contextlib.nullcontext()
-        if last or self.strategy.offloaded:
-            return contextlib.nullcontext()
-        return self._accelerator.no_sync(self.net)
-
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a microbatch's loss to those of the step."""
-        if isinstance(self.optimizer, ZeroOptimizer):
             self.optimizer.backward(loss)
         else:
             loss.backward()
@@ -98,18 +86,33 @@ class Trainee:
     def wait(self) -> None:
         """Returns when the gradients are where the optimizer reads them, the mean of all processes.
 
-        Only offloaded ones are not there already.
+        Shards are there already. Whole copies are summed in place: the buckets of
+        `DistributedDataParallel` would be a second copy of them.
         """
-        if not isinstance(self.optimizer, OffloadedAdamW):
+        if isinstance(self.optimizer, OffloadedAdamW):
+            self.optimizer.wait()
+        world = self._accelerator.num_processes
+        if world == 1 or self.strategy.sharded or isinstance(self.optimizer, ZeroOptimizer):
             return
-        self.optimizer.wait()
-        if self._host_group is None:
-            return
-        for master in self.optimizer.masters:
-            if master.grad is None:
-                master.grad = torch.zeros_like(master)
-            torch.distributed.all_reduce(master.grad, group=self._host_group)
-            master.grad /= self._accelerator.num_processes
+        work = []
+        for parameter in self.gradients():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad /= world
+            group, gradient = self._host_group, parameter.grad
+            work.append(torch.distributed.all_reduce(gradient, group=group, async_op=True))
+        for one in work:
+            one.wait()
+
+    def _share_weights(self) -> None:
+        """Gives all processes the weights of the first: files may differ between machines."""
+        if isinstance(self.optimizer, OffloadedAdamW):
+            # Offloaded gradients leave the device before they could be exchanged there.
+            self._host_group = torch.distributed.new_group(backend="gloo")
+            for master in self.optimizer.masters:
+                torch.distributed.broadcast(master.detach(), 0, group=self._host_group)
+        for value in (*self.component.parameters(), *self.component.buffers()):
+            torch.distributed.broadcast(value.detach(), 0)
 
     def clip(self, limit: float) -> float:
         """Scales the gradients down to a global norm of `limit`; returns the norm before.

@@ -204,13 +204,13 @@ class Trainer:
         microbatches, count, waited = self.feed.draw()
         losses, parts, self.flops = [], {}, 0
         for index, batch in enumerate(microbatches):
-            with self.trainee.accumulating(last=index == len(microbatches) - 1):
-                with watch("forward"), autocast(device, config.dtype):
-                    loss = self.objective(self.trainee.net, to_device(batch, device))
-                # Processes average their gradients, so every sample weighs world / count.
-                share = len(batch["uid"]) * self.accelerator.num_processes / count
-                with watch("backward"):
-                    self.trainee.backward(loss.total * share)
+            with watch("forward"), autocast(device, config.dtype):
+                loss = self.objective(self.trainee.net, to_device(batch, device))
+            # Processes average their gradients, so every sample weighs world / count.
+            share = len(batch["uid"]) * self.accelerator.num_processes / count
+            last = index == len(microbatches) - 1
+            with watch("backward"):
+                self.trainee.backward(loss.total * share, last=last)
             losses.append(loss.per_sample)
             parts = loss.parts
             self.flops += loss.flops
