@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import sys
 import time
@@ -12,6 +13,7 @@ from ultrashape_cli.models.attention import (
     AttentionLayer,
     _note_fallback,
     attention,
+    kept_backends,
     key_lengths,
     set_attention_backend,
 )
@@ -116,3 +118,13 @@ def test_backends_that_fail_are_left_out(monkeypatch):
     assert seconds["reference"] > 0
     with pytest.raises(ValueError, match="unknown"):
         choose_backend(SHAPES, candidates=("fast",))
+
+
+def test_a_network_gets_its_backends_back():
+    networks = build(model_spec("tiny"), components=("dit",))
+    dit = networks.dit
+    set_attention_backend(dit, "cudnn")
+    with contextlib.suppress(RuntimeError), kept_backends(dit):
+        set_attention_backend(dit, "reference")
+        raise RuntimeError
+    assert {layer.backend for layer in dit.modules() if hasattr(layer, "backend")} == {"cudnn"}

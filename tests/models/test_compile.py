@@ -13,10 +13,10 @@ from ultrashape_cli.models.registry import model_spec
 PARAMS = model_spec("tiny").dit
 
 
-def inputs(seed: int = 0) -> tuple:
+def inputs(seed: int = 0, tokens: int = 13) -> tuple:
     generator = torch.Generator().manual_seed(seed)
-    x, skip = torch.randn(2, 2, 13, PARAMS.width, generator=generator)
-    voxels = torch.randint(PARAMS.voxel_resolution, (2, 13, 3), generator=generator)
+    x, skip = torch.randn(2, 2, tokens, PARAMS.width, generator=generator)
+    voxels = torch.randint(PARAMS.voxel_resolution, (2, tokens, 3), generator=generator)
     context = torch.randn(2, 6, PARAMS.context_channels, generator=generator)
     rope = rotation(*rope_3d(voxels, PARAMS.width // PARAMS.num_heads))
     return x, skip, rope, context, (4, 6)
@@ -51,6 +51,19 @@ def compiled_equals_eager(routed: bool, backend: str) -> None:
 @pytest.mark.parametrize("routed", [False, True], ids=["dense", "experts"])
 def test_a_block_is_traced_without_graph_breaks(routed):
     compiled_equals_eager(routed, "aot_eager")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_other_numbers_of_tokens_take_the_same_graph():
+    block = DiTBlock(PARAMS, skip=True, routed=True)
+    torch._dynamo.reset()
+    counters.clear()
+    with torch._dynamo.config.patch(capture_scalar_outputs=True), torch.no_grad():
+        compiled = torch.compile(block, fullgraph=True, backend="aot_eager", dynamic=True)
+        for tokens in (13, 29, 64, 17):
+            arguments = inputs(tokens=tokens)
+            assert torch.allclose(compiled(*arguments)[0], block(*arguments)[0], atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from golden_data import (
 from ultrashape_cli.diffusion.flow import flow_loss, interpolate, velocity_target
 from ultrashape_cli.models.conditioner import packed_lengths
 from ultrashape_cli.models.dit import DiTParams, RefineDiT
+from ultrashape_cli.models.moe import MoEFeedForward
 from ultrashape_cli.models.registry import build, model_spec
 
 
@@ -150,6 +151,29 @@ def test_checkpointing_changes_no_gradient(blocks):
         (out.velocity.square().mean() + out.aux_losses.sum()).backward()
         gradients.append([p.grad.clone() for p in dit.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_recomputed_block_routes_as_its_forward_pass_did(monkeypatch):
+    dit, inputs = tiny_dit(), tiny_inputs()
+    plain, calls, gradients = MoEFeedForward.route, [], []
+
+    def wavering(layer, tokens):
+        # Kernels round differently, so that a token between two experts may change its mind.
+        scores, weights, chosen = plain(layer, tokens)
+        calls.append(layer)
+        return scores, weights, (chosen + 1) % scores.shape[1]
+
+    for blocks in (0, len(dit.blocks)):
+        dit.checkpoint_blocks = blocks
+        dit.zero_grad()
+        out = dit(*inputs)
+        with monkeypatch.context() as patch:
+            patch.setattr(MoEFeedForward, "route", wavering)
+            (out.velocity.square().mean() + out.aux_losses.sum()).backward()
+        gradients.append([p.grad.clone() for p in dit.parameters()])
+    assert len(calls) == dit.params.num_moe_layers
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(block.moe._routes is None for block in dit.blocks if block.routed)
 
 
 def test_gradient_reaches_every_parameter():

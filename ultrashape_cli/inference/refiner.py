@@ -30,6 +30,7 @@ from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fittin
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
 from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
+from ultrashape_cli.models.attention import kept_backends
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
@@ -243,14 +244,15 @@ class Refiner:
         config, params, tokens = self.config, self.spec.dit, voxels.shape[1] + 1
         generator = torch.Generator().manual_seed(seed + 1)
         noise = torch.randn(1, tokens - 1, params.in_channels, generator=generator)
-        self.attention = use_backend(
-            dit,
-            config.attention,
-            [AttentionShape(1, params.num_heads, tokens, tokens, params.width // params.num_heads)],
-            device=self.device,
-            dtype=dit.x_embedder.weight.dtype,
+        shape = AttentionShape(
+            1, params.num_heads, tokens, tokens, params.width // params.num_heads
         )
-        with self.placement.using("dit") as stream:
+        half = torch.bfloat16 if config.dtype == "bf16" else dit.x_embedder.weight.dtype
+        # In a validation the network belongs to a training, which has chosen for itself.
+        with kept_backends(dit), self.placement.using("dit") as stream:
+            self.attention = use_backend(
+                dit, config.attention, [shape], device=self.device, dtype=half
+            )
             seen: Tensor | ContextKeys | None = context
             if context is not None and config.cache_context:
                 with autocast(self.device, config.dtype):
@@ -316,14 +318,16 @@ def voxelise(mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig) -> Te
 
 
 def compile_blocks(networks: Networks) -> None:
-    """Compiles every block of the DiT on its first use."""
+    """Compiles every block of the DiT on its first use, for meshes of any number of tokens."""
     import torch._dynamo  # a second of import
 
     assert networks.dit is not None
     # The expert counts are numbers of the graph.
     torch._dynamo.config.capture_scalar_outputs = True
+    # With and without skip, experts, context and its keys: beyond 8 torch would give up silently.
+    torch._dynamo.config.recompile_limit = 64
     for block in networks.dit.blocks:
-        block.compile()
+        block.compile(dynamic=True)
 
 
 def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [Q, 3] -> [Q]

@@ -3,9 +3,10 @@
 Legend: B batch, H heads, L query tokens, S key tokens, C channels, D channels of one head.
 """
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -127,6 +128,18 @@ def set_attention_backend(module: nn.Module, backend: str) -> None:
         raise ConfigError(f"unknown attention backend {backend!r}; known: {', '.join(BACKENDS)}")
     for layer in module.modules():
         if isinstance(layer, AttentionLayer):
+            layer.backend = backend
+
+
+@contextlib.contextmanager
+def kept_backends(module: nn.Module) -> Iterator[None]:
+    """Give every attention layer below `module` its backend back at the end."""
+    layers = [layer for layer in module.modules() if isinstance(layer, AttentionLayer)]
+    before = [layer.backend for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, backend in zip(layers, before, strict=True):
             layer.backend = backend
 
 

@@ -6,7 +6,7 @@ X context channels, T = M + 1 tokens with the time token first, R routed blocks,
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -274,9 +274,12 @@ class RefineDiT(nn.Module):
         keys = [block.context_keys(context) for block in blocks or self.blocks]  # type: ignore[operator]
         return ContextKeys(tuple(keys), context.shape[1])
 
-    def _run(self, index: int, block: nn.Module, *args: object) -> tuple:
+    def _run(self, index: int, block: Any, *args: object) -> tuple:
         if torch.is_grad_enabled() and index < self.checkpoint_blocks:
-            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+            options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+            if block.routed:
+                options["context_fn"] = block.moe.repeated
+            return checkpoint(block, *args, **options)
         return block(*args)
 
     def _check(

@@ -7,6 +7,7 @@ per token.
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -87,6 +88,21 @@ class _Ungather(torch.autograd.Function):
         return grads[0].index_select(0, order), None, None
 
 
+class _Routes(AbstractContextManager[None]):
+    """What a forward pass inside of it decided, for others inside of it to repeat."""
+
+    def __init__(self, layer: "MoEFeedForward") -> None:
+        self._layer = layer
+        self.chosen: Tensor | None = None  # [T, K]
+        self.counts: list[int] | None = None
+
+    def __enter__(self) -> None:
+        self._layer._routes = self
+
+    def __exit__(self, *error: object) -> None:
+        self._layer._routes = None
+
+
 class MoEFeedForward(nn.Module):
     """Top-k of E experts plus a shared one; routing weights are not renormalised."""
 
@@ -94,6 +110,7 @@ class MoEFeedForward(nn.Module):
         super().__init__()
         self.top_k = top_k
         self.grouped = False
+        self._routes: _Routes | None = None
         self.gate = nn.Linear(width, num_experts, bias=False)
         self.experts = nn.ModuleList(Expert(width, hidden) for _ in range(num_experts))
         self.shared_experts = Expert(width, hidden)
@@ -106,10 +123,24 @@ class MoEFeedForward(nn.Module):
         weights, chosen = scores.topk(self.top_k, dim=-1, sorted=False)
         return scores, weights, chosen
 
+    def repeated(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        """Return the contexts of a forward pass and of its recomputation, for `checkpoint`.
+
+        The recomputation takes the experts that the forward pass chose. A token between two would
+        else go to the other one now and then, as kernels round differently, and end the run.
+        """
+        routes = _Routes(self)
+        return routes, routes
+
     def forward(self, x: Tensor) -> Routed:  # [B, L, C]
         """Route every token; one host synchronisation, for the expert counts, unless grouped."""
         tokens = x.flatten(0, 1)
         scores, weights, chosen = self.route(tokens)
+        if self._routes is not None:
+            if self._routes.chosen is None:
+                self._routes.chosen = chosen
+            chosen = self._routes.chosen
+            weights = scores.gather(1, chosen)
         load = _load(chosen, scores.shape[1])
         order = chosen.flatten().argsort(stable=True)
         inverse = order.argsort()
@@ -127,7 +158,12 @@ class MoEFeedForward(nn.Module):
 
     def split(self, rows: Tensor, load: Tensor) -> Sequence[Tensor]:
         """Return the rows of each expert; reading the counts is the one synchronisation."""
-        return rows.split(load.tolist())
+        counts = self._routes.counts if self._routes else None
+        if counts is None:
+            counts = load.tolist()
+        if self._routes:
+            self._routes.counts = counts
+        return rows.split(counts)
 
     def _expert_layers(self) -> tuple[list[nn.Linear], list[nn.Linear]]:
         experts: list[Any] = list(self.experts)
