@@ -9,6 +9,9 @@ import sys
 
 def main() -> None:
     """Runs the command line and exits with the code of its result."""
+    if sys.platform == "win32":
+        sys.stderr.write("error: ushape does not run on Windows itself\nhint: use it in WSL2\n")
+        sys.exit(2)
     from ultrashape_cli.cli import run
     from ultrashape_cli.streams import keep_talking
 

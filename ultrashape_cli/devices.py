@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import torch
 
 from ultrashape_cli.errors import ConfigError
@@ -18,6 +21,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         ConfigError: It is not available here.
     """
+    _configure_allocator()
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -32,6 +36,17 @@ def choose_device(name: str) -> torch.device:
             hint=f"--device auto, or one of: {usable}",
         )
     return torch.device(name)
+
+
+def _configure_allocator() -> None:
+    """Lets CUDA's allocator grow its segments: lengths that change would leave holes in fixed ones.
+
+    It reads the variable when CUDA starts; that of the user counts.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    if sys.platform == "linux" and not any(name in os.environ for name in names):
+        new = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)
+        os.environ[names[0] if new else names[1]] = "expandable_segments:True"
 
 
 def autocast(device: torch.device, dtype: str) -> torch.autocast:

@@ -10,9 +10,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
@@ -77,7 +79,13 @@ def start_accelerator(config: Config) -> Accelerator:
     """
     if told := forget_others():
         logging.getLogger(__name__).warning("%s", told)
-    accelerator = Accelerator(cpu=choose_device(config.device).type == "cpu", mixed_precision="no")
+    # A save to a slow volume takes longer than the ten minutes that NCCL waits by itself.
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=60))
+    accelerator = Accelerator(
+        cpu=choose_device(config.device).type == "cpu",
+        mixed_precision="no",
+        kwargs_handlers=[patience],
+    )
     wanted = int(os.environ.get("WORLD_SIZE", config.launch.num_processes))
     if accelerator.num_processes > 1:
         one = torch.ones((), device=accelerator.device)

@@ -133,7 +133,11 @@ def own_device(name: str) -> torch.device:
 
     device = choose_device(name)
     if device.type == "cuda" and is_distributed_child():
-        return choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        import torch
+
+        device = choose_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        # Or every process would keep a context on the first card.
+        torch.cuda.set_device(device)
     return device
 
 
