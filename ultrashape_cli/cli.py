@@ -93,11 +93,24 @@ def run(argv: Sequence[str]) -> int:
         _say_stopped(argv)
         return 130
     except Exception as error:
+        if (stopped := _stopped_by(error)) is not None:
+            _say_stopped(argv)
+            return stopped
         known = _known(error, argv[0] if argv else "")
         if known is None:
             return _report_bug(argv)
         return _show(known)
     return 0
+
+
+def _stopped_by(error: Exception) -> int | None:
+    """Returns the code of a signal that compiled code has turned into a SystemError."""
+    cause = error.__cause__ or error.__context__
+    if not isinstance(error, SystemError):
+        return None
+    if isinstance(cause, KeyboardInterrupt):
+        return 130
+    return cause.code if isinstance(cause, SystemExit) and isinstance(cause.code, int) else None
 
 
 def _say_stopped(argv: Sequence[str]) -> None:

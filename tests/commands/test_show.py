@@ -79,3 +79,16 @@ def test_nothing_is_overwritten_unasked(ushape, sculpt: Path, tmp_path: Path) ->
     assert ushape("show", sculpt, "-o", tmp_path / "a.png", *SMALL).code == 2
     assert (tmp_path / "a.png").read_text() == "mine"
     assert ushape("show", sculpt, "-o", tmp_path / "a.png", *SMALL, "--force").code == 0
+
+
+def test_a_texture_of_a_mesh_is_no_place_for_its_picture(ushape, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "skin.png")
+    (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd skin.png\n")
+    lines = ["mtllib a.mtl", "usemtl m", "v 0 0 0", "v 1 0 0", "v 0 1 0", "vt 0 0", "f 1/1 2/1 3/1"]
+    (tmp_path / "a.obj").write_text("\n".join(lines))
+    before = (tmp_path / "skin.png").read_bytes()
+    for given in (tmp_path / "a.obj", tmp_path):
+        found = ushape("show", given, "-o", tmp_path / "skin.png", "--force", *SMALL)
+        assert found.code == 2
+        assert "skin.png" in found.err
+    assert (tmp_path / "skin.png").read_bytes() == before

@@ -103,7 +103,7 @@ def test_an_enormous_texture_is_refused_and_a_large_one_reduced(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
     appearance = load_appearance(write_obj(tmp_path))
     assert only(appearance).texels is None
-    assert "exceeds limit" in appearance.problems[0]
+    assert "more than 89 million pixels" in appearance.problems[0]
 
 
 def test_many_textures_share_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,3 +175,11 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.glb").write_bytes(b"glTF nonsense")
     with pytest.raises(MeshError, match="is binary glTF"):
         load_appearance(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_sixteen_bits_is_not_clipped(tmp_path: Path, suffix: str) -> None:
+    grey = np.repeat(np.array([[16384], [49152]], np.uint16), 4, axis=1)
+    Image.fromarray(grey).save(tmp_path / f"t.{suffix}")
+    texels = only(load_appearance(write_obj(tmp_path, f"map_Kd t.{suffix}"))).texels
+    assert sorted(np.unique(texels[..., :3]).tolist()) == [63, 191]

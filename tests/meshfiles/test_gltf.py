@@ -361,3 +361,15 @@ def test_meshopt_data_is_unpacked(tmp_path: Path, torus: Mesh) -> None:
         target["extensions"] = {"EXT_meshopt_compression": extension}
     found = load_mesh(file.write(tmp_path / "a.glb"))
     assert found.volume == pytest.approx(torus.volume, rel=1e-6)
+
+
+def test_bytes_behind_the_end_are_not_the_file(tmp_path: Path, square: GltfFile) -> None:
+    path = square.write(tmp_path / "a.glb")
+    path.write_bytes(path.read_bytes() + b"xyz" * 40)
+    same(path, Mesh.from_arrays(SQUARE, FACES))
+
+
+def test_a_long_chain_of_nodes_is_named(tmp_path: Path, square: GltfFile) -> None:
+    square.document["nodes"] = [{"children": [n + 1]} for n in range(600)] + [{"mesh": 0}]
+    with pytest.raises(MeshError, match="its nodes are more than 512 deep"):
+        load_mesh(square.write(tmp_path / "a.glb"))

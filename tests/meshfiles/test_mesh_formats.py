@@ -64,3 +64,20 @@ def test_formats_that_are_not_read_are_named(tmp_path: Path, suffix: str, kind: 
     with pytest.raises(MeshError, match=f"is {kind}, which is not read") as caught:
         load_mesh(tmp_path / f"a{suffix}")
     assert "GLB" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("name", "data", "words"), [
+    ("a.obj", b"ply\nformat ascii 1.0\n", "is PLY by its content"),
+    ("a.stl", b"PK\3\4 and more", "is a ZIP archive by its content"),
+    ("a.obj", b"\x89PNG\r\n\x1a\n", "is a picture by its content"),
+    ("a.ply", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+    ("a.ply", b"\x1f\x8b\x08", "is packed by gzip"),
+    ("a.glb", b"<!DOCTYPE html><html>", "is a web page by its content"),
+    ("a.obj", b"Kaydara FBX Binary  \0", "is FBX by its content"),
+])  # fmt: skip
+def test_files_of_another_kind_than_they_say_are_named(
+    tmp_path: Path, name: str, data: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(MeshError, match=words):
+        load_mesh(tmp_path / name)

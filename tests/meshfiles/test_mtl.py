@@ -104,4 +104,30 @@ def test_several_libraries(folder: Path) -> None:
     assert list(read_materials(mesh, ["b.mtl first.mtl"], problems)) == ["stra\xdfe", "a", "m"]
     assert not problems
     read_materials(mesh, ["gone.mtl first.mtl"], problems)
-    assert problems == ["colours left out: gone.mtl is not beside the mesh"]
+    assert problems == ["colours left out: `gone.mtl` is not beside the mesh"]
+
+
+@pytest.mark.parametrize("name", ["../Wood.png", "{root}/Wood.png", "..\\Wood.png"])
+def test_a_file_outside_is_not_taken_for_one_inside_of_the_same_name(
+    folder: Path, name: str
+) -> None:
+    Image.new("RGB", (2, 2)).save(folder.parent / "Wood.png")
+    problems: list[str] = []
+    line = name.format(root=folder.parent)
+    found = read(folder, f"newmtl m\nKd 0 0 0\nmap_Kd {line}\n", problems)
+    assert problems == [f"texture left out: `{line}` lies outside the folder of the mesh"]
+    # Its only colour was in the picture: clay, not black.
+    assert (found.plain, found.textured) == (None, None)
+
+
+def test_what_shines_by_itself_has_that_colour(folder: Path) -> None:
+    found = read(folder, "newmtl m\nKd 0 0 0\nKe 1 1 1\nmap_Ke Wood.png\n")
+    assert found.textured.picture.data == folder / "Wood.png"
+    assert read(folder, "newmtl m\nKd 0 0 0\nKe 0 1 0\n").plain.colour == (0, 1, 0, 1)
+    assert read(folder, "newmtl m\nKd 1 0 0\nKe 0 1 0\n").plain.colour == (1, 0, 0, 1)
+
+
+def test_a_map_without_a_name_is_told(folder: Path) -> None:
+    problems: list[str] = []
+    read(folder, "newmtl m\nKd 0 0 0\nmap_Kd\n", problems)
+    assert problems == ["texture left out: a `map_Kd` names no file"]

@@ -127,3 +127,11 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path, text, message: 
     with pytest.raises(Unreadable) as error:
         read(tmp_path, text)
     assert message in str(error.value)
+
+
+def test_a_colour_map_is_told(tmp_path: Path) -> None:
+    rows = lines(BALL.faces, np.full(F, 7), first="3 ")
+    (tmp_path / "a.off").write_text(f"OFF\n{V} {F} 0\n{VERTICES}{rows}")
+    found = read_off(tmp_path / "a.off", colours=True)
+    assert found.problems == ["colours left out: faces name entries of a colour map"]
+    assert len(found.parts[0].faces) == F

@@ -139,6 +139,7 @@ COLOURED = {
     "diffuse": ("diffuse_red diffuse_green diffuse_blue", "uchar", SIDES),
     "floats": ("red green blue", "float", SIDES / 255),
     "shorts": ("r g b", "ushort", SIDES * 257),
+    "bytes in shorts": ("r g b", "ushort", SIDES),
 }
 
 
@@ -187,7 +188,7 @@ def test_textures_of_corners(tmp_path: Path, order: str) -> None:
     assert np.isnan(part.uv[3]).all()
     assert (part.tint[0] == 255).all(), "a picture goes before colours"
     assert np.array_equal(part.tint[3, :, :3], SIDES[BALL.faces[3]])
-    assert found.problems == ["texture left out: gone.png is not beside the mesh"]
+    assert found.problems == ["texture left out: `gone.png` is not beside the mesh"]
 
 
 @pytest.mark.parametrize("names", ["s t", "u v", "texture_u texture_v"])

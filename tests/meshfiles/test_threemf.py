@@ -195,3 +195,38 @@ def test_objects_that_are_not_printed_are_left_out(tmp_path: Path, kind: str) ->
     is_part = kind in ("model", "surface")
     assert sum(len(part.faces) for part in contents.parts) == (4 if is_part else 2)
     assert bool(contents.notes) != is_part
+
+
+@pytest.mark.parametrize(("space", "known"), [
+    ("http://schemas.microsoft.com/3dmanufacturing/production/2015/06", True),
+    ("http://schemas.microsoft.com/3dmanufacturing/beamlattice/2017/02", False),
+    ("http://example.org/more", False),
+])  # fmt: skip
+def test_an_extension_that_is_required_is_known_or_refused(
+    tmp_path: Path, space: str, known: bool
+) -> None:
+    model = _model(f'<object id="1">{_mesh(SQUARE)}</object>', '<item objectid="1"/>')
+    model = model.replace("<model ", f'<model xmlns:x="{space}" requiredextensions="x" ')
+    path = _write(tmp_path / "a.3mf", **{"3D/3dmodel.model": model})
+    if known:
+        assert len(load_mesh(path).faces) == 2
+        return
+    with pytest.raises(MeshError, match=f"requires the extension {space}"):
+        load_mesh(path)
+
+
+def test_items_that_are_not_printed_are_left_out(tmp_path: Path) -> None:
+    resources = f'<object id="1">{_mesh(SQUARE)}</object>'
+    far = '<item objectid="1" printable="0" transform="1 0 0 0 1 0 0 0 1 90 0 0"/>'
+    path = _simple(tmp_path / "a.3mf", resources, far + '<item objectid="1"/>')
+    contents = read_contents(path, colours=False)
+    assert mesh_of(path, contents).extents.tolist() == [2, 2, 0]
+    assert contents.notes == ["1 items that are not printed left out"]
+    assert len(load_mesh(_simple(tmp_path / "b.3mf", resources, far)).faces) == 2
+
+
+def test_materials_that_are_not_read_are_told(tmp_path: Path) -> None:
+    group = '<m:multiproperties id="9" pids="5"><m:multi pindices="0"/></m:multiproperties>'
+    path = _simple(tmp_path / "a.3mf", f'{group}<object id="1" pid="9">{_mesh(SQUARE)}</object>')
+    found = read_contents(path, colours=True).problems
+    assert found == ["colours left out: multiproperties are not read"]

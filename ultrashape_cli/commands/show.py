@@ -69,7 +69,9 @@ def show(
         typer.Option("--size", min=16, max=4096, help="Pixels of a view.", rich_help_panel=_VIEWS),
     ] = 512,
     limit: opt.LimitOpt = None,
-    force: opt.ForceOpt = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the picture -o.", rich_help_panel=_OUTPUT)
+    ] = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -97,7 +99,7 @@ def show(
     ui = make_ui("show", json_output, quiet, verbose, progress)
     files = _files(meshes)[:limit]
     target = _target(files, out, turntable, force)
-    check_outputs([target], [*files, *meshes], hint="-o shown.png")
+    check_outputs([target], [*files, *meshes, *_referred(target, files)], hint="-o shown.png")
     steps = _TURN_STEPS if turntable else views
     shown, failed = [], {}
     with ui.progress("show", len(files)) as bar:
@@ -119,6 +121,20 @@ def _files(given: list[Path]) -> list[Path]:
     from ultrashape_cli.preparation.discover import find_meshes
 
     return [file for path in given for file in (find_meshes(path) if path.is_dir() else [path])]
+
+
+def _referred(target: Path, files: list[Path]) -> list[Path]:
+    """Returns the textures and buffers beside meshes in whose folders the picture would lie."""
+    from ultrashape_cli.meshfiles.companions import colour_files, material_names, uris
+
+    place = target.resolve()
+    near = [file for file in files if place.is_relative_to(file.parent.resolve())]
+    return [
+        file.parent / name
+        for file in near
+        if file.is_file()
+        for name in [*colour_files(file, material_names(file)), *uris(file, "buffers")]
+    ]
 
 
 def _target(files: list[Path], out: Path | None, turntable: bool, force: bool) -> Path:

@@ -12,6 +12,9 @@ def find_beside(path: Path, name: str) -> Path | None:
     The name may be quoted, have `\` between folders, another case, or folders of another machine:
     `C:\work\textures\wood.PNG` finds `textures/Wood.png` or `Wood.png` beside the mesh.
     """
+    if _lies_outside(path, name):
+        # Another file of the same name is not meant.
+        return None
     root = path.parent.resolve()
     parts = re.split(r"[/\\]", name.strip().strip("\"'"))
     parts = [part for part in parts if part not in ("", ".")]
@@ -20,6 +23,23 @@ def find_beside(path: Path, name: str) -> Path | None:
         if found is not None:
             return found
     return None
+
+
+def why_not_beside(path: Path, name: str) -> str:
+    """Returns, for a message, why `find_beside` finds no such file."""
+    if _lies_outside(path, name):
+        return f"`{name[:80]}` lies outside the folder of the mesh"
+    return f"`{name[:80]}` is not beside the mesh"
+
+
+def _lies_outside(path: Path, name: str) -> bool:
+    """Says whether a name leads to a file that exists, and is not in the folder of the mesh."""
+    root = path.parent.resolve()
+    try:
+        target = (root / name.strip().strip("\"'").replace("\\", "/")).resolve()
+        return target.is_file() and not target.is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):
+        return False
 
 
 def _descend(folder: Path, parts: list[str]) -> Path | None:

@@ -87,7 +87,9 @@ class _Scene:
         stack = [(root, np.eye(4), 0, True) for root in reversed(roots)]
         while stack:
             index, above, depth, shown = stack.pop()
-            if depth > _MAX_DEPTH or index in self._globals:
+            if depth > _MAX_DEPTH:
+                raise Unreadable(f"its nodes are more than {_MAX_DEPTH} deep")
+            if index in self._globals:
                 raise Unreadable(f"node {index} is a child of itself, or of two others")
             node = self._buffers.item("nodes", index)
             place = above @ _local(node)

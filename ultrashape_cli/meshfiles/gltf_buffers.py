@@ -54,10 +54,13 @@ def _chunks(data: memoryview) -> tuple[memoryview, memoryview]:
         raise Unreadable(f"is binary glTF {version if len(data) >= 12 else ''}, not 2",
                          "export it as glTF 2.0")  # fmt: skip
     found: dict[int, memoryview] = {}
+    told = int.from_bytes(data[8:12], "little")
     at = 12
     while at + 8 <= len(data):
         length, kind = struct.unpack_from("<II", data, at)
         if at + 8 + length > len(data):
+            if told <= at and _JSON in found:
+                break  # what stands behind the file
             raise Unreadable(
                 f"is truncated: a chunk has not its {length} bytes", "copy or download it again"
             )

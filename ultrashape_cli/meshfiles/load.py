@@ -37,6 +37,24 @@ NOT_READ = {
 """Files that hold meshes in formats that are not read, by suffix, and what they are."""
 NOT_READ_HINT = "export it as GLB, or as OBJ with its textures beside it"
 
+_KINDS: tuple[tuple[bytes, str, tuple[str, ...]], ...] = (
+    (b"gltf\2\0\0\0", "GLB", (".glb", ".gltf")),
+    (b"ply\n", "PLY", (".ply",)),
+    (b"ply\r", "PLY", (".ply",)),
+    (b"pk\3\4", "a ZIP archive", (".3mf",)),
+    (b"\x1f\x8b", "packed by gzip", ()),
+    (b"version https://git-lfs", "a pointer of Git LFS", ()),
+    (b"kaydara fbx", "FBX", ()),
+    (b"<!doctype html", "a web page", ()),
+    (b"<html", "a web page", ()),
+    (b"\x89png", "a picture", ()),
+    (b"\xff\xd8\xff", "a picture", ()),
+    (b"%pdf", "PDF", ()),
+)
+"""How files begin, in small letters; what they are; and the suffixes that they may have."""
+
+_KIND_HINTS = {"packed by gzip": "unpack it", "a pointer of Git LFS": "git lfs pull"}
+
 READERS: dict[str, Callable[..., Contents]] = {
     ".obj": read_obj,
     ".stl": read_stl,
@@ -108,6 +126,7 @@ def read_contents(path: Path, *, colours: bool, max_bytes: int = MAX_FILE_BYTES)
         raise MeshError(f"{path}: unknown mesh type {suffix!r}", hint=f"use one of {known}")
     try:
         _check_size(path, suffix, max_bytes)
+        _check_kind(path, suffix)
         return READERS[suffix](path, colours=colours)
     except MeshError:
         raise
@@ -122,6 +141,17 @@ def read_contents(path: Path, *, colours: bool, max_bytes: int = MAX_FILE_BYTES)
         # A malformed file can make a reader trip over anything: to the user it is the same.
         message = f"{path}: cannot be read ({type(error).__name__}: {cause(error)[:200]})"
         raise MeshError(message, hint=EXPORT_HINT) from error
+
+
+def _check_kind(path: Path, suffix: str) -> None:
+    """Refuse a file that begins as those of another kind do."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    for start, kind, own in _KINDS:
+        if head[: len(start)].lower() == start and suffix not in own:
+            hint = _KIND_HINTS.get(kind, NOT_READ_HINT)
+            hint = f"rename it to {path.stem}{own[0]}" if own else hint
+            raise MeshError(f"{path}: is {kind} by its content, not {suffix}", hint=hint)
 
 
 def joined(parts: Sequence[Part]) -> Mesh:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultrashape_cli.meshfiles.beside import find_beside
+from ultrashape_cli.meshfiles.beside import find_beside, why_not_beside
 from ultrashape_cli.meshfiles.parts import UTF_16, Look, Picture, Wrap
 
 # Option of a picture -> least and most arguments.
@@ -18,7 +18,7 @@ _OPTIONS = {
     "-s": (1, 3), "-t": (1, 3), "-texres": (1, 1), "-type": (1, 1),
 }  # fmt: skip
 _CUTOFF = 0.5
-_KEPT = ("kd", "d", "tr", "map_kd", "map_d", "map_opacity")
+_KEPT = ("kd", "d", "tr", "map_kd", "map_d", "map_opacity", "ke", "map_ke")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def libraries(path: Path, lines: list[str], problems: list[str]) -> Iterator[Pat
         for name in [line] if whole else line.split():
             found = find_beside(path, name)
             if found is None:
-                problems.append(f"colours left out: {name[:80]} is not beside the mesh")
+                problems.append(f"colours left out: {why_not_beside(path, name)}")
             else:
                 yield found
 
@@ -96,14 +96,21 @@ def _entries(text: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _material(path: Path, entries: dict[str, str], problems: list[str]) -> Material:
-    numbers = _numbers(entries.get("kd", ""))
-    # One number stands for all three channels.
-    kd = (numbers * 3)[:3] if len(numbers) < 3 else numbers[:3]
+    kd, shine = _rgb(entries.get("kd", "")), _rgb(entries.get("ke", ""))
+    map_kd = entries.get("map_kd", "")
+    if any(shine) and not any(kd) and "map_kd" not in entries:
+        # Scans without shading are black and shine by themselves.
+        kd, map_kd = shine, entries.get("map_ke", "")
     dissolve = _numbers(entries.get("d", "").replace("-halo", ""))
     transparency = _numbers(entries.get("tr", ""))
     alpha = dissolve[0] if dissolve else 1 - transparency[0] if transparency else 1.0
     plain = Look((kd[0], kd[1], kd[2], alpha)) if kd else None
-    picture, move = _picture(path, entries.get("map_kd", ""), problems)
+    picture, move = _picture(path, map_kd, problems)
+    if picture is None and "map_kd" in entries and not any(kd):
+        # Whose only colour was in a picture that is lost is clay, not black.
+        plain = None
+        if not map_kd:
+            problems.append("texture left out: a `map_Kd` names no file")
     mask, _ = _picture(path, entries.get("map_d", entries.get("map_opacity", "")), problems)
     if picture and mask and picture.data == mask.data:
         # The alpha of the picture itself is meant, not its brightness.
@@ -113,6 +120,12 @@ def _material(path: Path, entries: dict[str, str], problems: list[str]) -> Mater
     # The picture replaces the colour. What is faint as a whole has holes where it always had.
     colour = (1.0, 1.0, 1.0, alpha) if picture or plain is None else plain.colour
     return Material(plain, Look(colour, picture, mask, _CUTOFF * alpha), move)
+
+
+def _rgb(text: str) -> list[float]:
+    """Returns a colour; one number stands for all three channels, none for none."""
+    numbers = _numbers(text)
+    return (numbers * 3)[:3] if len(numbers) < 3 else numbers[:3]
 
 
 def _numbers(text: str) -> list[float]:
@@ -151,7 +164,7 @@ def _picture(
         return None, move
     target = find_beside(path, entry)
     if target is None:
-        problems.append(f"texture left out: {entry[:80]} is not beside the mesh")
+        problems.append(f"texture left out: {why_not_beside(path, entry)}")
         return None, move
     wrap: Wrap = "clamp" if options.get("-clamp", [""])[0].lower() == "on" else "repeat"
     return Picture(target, target.name, (wrap, wrap)), move

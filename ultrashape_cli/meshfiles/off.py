@@ -66,6 +66,8 @@ def read_off(path: Path, *, colours: bool) -> Contents:
         known = lengths[count:] >= 1 + sizes + 3
         of_faces = _tints(rows.rgb(starts[count:] + 1 + sizes, known), known)
         part.tint = corner_tints(of_vertices, of_faces, part.faces, triangles.polygon)
+        if of_faces is None and (lengths[count:] == 2 + sizes).any():
+            contents.problems.append("colours left out: faces name entries of a colour map")
         if part.tint is not None:
             contents.looks.append(WHITE)
             part.look[:] = 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ultrashape_cli.meshfiles.beside import find_beside
+from ultrashape_cli.meshfiles.beside import find_beside, why_not_beside
 from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Picture, Unreadable
 from ultrashape_cli.meshfiles.ply_tables import Header, Table, read_header, read_tables
 from ultrashape_cli.meshfiles.polygons import triangulate
@@ -138,7 +138,7 @@ def _lay_on_pictures(
     for k, name in enumerate(names):
         target = find_beside(path, name)
         if target is None:
-            contents.problems.append(f"texture left out: {name[:80]} is not beside the mesh")
+            contents.problems.append(f"texture left out: {why_not_beside(path, name)}")
         else:
             places[k] = len(contents.looks)
             contents.looks.append(Look(_WHITE, Picture(target, target.name)))

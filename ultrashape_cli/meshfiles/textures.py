@@ -17,6 +17,9 @@ from ultrashape_cli.meshfiles.parts import Look, Picture
 # 1024 pixels shows about half of a 2048 atlas.
 _MAX_TEXELS, _MAX_SIDE = 1 << 25, 2048
 
+_MOST_PIXELS = "89 million"
+"""Pillow's own limit, in words."""
+
 Texels = NDArray[np.uint8]
 
 
@@ -72,18 +75,28 @@ def _decode(picture: Picture | None, side: int, problems: list[str]) -> Texels |
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(source) as opened:
                 opened.draft("RGB", (side, side))
-                image: Image.Image = opened
+                image: Image.Image = _eight_bits(opened)
                 if "P" in image.mode or image.mode not in ("L", "LA", "RGB", "RGBA"):
                     image = image.convert("RGBA")
                 factor = math.ceil(max(image.size) / side)
                 if factor > 1:
                     image = image.reduce(factor)
                 return np.array(image.convert("RGBA"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        problems.append(f"texture left out: `{picture.name}` has more than {_MOST_PIXELS} pixels")
     except UnidentifiedImageError:
         problems.append(f"texture left out: `{picture.name}` is no picture that can be read")
     # Pillow raises SyntaxError for broken PNG, and others by plugin.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:  # fmt: skip
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         cause = getattr(error, "strerror", None) or str(error).splitlines()[0][:160]
         problems.append(f"texture left out: `{picture.name}`: {cause}")
     return None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Returns grey of 16 bits in 8, which Pillow would clip; others as they are."""
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    wide = values.max(initial=0) > 255 or image.mode != "I"
+    return Image.fromarray(np.clip(values // 257 if wide else values, 0, 255).astype(np.uint8))

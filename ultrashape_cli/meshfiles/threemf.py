@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lxml import etree
@@ -33,6 +33,8 @@ _MAX_DEPTH = 64
 _MAX_UNFOLDED, _UNFOLDED_RATIO, _MAX_PARTS = 1 << 22, 64, 1 << 17
 """A small file whose components unfold to more faces than both is a bomb."""
 _NONE = -1
+_KNOWN = ("/core/", "/material/", "/production/", "/trianglesets/", "slic3r", "prusa", "bambu")
+"""In the names of extensions that a file may require; those of slicers hold settings."""
 
 
 def unpacked_bytes(path: Path, max_bytes: int) -> int:
@@ -96,13 +98,22 @@ class _Object:
     """Faces that are no part of the model."""
 
 
+class _Item(NamedTuple):
+    """What is built: file, id, transform `[4, 3]`, and whether it is printed."""
+
+    name: str
+    number: str
+    place: NDArray[np.float64]
+    printed: bool
+
+
 @dataclass(slots=True)
 class _Model:
     """One model file."""
 
     unit: float = 1.0
     objects: dict[str, _Object] = field(default_factory=dict)
-    items: list[tuple[str, str, NDArray[np.float64]]] = field(default_factory=list)
+    items: list[_Item] = field(default_factory=list)
     groups: dict[int, tuple[str, Any]] = field(default_factory=dict)
     """Property groups: kind and values."""
     textures: dict[str, Picture] = field(default_factory=dict)
@@ -123,7 +134,10 @@ class _Archive:
 
     def contents(self) -> Contents:
         start = self._model(self._start_name)
-        for name, number, place in start.items:
+        printed = [item for item in start.items if item.printed] or start.items
+        if unprinted := len(start.items) - len(printed):
+            self.found.notes.append(f"{unprinted} items that are not printed left out")
+        for name, number, place, _ in printed:
             for part in self._parts(name, number, place, start.unit, ()):
                 self.found.parts.append(part)
         if self._left_out:
@@ -152,6 +166,10 @@ class _Archive:
 
     def _read(self, name: str, data: bytes) -> _Model:
         root, model = _parse(data), _Model()
+        for prefix in root.get("requiredextensions", "").split():
+            space = str(root.nsmap.get(prefix, prefix))
+            if not any(known in space for known in _KNOWN):
+                raise Unreadable(f"requires the extension {space}", "export it without it")
         unit = root.get("unit", "millimeter")
         if unit not in _UNITS:
             raise Unreadable(f"has the unknown unit `{unit}`")
@@ -161,7 +179,8 @@ class _Archive:
                 self._resource(model, name, resource)
         for item in root.iter("{*}build"):
             for entry in _elements(item):
-                model.items.append(_reference(entry, name))
+                printed = entry.get("printable", "1") not in ("0", "false")
+                model.items.append(_Item(*_reference(entry, name), printed))
         return model
 
     def _resource(self, model: _Model, name: str, item: Any) -> None:
@@ -182,6 +201,8 @@ class _Archive:
             model.groups[_whole(number)] = ("texture", values)
         elif tag == "texture2d":
             self._texture(model, number, item)
+        elif tag in ("compositematerials", "multiproperties"):
+            self.found.problems.append(f"colours left out: {tag} are not read")
 
     def _texture(self, model: _Model, number: str, item: Any) -> None:
         path = _name(item.get("path", ""))

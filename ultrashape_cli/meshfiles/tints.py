@@ -14,7 +14,8 @@ _MOST_OF_FLOATS = 2.0
 def tint_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Returns colours `[N, 4]` of bytes from `[N, 3 or 4]`: opaque without alpha, white where NaN.
 
-    Floats are 0..1 or 0..255, by the largest; 16-bit numbers are 0..65535, other integers 0..255.
+    Floats are 0..1 or 0..255, by the largest; 16-bit numbers are 0..65535 where any is above
+    255, other integers 0..255.
     """
     found = np.full((len(values), 4), 255, np.uint8)
     if values.dtype == np.uint8:
@@ -22,7 +23,8 @@ def tint_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
         return found
     scaled = values.astype(np.float64)
     known = np.isfinite(scaled).all(axis=1)
-    if values.dtype == np.uint16:
+    # Some programs write bytes in wider types.
+    if values.dtype == np.uint16 and values.max(initial=0) > 255:
         scaled /= 257
     elif values.dtype.kind == "f" and scaled[known].max(initial=0.0) <= _MOST_OF_FLOATS:
         scaled *= 255
