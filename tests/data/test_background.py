@@ -119,6 +119,9 @@ def test_what_looks_wrong_with_a_picture_is_told(tmp_path: Path) -> None:
     white = disc.copy()
     white[..., :3] = 254
     little = np.pad(disc, ((200, 200), (200, 200), (0, 0)))
-    for rgba, words in ((inverted, "inverted"), (white, "is white"), (little, "cut away")):
+    faint = disc.copy()
+    faint[..., 3] //= 3
+    cases = ((inverted, "inverted"), (white, "is white"), (little, "cut away"), (faint, "faintly"))
+    for rgba, words in cases:
         (text,) = image_warnings(Path("a.png"), rgba)
         assert words in text

@@ -66,7 +66,13 @@ def show(
     ] = "auto",
     size: Annotated[
         int,
-        typer.Option("--size", min=16, max=4096, help="Pixels of a view.", rich_help_panel=_VIEWS),
+        typer.Option(
+            "--size",
+            min=16,
+            max=4096,
+            help="Pixels of a view; in a sheet of several, 256 at most.",
+            rich_help_panel=_VIEWS,
+        ),
     ] = 512,
     limit: opt.LimitOpt = None,
     force: Annotated[
@@ -95,12 +101,15 @@ def show(
     from ultrashape_cli.commands.settings import make_ui
     from ultrashape_cli.errors import MeshError
     from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.rendering.output import SHEET_CELL
 
     ui = make_ui("show", json_output, quiet, verbose, progress)
     files = _files(meshes)[:limit]
     target = _target(files, out, turntable, force)
     check_outputs([target], [*files, *meshes, *_referred(target, files)], hint="-o shown.png")
     steps = _TURN_STEPS if turntable else views
+    if not turntable and len(files) * views > 1:
+        size = min(size, SHEET_CELL)
     shown, failed = [], {}
     with ui.progress("show", len(files)) as bar:
         for number, file in enumerate(files):

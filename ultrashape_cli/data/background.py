@@ -74,6 +74,8 @@ def image_warnings(path: Path, rgba: NDArray[np.uint8]) -> list[str]:
         found.append(f"{path} shows its border and hides its middle: is its transparency inverted?")
     elif shown.any() and rgba[shown][:, :3].mean() > _BRIGHT:
         found.append(f"{path} is white, and will be seen on white: its shape is hardly visible")
+    elif shown.mean() < _LITTLE <= (rgba[..., 3] > DUST).mean():
+        found.append(f"{path} is half transparent, and will be seen faintly")
     elif shown.mean() < _LITTLE:
         found.append(
             f"{path} shows its object on {shown.mean():.0%} of the picture: is part of it cut "

@@ -17,7 +17,9 @@ from ultrashape_cli.rendering.cameras import Camera
 
 SHEET = "contact_sheet.png"
 _FILES = ("view_*.png", "depth_*.png", "normal_*.png", "mask_*.png", SHEET)
-_CELL, _SHEET_GREY = 256, 245
+SHEET_CELL = 256
+"""Pixels of a cell of a contact sheet."""
+_SHEET_GREY = 245
 
 
 def save_png(image: NDArray[Any], path: str | Path) -> None:
@@ -97,7 +99,7 @@ def write_views(
             if "depth" in map_names:
                 views[index]["depth_step"] = depth_step
         if contact_sheet:
-            write(_montage(cells), SHEET)
+            write(_montage(cells, len(cells)), SHEET)
     for stale in {path for pattern in _FILES for path in folder.glob(pattern)} - set(paths):
         stale.unlink()
     paths.append(folder / "cameras.json")
@@ -119,22 +121,26 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int = 0) -> NDAr
         images: The views.
         columns: Cells in a row; 0 makes the sheet as square as it gets.
     """
-    return _montage([_cell(image) for image in images], columns)
+    return _montage(map(_cell, images), len(images), columns)
 
 
 def _cell(image: NDArray[np.uint8]) -> Image.Image:
     # Premultiplied while it shrinks, so that no colour of the transparent ground bleeds in.
-    picture = Image.fromarray(image).convert("RGBa").resize((_CELL, _CELL), Image.Resampling.BOX)
+    picture = (
+        Image.fromarray(image)
+        .convert("RGBa")
+        .resize((SHEET_CELL, SHEET_CELL), Image.Resampling.BOX)
+    )
     ground = Image.new("RGBA", picture.size, (_SHEET_GREY, _SHEET_GREY, _SHEET_GREY, 255))
     return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
 
 
-def _montage(cells: Sequence[Image.Image], columns: int = 0) -> NDArray[np.uint8]:
+def _montage(cells: Iterable[Image.Image], count: int, columns: int = 0) -> NDArray[np.uint8]:
     """Return the cells in rows, as square as they get where no number of columns is given."""
-    columns = columns or int(np.ceil(np.sqrt(len(cells))))
-    rows = -(-len(cells) // columns)
+    columns = columns or int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
     grey = (_SHEET_GREY,) * 3
-    sheet = Image.new("RGB", (columns * _CELL, rows * _CELL), grey)
+    sheet = Image.new("RGB", (columns * SHEET_CELL, rows * SHEET_CELL), grey)
     for number, cell in enumerate(cells):
-        sheet.paste(cell, (number % columns * _CELL, number // columns * _CELL))
+        sheet.paste(cell, (number % columns * SHEET_CELL, number // columns * SHEET_CELL))
     return np.asarray(sheet)
