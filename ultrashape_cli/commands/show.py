@@ -169,7 +169,7 @@ def _show(
     views: int,
     turntable: bool,
     clay: bool,
-    front: str,
+    front: FrontAxis,
     up: str,
     size: int,
 ) -> _Shown:

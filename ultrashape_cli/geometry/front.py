@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ultrashape_cli.config.choices import FrontAxis
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Front, Up, fit_frame
 from ultrashape_cli.geometry.surface import sample_faces
@@ -17,7 +18,7 @@ _SAMPLES = 10_000
 _ALIKE, _CLEARER = 0.02, 2.0
 
 
-def front_axis(setting: Front | str, mesh: Mesh, up: Up) -> Front:
+def front_axis(setting: FrontAxis, mesh: Mesh, up: Up) -> Front:
     """Return the axis that the front looks along, from an axis or `auto`.
 
     `auto` is z, as modelling programs have it, but x where the two sides of that are mirror images
@@ -29,9 +30,8 @@ def front_axis(setting: Front | str, mesh: Mesh, up: Up) -> Front:
         mesh: In any frame.
         up: Axis of the mesh that points up.
     """
-    for front in ("z", "-z", "x", "-x"):
-        if setting == front:
-            return front
+    if setting != "auto":
+        return setting
     placed = Mesh(fit_frame(mesh, 1.0, up).to_normalised(mesh.vertices), mesh.faces)
     points = sample_faces(placed, _SAMPLES, np.random.default_rng(0))[0]
     across_x, across_z = (_asymmetry(points, axis) for axis in (0, 2))

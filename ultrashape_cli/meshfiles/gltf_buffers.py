@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from ultrashape_cli.meshfiles.parts import Unreadable
+from ultrashape_cli.meshfiles.parts import Unreadable, file_bytes
 
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -33,7 +33,7 @@ def read_container(path: Path) -> tuple[Json, memoryview]:
     Raises:
         Unreadable: It is no glTF 2.0.
     """
-    data = np.fromfile(path, np.uint8).data.toreadonly()
+    data = file_bytes(path)
     text, binary = data, data[:0]
     if data[:4] == b"glTF":
         text, binary = _chunks(data)

@@ -24,13 +24,13 @@ MAX_FILE_BYTES = 4 * 2**30
 EXPORT_HINT = "export the mesh again, for example as binary PLY or GLB"
 
 NOT_READ = {
-    **dict.fromkeys((".fbx",), "FBX"),
-    **dict.fromkeys((".dae",), "Collada"),
+    ".fbx": "FBX",
+    ".dae": "Collada",
     **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), "USD"),
-    **dict.fromkeys((".blend",), "a Blender file"),
+    ".blend": "a Blender file",
     **dict.fromkeys((".ztl", ".zpr"), "a ZBrush file"),
     **dict.fromkeys((".ma", ".mb", ".max", ".c4d", ".3ds", ".lwo"), "of a modelling program"),
-    **dict.fromkeys((".vrm",), "VRM, GLB by another name"),
+    ".vrm": "VRM, GLB by another name",
     **dict.fromkeys((".step", ".stp", ".iges", ".igs"), "CAD, which has no triangles"),
     **dict.fromkeys((".x3d", ".wrl", ".abc", ".amf"), "a format of scenes"),
 }

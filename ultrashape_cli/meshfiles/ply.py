@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.meshfiles.beside import find_beside, why_not_beside
-from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Picture, Unreadable
+from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Picture, Unreadable, file_bytes
 from ultrashape_cli.meshfiles.ply_tables import Header, Table, read_header, read_tables
 from ultrashape_cli.meshfiles.polygons import triangulate
 from ultrashape_cli.meshfiles.tints import corner_tints, tint_bytes
@@ -36,8 +36,7 @@ def read_ply(path: Path, *, colours: bool) -> Contents:
     Raises:
         Unreadable: It is malformed, cut off, or holds points or splats alone.
     """
-    # Arrays are filled faster than bytes: they lie in large pages.
-    data = np.fromfile(path, np.uint8).data.toreadonly()
+    data = file_bytes(path)
     header = read_header(data)
     _check_kind(header)
     tables = read_tables(data, header, ("vertex", "face", "tristrips"))

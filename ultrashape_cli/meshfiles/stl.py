@@ -24,6 +24,7 @@ from ultrashape_cli.meshfiles.parts import (
     Contents,
     Part,
     Unreadable,
+    file_bytes,
     refuse_utf_16,
 )
 from ultrashape_cli.meshfiles.polygons import triangulate
@@ -53,7 +54,7 @@ def read_stl(path: Path, *, colours: bool) -> Contents:
     Raises:
         Unreadable: It is cut off, or no STL.
     """
-    data = np.fromfile(path, np.uint8).data.toreadonly()
+    data = file_bytes(path)
     refuse_utf_16(data)
     if _is_text(data):
         vertices, faces = _read_text(np.frombuffer(data, np.uint8))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.meshfiles.parts import Contents, Look, Part, Picture, Unreadable, Wrap
-from ultrashape_cli.meshfiles.threemf_slicers import NOT_PRINTED, helper_ranges
+from ultrashape_cli.meshfiles.threemf_slicers import NOT_PRINTED, helper_ranges, parse_xml
 
 # An archive that would unpack to more than both is a bomb: XML packs 5 to 20 times.
 _BOMB_BYTES, _BOMB_RATIO = 64 * 2**20, 100
@@ -148,7 +148,7 @@ class _Archive:
     def _start(self) -> str:
         """Returns the name of the first model file, by the relations of the package."""
         if (rels := self._names.get("_rels/.rels")) is not None:
-            for relation in _parse(self._archive.read(rels)):
+            for relation in parse_xml(self._archive.read(rels)):
                 if relation.get("Type") == _START:
                     return _name(relation.get("Target", ""))
         models = [name for name in self._names if name.endswith(".model")]
@@ -165,7 +165,7 @@ class _Archive:
         return self._models[name]
 
     def _read(self, name: str, data: bytes) -> _Model:
-        root, model = _parse(data), _Model()
+        root, model = parse_xml(data), _Model()
         for prefix in root.get("requiredextensions", "").split():
             space = str(root.nsmap.get(prefix, prefix))
             if not any(known in space for known in _KNOWN):
@@ -318,12 +318,6 @@ class _Archive:
             self._looks[key] = len(self.found.looks)
             self.found.looks.append(Look(colour, picture))
         return self._looks[key]
-
-
-def _parse(data: bytes) -> Any:
-    # No entity is resolved and nothing fetched; models are larger than the default limit.
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
-    return etree.fromstring(data, parser)
 
 
 def _mesh(item: Any) -> _Mesh:

@@ -1,4 +1,4 @@
-"""What slicers keep in a 3MF beside the model: volumes that are not printed, such as modifiers."""
+"""The XML of a 3MF, and what slicers say there of volumes that are not printed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from lxml import etree
 _PRUSA = "metadata/slic3r_pe_model.config"
 NOT_PRINTED = ("support", "solidsupport", "other")
 """Types of objects that are no part of a model (3MF core specification, 4.1.3)."""
+
+
+def parse_xml(data: bytes) -> Any:
+    """Returns the root of a file of an archive."""
+    # No entity is resolved and nothing fetched; models are larger than the default limit.
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+    return etree.fromstring(data, parser)
 
 
 def helper_ranges(
@@ -27,9 +34,8 @@ def helper_ranges(
     real = names.get(_PRUSA)
     if real is None:
         return {}
-    parser = etree.XMLParser(resolve_entities=False, no_network=True)
     try:
-        root = etree.fromstring(archive.read(real), parser)
+        root = parse_xml(archive.read(real))
     except etree.XMLSyntaxError:
         return {}
     found: dict[str, list[tuple[int, int]]] = {}

@@ -63,14 +63,17 @@ def write_report(
 
 def problems_of(record: Record) -> list[str]:
     """Returns what of the colours of an asset could not be shown, one line each."""
-    step = record.steps.get("render")
-    return list(step.measurements.get("problems", ())) if step else []
+    return _lines(record, "render", "problems")
 
 
 def notes_of(record: Record) -> list[str]:
     """Returns what a source lacks, and what of it is not the asset, one line each."""
-    step = record.steps.get("watertight")
-    return list(step.measurements.get("notes", ())) if step else []
+    return _lines(record, "watertight", "notes")
+
+
+def _lines(record: Record, name: str, measurement: str) -> list[str]:
+    step = record.steps.get(name)
+    return list(step.measurements.get(measurement, ())) if step else []
 
 
 def summarise(dataset: Dataset, records: list[Record]) -> dict[str, Any]:
