@@ -134,7 +134,9 @@ def supervise(
     environment = {**kept, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)}
     if cpu:
         # `accelerate launch --cpu` silently starts one process; this is the way to several.
-        environment |= {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": _threads(launch)}
+        environment["ACCELERATE_USE_CPU"] = "1"
+    # The launcher would give each process one thread, and offloaded optimizers compute on the host.
+    environment.setdefault("OMP_NUM_THREADS", _threads(launch))
     command = [sys.executable, "-m", "ultrashape_cli.launcher", str(os.getpid())]
     command += _arguments(launch)
     command += ["-m", module, *arguments]

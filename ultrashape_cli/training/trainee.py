@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.training.memory.adamw8bit import AdamW8bit
 from ultrashape_cli.training.memory.lora import adapter_weights
 from ultrashape_cli.training.memory.offload import OffloadedAdamW
 from ultrashape_cli.training.memory.sharding import (
@@ -23,6 +24,9 @@ from ultrashape_cli.training.memory.sharding import (
 )
 from ultrashape_cli.training.memory.strategies import Strategy, make_optimizer, select_parameters
 from ultrashape_cli.training.memory.zero import ZeroOptimizer, check_layout
+
+_CLIP_EPS = 1e-6
+"""As in `torch.nn.utils.clip_grad_norm_`."""
 
 
 class Trainee:
@@ -115,14 +119,19 @@ class Trainee:
             torch.distributed.broadcast(value.detach(), 0)
 
     def clip(self, limit: float) -> float:
-        """Scales the gradients down to a global norm of `limit`; returns the norm before.
+        """Has the gradients scaled down to a global norm of `limit`; returns the norm before.
 
-        Divided by deepspeed, they are scaled in the step.
+        Where the optimizer can scale as it reads them, they are scaled in the step.
         """
         if isinstance(self.optimizer, ZeroOptimizer):
             return self.optimizer.norm()
-        norm = torch.nn.utils.clip_grad_norm_(self.gradients(), limit)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if isinstance(self.optimizer, AdamW8bit | OffloadedAdamW) and not self.strategy.sharded:
+            found = [p.grad for p in self.gradients() if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(found))
+            self.optimizer.gradient_scale = min(limit / (norm + _CLIP_EPS), 1.0)
+            return norm
+        total = torch.nn.utils.clip_grad_norm_(self.gradients(), limit)
+        return float(total.full_tensor() if hasattr(total, "full_tensor") else total)
 
     def gradients(self) -> list[nn.Parameter]:
         """Returns the parameters whose `grad` the optimizer will use."""

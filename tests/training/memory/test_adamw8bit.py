@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ultrashape_cli.models.metering import Meter
 from ultrashape_cli.training.memory.adamw8bit import (
     AdamW8bit,
     dequantise_positive,
@@ -120,14 +123,99 @@ def test_a_restored_state_goes_on_bitwise(dtype: torch.dtype) -> None:
 
 
 def test_rounding_is_right_in_the_mean_and_leaves_exact_and_special_values() -> None:
-    generator = torch.Generator().manual_seed(0)
+    key = torch.tensor(7)
     third = torch.full((200_000,), 1 / 3)
-    rounded = stochastic_round(third, generator).float()
+    rounded = stochastic_round(third, key).float()
     assert rounded.unique().numel() == 2
     assert float(rounded.mean()) == pytest.approx(1 / 3, rel=1e-5)
     special = torch.tensor([1.0, -2.5, 0.0, float("inf"), float("-inf"), float("nan")])
-    found = stochastic_round(special, generator).float()
+    found = stochastic_round(special, key).float()
     torch.testing.assert_close(found, special, rtol=0, atol=0, equal_nan=True)
+
+
+def test_noise_differs_between_steps_and_parameters() -> None:
+    def noise(step: int, number: int) -> Tensor:
+        weights = [nn.Parameter(torch.ones(5000, dtype=torch.bfloat16)) for _ in range(number + 1)]
+        optimizer = AdamW8bit(weights, **{**OPTIONS, "lr": 1e-5})
+        for weight in weights:
+            weight.grad = torch.ones_like(weight)
+        for _ in range(step):
+            for weight in weights:
+                weight.data.fill_(1.0)
+            optimizer.step()
+        return weights[-1].detach() != 1
+
+    first, later, other = noise(1, 0), noise(2, 0), noise(1, 1)
+    assert first.any()
+    assert not torch.equal(first, later)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
+def test_compiled_it_is_one_kernel_with_the_same_result(caplog: pytest.LogCaptureFixture) -> None:
+    def run(compiled: bool) -> list[Tensor]:
+        shapes = (96, 96), (70, 70), (300,)
+        weights = [
+            nn.Parameter(_noise(*shape).to(dtype))
+            for shape in shapes
+            for dtype in (torch.float32, torch.bfloat16)
+        ]
+        optimizer = AdamW8bit(weights, weight_decay=0.01, compiled=compiled, **OPTIONS)
+        optimizer.gradient_scale = 0.5
+        for step in range(3):
+            for weight in weights:
+                weight.grad = _noise(*weight.shape, seed=step + 1).to(weight.dtype)
+            optimizer.step()
+        return [weight.detach() for weight in weights]
+
+    plain, fused = run(compiled=False), run(compiled=True)
+    assert not [r for r in caplog.records if r.name.startswith("ultrashape_cli")]
+    for one, other in zip(plain, fused, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-5)
+        assert (one != other).float().mean() < 0.1
+    # Every kernel of the compiler's is one call of its code, whatever the shape of the weight.
+    weight = nn.Parameter(_noise(64, 64))
+    weight.grad = torch.ones_like(weight)
+    twin = AdamW8bit([weight], compiled=True, **OPTIONS)
+    twin.step()
+    with torch.profiler.profile() as profile:
+        twin.step()
+    calls = [event.key for event in profile.key_averages() for _ in range(event.count)]
+    assert len([name for name in calls if name.startswith("cpp_fused")]) <= 2, calls
+
+
+def test_where_nothing_compiles_it_goes_on_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(function: object, **options: object) -> object:
+        def kernel(*given: Tensor) -> None:
+            raise RuntimeError("Failed to find C compiler")
+
+        return kernel
+
+    monkeypatch.setattr(torch, "compile", broken)
+    weight = nn.Parameter(torch.ones(96, 96))
+    weight.grad = torch.ones_like(weight)
+    optimizer = AdamW8bit([weight], compiled=True, **OPTIONS)
+    optimizer.step()
+    optimizer.step()
+    assert [record.message for record in caplog.records] == [
+        "the optimizer is not compiled, and slower: Failed to find C compiler"
+    ]
+    assert (weight < 1).all()
+
+
+def test_restoring_takes_no_more_memory_than_the_state() -> None:
+    weight = nn.Parameter(torch.ones(1024, 1024))
+    weight.grad = torch.ones_like(weight)
+    saved = AdamW8bit([weight], **OPTIONS)
+    saved.step()
+    state = saved.state_dict()
+    restored = AdamW8bit([weight], **OPTIONS)
+    with Meter() as meter:
+        restored.load_state_dict(state)
+    assert meter.peak <= 2.1 * weight.numel()
 
 
 def test_it_is_as_good_as_bitsandbytes() -> None:

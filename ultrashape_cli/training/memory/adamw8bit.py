@@ -4,11 +4,13 @@ Moments are stored in blocks of 256 with one fp32 scale each (block-wise quantis
 Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022). Instead of a code table the
 8 bits hold a root of the value relative to its block's largest: the square root of the first
 moment, the fourth root of the second, which keeps 1.4 % and 2.0 % median relative error over the
-range that moments have. Plain torch operations: runs wherever torch does.
+range that moments have. Plain torch operations: runs wherever torch does, in one pass over memory
+where torch can compile.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -16,11 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ultrashape_cli.training.memory.rounding import stochastic_round
+from ultrashape_cli.formatting import cause
+from ultrashape_cli.training.memory.rounding import hash_bits, stochastic_round
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 256
 MIN_QUANTISED = 4096
 """Smaller tensors (norms, biases) keep fp32 moments: they weigh nothing and matter."""
+COMPILED_FROM = 20_000_000
+"""Weights from which the seconds of compiling pay."""
+_KEY_STRIDE, _SEED_STRIDE = 0x9E3779B1, 0x85EBCA6B
+"""Spread the keys of parameters and seeds over 32 bits."""
 
 
 def quantise_signed(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +63,47 @@ def dequantise_positive(codes: Tensor, scale: Tensor) -> Tensor:
     return roots.square_().mul_(scale[:, None]).view(-1)[: codes.numel()]
 
 
+def _step_blocks(
+    weight: Tensor,  # [N], a multiple of the block
+    gradient: Tensor,  # [N]
+    first: Tensor,  # int8 [N]
+    second: Tensor,  # uint8 [N]
+    first_scale: Tensor,  # [N / 256]
+    second_scale: Tensor,  # [N / 256]
+    numbers: Tensor,  # [8]
+    key: Tensor,  # []
+) -> None:
+    """Steps a weight and its quantised moments in place."""
+    moments = dequantise_signed(first, first_scale), dequantise_positive(second, second_scale)
+    new_first, new_second = _advance(weight, gradient, *moments, numbers, key)
+    for old, new in zip((first, first_scale), quantise_signed(new_first), strict=True):
+        old.copy_(new)
+    for old, new in zip((second, second_scale), quantise_positive(new_second), strict=True):
+        old.copy_(new)
+
+
+def _step_exact(
+    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, numbers: Tensor, key: Tensor
+) -> None:
+    """Steps a weight and its fp32 moments in place, all [N]."""
+    new_first, new_second = _advance(weight, gradient, first, second, numbers, key)
+    first.copy_(new_first)
+    second.copy_(new_second)
+
+
+def _advance(
+    weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, numbers: Tensor, key: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Steps a weight in place and returns its new moments, fp32 [N]."""
+    new1, keep2, new2, eps, decay, rate, root, scale = numbers.unbind()
+    gradient = gradient.to(torch.float32) * scale
+    first = first + (gradient - first) * new1
+    second = second * keep2 + gradient * gradient * new2
+    values = weight.to(torch.float32) * decay - rate * first / (second.sqrt() * root + eps)
+    weight.copy_(stochastic_round(values, key) if weight.dtype == torch.bfloat16 else values)
+    return first, second
+
+
 def _blocks(values: Tensor) -> Tensor:  # [...] -> [ceil(N / 256), 256]
     flat = values.reshape(-1)
     missing = -flat.numel() % BLOCK
@@ -63,17 +113,23 @@ def _blocks(values: Tensor) -> Tensor:  # [...] -> [ceil(N / 256), 256]
 class AdamW8bit(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter 2019) with quantised moments.
 
-    bf16 parameters are rounded stochastically; their noise is a function of the seed and the
-    step, so that a resumed run repeats it.
+    bf16 parameters are rounded stochastically; their noise is a function of the seed, the step and
+    the parameter's number, so that a resumed run repeats it. Above `COMPILED_FROM` weights the
+    update of a parameter is one fused pass over memory where torch can compile, instead of some
+    forty.
 
     Args:
         params: Parameters or groups, as for `torch.optim.AdamW`.
         lr: Learning rate.
-        betas: Decay of the two moments.
+        betas: Decay of the two moments, the same for all groups.
         eps: Added to the root of the second moment.
         weight_decay: Decoupled weight decay.
         seed: Of the rounding noise.
+        compiled: Fuse the update; None decides by size.
     """
+
+    gradient_scale = 1.0
+    """What the next step multiplies all gradients with."""
 
     def __init__(
         self,
@@ -84,31 +140,42 @@ class AdamW8bit(torch.optim.Optimizer):
         eps: float,
         weight_decay: float = 0.0,
         seed: int = 0,
+        compiled: bool | None = None,
     ) -> None:
         super().__init__(
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
         self._seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        self._keys = {
+            p: torch.tensor(number * _KEY_STRIDE, device=p.device)
+            for number, p in enumerate(parameters)
+            if p.dtype == torch.bfloat16
+        }
+        size = sum(p.numel() for p in parameters)
+        self._compiled = size >= COMPILED_FROM if compiled is None else compiled
+        self._step_blocks, self._step_exact = _step_blocks, _step_exact
+        if self._compiled:
+            # One code for weights of all sizes.
+            self._step_blocks = torch.compile(_step_blocks, dynamic=True, fullgraph=True)
+            self._step_exact = torch.compile(_step_exact, dynamic=True, fullgraph=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Takes one step; parameters without a gradient stay."""
         assert closure is None, "closures are not supported"
-        seeded: set[torch.device] = set()
-        for group in self.param_groups:
+        # Read by kernels from the device: numbers of the host would be constants of a kernel.
+        numbers: dict[Any, tuple[Tensor, Tensor]] = {}
+        for index, group in enumerate(self.param_groups):
             for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
+                if parameter.grad is None:
                     continue
                 state = self.state[parameter] or self._start(parameter)
                 state["step"] += 1
-                device = parameter.device
-                if parameter.dtype == torch.bfloat16 and device not in seeded:
-                    seeded.add(device)
-                    generator = self._generators.setdefault(device, torch.Generator(device))
-                    generator.manual_seed((self._seed << 32) + state["step"])
-                self._update(parameter, gradient, state, group)
+                known = index, state["step"], parameter.device
+                if known not in numbers:
+                    numbers[known] = self._numbers(group, state["step"], parameter.device)
+                self._update(parameter, parameter.grad, state, *numbers[known])
 
     def _start(self, parameter: Tensor) -> dict[str, Any]:
         zeros = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
@@ -121,36 +188,66 @@ class AdamW8bit(torch.optim.Optimizer):
         self.state[parameter] = state
         return state
 
-    def _update(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]
-    ) -> None:
+    def _numbers(
+        self, group: dict[str, Any], step: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Returns what all parameters of a group share in a step, as `_advance` takes it."""
         beta1, beta2 = group["betas"]
-        gradient = gradient.detach().reshape(-1).to(torch.float32)
-        quantised = "first_scale" in state
-        first, second = state["first"], state["second"]
-        if quantised:
-            first = dequantise_signed(first, state["first_scale"])
-            second = dequantise_positive(second, state["second_scale"])
-        first.lerp_(gradient, 1 - beta1)
-        second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        if quantised:
-            state["first"], state["first_scale"] = quantise_signed(first)
-            state["second"], state["second_scale"] = quantise_positive(second)
-        root = second.sqrt().div_(math.sqrt(1 - beta2 ** state["step"])).add_(group["eps"])
-        rate = group["lr"] / (1 - beta1 ** state["step"])
-        exact = parameter.dtype == torch.float32
-        values = parameter.view(-1) if exact else parameter.view(-1).to(torch.float32)
-        values.mul_(1 - group["lr"] * group["weight_decay"]).addcdiv_(first, root, value=-rate)
-        if parameter.dtype == torch.bfloat16:
-            values = stochastic_round(values, self._generators[parameter.device])
-        if not exact:
-            parameter.copy_(values.view_as(parameter))
+        found = torch.tensor(
+            [
+                1 - beta1,
+                beta2,
+                1 - beta2,
+                group["eps"],
+                1 - group["lr"] * group["weight_decay"],
+                group["lr"] / (1 - beta1**step),
+                1 / math.sqrt(1 - beta2**step),
+                self.gradient_scale,
+            ]
+        )
+        key = torch.tensor((self._seed * _SEED_STRIDE + step) % 2**32)
+        return found.to(device), hash_bits(key).to(device)
+
+    def _update(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        state: dict[str, Any],
+        numbers: Tensor,
+        noise: Tensor,
+    ) -> None:
+        key = (self._keys[parameter] + noise) if parameter in self._keys else noise
+        given = [parameter.detach().view(-1), gradient.detach().reshape(-1)]
+        given += [state["first"], state["second"]]
+        if "first_scale" not in state:
+            self._run(self._step_exact, _step_exact, *given, numbers, key)
+            return
+        blocks = [_blocks(values).view(-1) for values in given]
+        scales = state["first_scale"], state["second_scale"]
+        self._run(self._step_blocks, _step_blocks, *blocks, *scales, numbers, key)
+        if parameter.numel() % BLOCK:
+            for values, padded in zip(given, blocks, strict=True):
+                values.copy_(padded[: values.numel()])
+
+    def _run(self, kernel: Callable[..., None], plain: Callable[..., None], *given: Tensor) -> None:
+        """Runs a kernel; from now on the plain ones where torch cannot compile it here."""
+        try:
+            kernel(*given)
+        except RuntimeError as error:
+            # Compilers fail before anything is written: there is none, no Python headers, no disk.
+            if kernel is plain or isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = cause(getattr(error, "inner_exception", error))
+            logger.warning("the optimizer is not compiled, and slower: %s", reason)
+            self._step_blocks, self._step_exact = _step_blocks, _step_exact
+            plain(*given)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restores what `state_dict` returned, with its dtypes."""
-        super().load_state_dict(dict(state_dict))
+        # torch would cast all states to the parameters' dtype, four times the memory, and spoil
+        # codes and scales.
+        super().load_state_dict({**state_dict, "state": {}})
         parameters = [p for group in self.param_groups for p in group["params"]]
-        # torch casts every state to the parameter's dtype, which would spoil codes and scales.
         for index, saved in state_dict["state"].items():
             device = parameters[index].device
             self.state[parameters[index]] = {

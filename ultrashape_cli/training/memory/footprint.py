@@ -119,7 +119,7 @@ def _measure_step(
     settings = config.train
     trained = [p for p in net.parameters() if p.requires_grad]
     masters = {p: p.detach().float() for p in trained}
-    optimizer = make_optimizer(net, settings, strategy, seed=0, masters=masters)
+    optimizer = make_optimizer(net, settings, strategy, seed=0, masters=masters, compiled=False)
     weights = sum(size_of(value) for value in [*net.parameters(), *net.buffers()])
     # From the second microbatch on there are gradients to add to.
     summed = optimizer.masters if isinstance(optimizer, OffloadedAdamW) else trained

@@ -190,6 +190,7 @@ def make_optimizer(
     *,
     seed: int,
     masters: dict[nn.Parameter, torch.Tensor] | None = None,
+    compiled: bool | None = None,
 ) -> torch.optim.Optimizer | OffloadedAdamW:
     """Returns AdamW as the strategy wants it: decay on matrices, none on biases and norms.
 
@@ -199,6 +200,7 @@ def make_optimizer(
         strategy: From `resolve_strategy`.
         seed: Of stochastic rounding.
         masters: fp32 values by parameter, for `full-offload`.
+        compiled: As in `AdamW8bit`.
     """
     trained = [p for p in net.parameters() if p.requires_grad]
     groups = [
@@ -210,7 +212,7 @@ def make_optimizer(
         assert masters is not None
         return OffloadedAdamW(groups, masters, **options)
     if strategy.eight_bits:
-        return AdamW8bit(groups, seed=seed, **options)  # type: ignore[arg-type]
+        return AdamW8bit(groups, seed=seed, compiled=compiled, **options)  # type: ignore[arg-type]
     # The foreach path makes temporaries as large as the parameters.
     fused = trained[0].device.type in {"cuda", "cpu"}
     return torch.optim.AdamW(groups, fused=fused, **options)  # type: ignore[arg-type]
