@@ -35,7 +35,7 @@ CASES = {
     "h100": (("h100",), 5_700, 390),
     "a5000": (("a5000", "train.strategy=full-offload"), 5_600, 430),
     "a5000 with little host memory": (("a5000", "train.strategy=experts-frozen"), 5_000, 400),
-    "rtx5070ti-16": (("rtx5070ti-16",), 9_600, 720),
+    "rtx5070ti-16": (("rtx5070ti-16",), 8_400, 560),
 }
 
 

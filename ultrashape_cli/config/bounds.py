@@ -60,6 +60,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.colour_jitter": (0.0, 0.5),
     "train.crop_jitter": (0.0, 2.0),
     "train.ema_decay": (0.0, 0.999999),
+    "train.ema_every": (1, 10_000),
     "train.spike_factor": (0.0, float("inf")),
     "refine.steps": (2, 1000),
     "refine.guidance_scale": (0.0, 100.0),

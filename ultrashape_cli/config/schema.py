@@ -251,6 +251,9 @@ class TrainConfig:
     `sample.coarse_points`."""
     ema_decay: float = 0.0
     """Decay per step of an fp32 average of the weights in host memory; 0 keeps none."""
+    ema_every: int = 1
+    """Steps between updates of the average, each by the decay of all of them: more of them spare a
+    fast card the copy of all weights to the host."""
     max_bad_steps: int = 10
     """Steps in a row without a finite loss and gradient after which the run stops."""
     spike_factor: float = 0.0

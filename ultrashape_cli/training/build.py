@@ -16,7 +16,7 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, SampleOrder, ShapeDataset, make_loader
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.models.registry import model_spec
-from ultrashape_cli.models.sources import load_networks
+from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import Trackers, make_trackers
 from ultrashape_cli.runs import RunFolder
@@ -24,7 +24,7 @@ from ultrashape_cli.training.base import base_source, deciding_base
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
-from ultrashape_cli.training.networks import build_networks
+from ultrashape_cli.training.networks import build_networks, load_trained
 from ultrashape_cli.training.objectives.flow import FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
@@ -87,7 +87,9 @@ def build_trainer(
         if settings.validate_meshes:
             tokens = stages[-1].num_latents
             meshes = mesh_validation(config, run, dataset, objective, accelerator, tokens)
-            meshes.prepare(component.to(device).eval())
+            meshes.prepare(partial(_start, config, source, component, device))
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
         validate = _validation(config, objective, items, meshes, device)
     main = accelerator.is_main_process
 
@@ -112,6 +114,20 @@ def build_trainer(
         peak_tflops=get_profile(config.profile).peak_bf16_tflops if device.type == "cuda" else 0.0,
         recomputed=recomputed,
     )
+
+
+def _start(
+    config: Config, source: WeightSource, component: nn.Module, device: torch.device
+) -> nn.Module:
+    """Returns the network with the weights that the run starts from.
+
+    On a card they come in the dtype they compute in: those that train in fp32 are only sure to fit
+    it once their strategy has placed them.
+    """
+    if device.type == "cpu":
+        return component.eval()
+    half = torch.bfloat16 if config.train.dtype == "bf16" else torch.float32
+    return load_trained(config, partial(load_networks, source), device=device, dtype=half).eval()
 
 
 def _validation(

@@ -109,12 +109,16 @@ class MeshValidation:
     def _base(self) -> Path:
         return self.run.root / "samples" / "base"
 
-    def prepare(self, component: nn.Module) -> None:
-        """Scores the weights the run starts from, and the coarse meshes, once for the whole run."""
+    def prepare(self, load_start: Callable[[], nn.Module]) -> None:
+        """Scores the weights the run starts from, and the coarse meshes, once for the whole run.
+
+        Args:
+            load_start: Returns the network with those weights, on the device and in eval mode.
+        """
         done = read_json(self._base / "metrics.json")
         if isinstance(done, dict) and done.get("ids") == self.ids:
             return
-        rows = self._rows({"base": component}, self._base, inputs=True)
+        rows = self._rows({"base": load_start()}, self._base, inputs=True)
         if self.main:
             write_json(self._base / "metrics.json", {"ids": self.ids, "assets": rows})
 

@@ -10,8 +10,10 @@ from torch import nn
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
+from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.training.memory.plan import plan_run
 from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
@@ -38,24 +40,24 @@ def build_networks(
     """
     settings, spec = config.train, model_spec(config.train.model)
     if settings.stage == "vae":
-        vae = load(components=("vae",)).vae
-        assert vae is not None
+        vae = load_trained(config, load)
+        assert isinstance(vae, ShapeVAE)
         return (
             vae,
             VAETrainee(vae),
             VAEObjective(spec.vae, num_latents=settings.num_latents, seed=config.seed),
         )
-    trained = load(components=config.train.trained_networks)
-    dit = trained.dit
+    net = load_trained(config, load)
+    dit = net.dit if isinstance(net, ConditionedDiT) else net
+    assert isinstance(dit, RefineDiT)
     half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
     # Only what the loss needs is resident: not the VAE's decoder.
     frozen = load(
-        components=("vae",) if trained.conditioner else ("vae", "conditioner"),
+        components=("vae",) if net is not dit else ("vae", "conditioner"),
         vae_parts=("encoder",),
         device=device,
         dtype=half,
     )
-    assert dit is not None
     assert frozen.vae is not None
     frozen.vae.requires_grad_(False)
     dit.checkpoint_blocks = _checkpoint_blocks(config, spec, device)
@@ -71,8 +73,21 @@ def build_networks(
         seed=config.seed,
         cache=cache,
     )
-    net: nn.Module = ConditionedDiT(dit, trained.conditioner) if trained.conditioner else dit
     return net, net, objective
+
+
+def load_trained(config: Config, load: Load, **options: Any) -> nn.Module:
+    """Returns the network that a run trains, and saves.
+
+    Args:
+        config: Settings of the run.
+        load: Where the weights come from.
+        options: Device and dtype.
+    """
+    made = load(components=config.train.trained_networks, **options)
+    net = made.dit or made.vae
+    assert net is not None
+    return ConditionedDiT(made.dit, made.conditioner) if made.dit and made.conditioner else net
 
 
 def _checkpoint_blocks(config: Config, spec: ModelSpec, device: torch.device) -> int:

@@ -129,7 +129,15 @@ class Trainer:
         )
         if found and strategy.adapters:
             load_adapters(component, load_weights(found, self._component_name), found)
-        self.ema = Ema(self.trainee.trained(), settings.ema_decay) if settings.ema_decay else None
+        self.ema = None
+        if settings.ema_decay:
+            self.ema = Ema(
+                self.trainee.trained(),
+                settings.ema_decay,
+                every=settings.ema_every,
+                # On a CPU it would take the cores from the training.
+                background=accelerator.device.type != "cpu",
+            )
         if found:
             self._restore(found)
         self._writer = CheckpointWriter(
@@ -226,6 +234,8 @@ class Trainer:
             for group in self.trainee.optimizer.param_groups:
                 group["lr"] = rate
             with watch("update"):
+                if self.ema:
+                    self.ema.wait()
                 self.trainee.optimizer.step()
                 if self.ema:
                     self.ema.update(self.trainee.trained())

@@ -59,6 +59,10 @@ def add_adapters(net: nn.Module, settings: TrainConfig, *, seed: int) -> None:
         peft.inject_adapter_in_model(config, net)
     for parameter in _adapters(net).values():
         parameter.data = parameter.data.float()
+    for layer in net.modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            # Autocast chooses the dtype; inputs cast to fp32 for it would be read three times.
+            layer.cast_input_dtype_enabled = False
 
 
 def adapter_weights(net: nn.Module) -> dict[str, Tensor]:

@@ -109,7 +109,9 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
     ema = 4 * footprint.trained if settings.ema_decay else 0
     checkpoint = weights + footprint.moments + ema
     here = -(-config.launch.num_processes // config.launch.num_machines)
-    host = here * footprint.host + ema + workers * HOST_PER_WORKER
+    # Copies in whole keep an average each, shards their share of one.
+    averages = ema // config.launch.num_machines if strategy.sharded else here * ema
+    host = here * footprint.host + averages + workers * HOST_PER_WORKER
     if settings.async_checkpoints and not strategy.offloaded:
         # What offload keeps on the host is copied only where there is room.
         host += checkpoint
