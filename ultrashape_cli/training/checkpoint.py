@@ -243,12 +243,12 @@ def load_ema(checkpoint: Path, component: str) -> dict[str, Tensor]:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
-    """Returns the trainer's state of a checkpoint.
+    """Returns the trainer's state of a checkpoint; its tensors are mapped, not read.
 
     Raises:
         CheckpointError: It is no file of tensors and plain values.
     """
-    state = read_torch_file(checkpoint / STATE_FILE, mmap=False)
+    state = read_torch_file(checkpoint / STATE_FILE)
     if not isinstance(state, dict):
         raise CheckpointError(f"`{checkpoint / STATE_FILE}` holds no trainer state")
     return state

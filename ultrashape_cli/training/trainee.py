@@ -204,8 +204,16 @@ class Trainee:
             check_layout(state, None)
         if self.strategy.sharded:
             load_optimizer_state(self.component, self.optimizer, state)
-        else:
-            self.optimizer.load_state_dict(state)
+            return
+        self.optimizer.load_state_dict(state)
+        if isinstance(self.optimizer, ZeroOptimizer | AdamW8bit):
+            return
+        inner = self.optimizer
+        for values in (inner.inner if isinstance(inner, OffloadedAdamW) else inner).state.values():
+            for name, value in values.items():
+                if isinstance(value, Tensor) and not value.is_cuda:
+                    # torch keeps what fits as it is, and this is memory of the file.
+                    values[name] = value.clone()
 
     def _on_device(self) -> dict[str, Tensor]:
         if self.strategy.adapters:
