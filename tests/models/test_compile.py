@@ -1,12 +1,15 @@
 """A block of the transformer compiles as one graph, with and without experts."""
 
+import functools
 import shutil
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from ultrashape_cli.models.dit import DiTBlock
+from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.models.compiling import compile_regions
+from ultrashape_cli.models.dit import DiTBlock, RefineDiT
 from ultrashape_cli.models.embeddings import rope_3d, rotation
 from ultrashape_cli.models.registry import model_spec
 
@@ -72,3 +75,43 @@ def test_other_numbers_of_tokens_take_the_same_graph():
 @pytest.mark.parametrize("routed", [False, True], ids=["dense", "experts"])
 def test_a_compiled_block_equals_the_eager_one(routed):
     compiled_equals_eager(routed, "inductor")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_regions_train_like_the_plain_network_for_any_lengths(monkeypatch):
+    # Traced and differentiated as for the real backend, which takes a minute.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    torch.manual_seed(0)
+    plain, fast = (RefineDiT(PARAMS, checkpoint_blocks=PARAMS.depth).train() for _ in range(2))
+    fast.load_state_dict(plain.state_dict())
+    torch._dynamo.reset()
+    compile_regions(fast, torch.device("cpu"))
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    counters.clear()
+    graphs = []
+    for tokens, length in ((61, 5), (97, 4), (128, 6), (75, 3), (89, 5)):
+        generator = torch.Generator().manual_seed(tokens)
+        x = torch.randn(1, tokens, PARAMS.in_channels, generator=generator)
+        voxels = torch.randint(PARAMS.voxel_resolution, (1, tokens, 3), generator=generator)
+        context = torch.randn(1, 6, PARAMS.context_channels, generator=generator)
+        for net in (plain, fast):
+            net.zero_grad()
+            out = net(x, torch.tensor([0.3]), context, voxels, [length])
+            (out.velocity.square().mean() + out.aux_losses.sum()).backward()
+        for one, other in zip(plain.parameters(), fast.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, atol=1e-6, rtol=1e-4)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert not counters["graph_break"]
+    # Attention with and without skip, cut keys or all of them; feed-forward, experts, a shared one.
+    assert graphs[0] <= 6
+    assert graphs[2] == graphs[-1] <= 8
+
+
+def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
+    def broken(function, **options):
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(DependencyError, match="Failed to find C compiler") as caught:
+        compile_regions(RefineDiT(PARAMS), torch.device("cpu"))
+    assert "train.compile=false" in caught.value.hint

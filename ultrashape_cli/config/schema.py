@@ -198,6 +198,8 @@ class TrainConfig:
     """Attention kernel of the DiT; `auto` times those that run here and takes the fastest."""
     expert_dispatch: Literal["loop", "grouped"] = "loop"
     """Routed experts in turn, or as one grouped product where a probe shows that it works."""
+    compile: bool = False
+    """Compile the blocks of the DiT on first use: less memory traffic for a minute at the start."""
     activation_checkpointing: Checkpointing = "none"
     """Blocks recomputed in the backward pass, for a third more time: `all`, `none`, or `auto`, as
     few as the card's memory allows."""

@@ -32,6 +32,7 @@ from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.attention import kept_backends
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.compiling import RECOMPILE_LIMIT
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
@@ -324,8 +325,7 @@ def compile_blocks(networks: Networks) -> None:
     assert networks.dit is not None
     # The expert counts are numbers of the graph.
     torch._dynamo.config.capture_scalar_outputs = True
-    # With and without skip, experts, context and its keys: beyond 8 torch would give up silently.
-    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     for block in networks.dit.blocks:
         block.compile(dynamic=True)
 

@@ -10,6 +10,7 @@ from torch import nn
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.compiling import compile_regions
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
@@ -65,6 +66,8 @@ def build_networks(
     shape = AttentionShape(settings.microbatch, heads, tokens, tokens, spec.dit.width // heads)
     set_expert_dispatch(dit, settings.expert_dispatch, device=device, dtype=half)
     use_backend(dit, settings.attention, [shape], device=device, dtype=half, backward=True)
+    if settings.compile:
+        compile_regions(dit, device)
     objective = FlowObjective(
         frozen.vae,
         frozen.conditioner,

@@ -129,15 +129,7 @@ class Trainer:
         )
         if found and strategy.adapters:
             load_adapters(component, load_weights(found, self._component_name), found)
-        self.ema = None
-        if settings.ema_decay:
-            self.ema = Ema(
-                self.trainee.trained(),
-                settings.ema_decay,
-                every=settings.ema_every,
-                # On a CPU it would take the cores from the training.
-                background=accelerator.device.type != "cpu",
-            )
+        self.ema = self._start_average()
         if found:
             self._restore(found)
         self._writer = CheckpointWriter(
@@ -325,6 +317,17 @@ class Trainer:
         if self.agree.world > 1:
             broadcast_object_list(found)
         return found[0]
+
+    def _start_average(self) -> Ema | None:
+        if not self.config.ema_decay:
+            return None
+        return Ema(
+            self.trainee.trained(),
+            self.config.ema_decay,
+            every=self.config.ema_every,
+            # On a CPU it would take the cores from the training.
+            background=self.accelerator.device.type != "cpu",
+        )
 
     def _restore(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
