@@ -83,6 +83,11 @@ class RunFolder:
         return self.root / "run.json"
 
     @property
+    def plan(self) -> Path:
+        """Memory and time that were planned when the run was begun or continued last."""
+        return self.root / "plan.json"
+
+    @property
     def data(self) -> Path:
         """Training and validation assets -> digest of their samples."""
         return self.root / "data.json"

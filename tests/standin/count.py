@@ -19,51 +19,30 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_iter
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.models import attention
-from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
+from ultrashape_cli.models.metering import Meter, Work, materialise, planning
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
 from ultrashape_cli.training.memory.plan import plan_run
 from ultrashape_cli.training.memory.strategies import resolve_strategy, select_parameters
 
 CUDA = torch.device("cuda")
-# Kernels that only make room, or a view of it.
-_FREE = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias", "lift_fresh")
 
 
 class Counter(Meter):
-    """Counts launches and the bytes that they read and write, on the card alone."""
+    """Counts what happens on the card alone."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.launches = 0
-        self.traffic = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_dispatch__(func, types, args, kwargs)
-        given = _on_card((args, kwargs or {}))
-        made = _on_card(result)
-        name = func._schema.name.split("::")[1]
-        writes = any(a.alias_info and a.alias_info.is_write for a in func._schema.arguments)
-        storages = {t.untyped_storage()._cdata for t in given}
-        is_view = not writes and all(t.untyped_storage()._cdata in storages for t in made)
-        if made and not is_view and name not in _FREE:
-            self.launches += 1
-            self.traffic += sum(map(size_of, given)) + sum(map(size_of, made))
-        return result
+    def counted(self, values: Any) -> list[Tensor]:
+        """Returns the tensors on the card."""
+        return [tensor for tensor in super().counted(values) if tensor.is_cuda]
 
     def track(self, tensor: Tensor) -> None:
         """Counts a tensor's storage on the card until it dies."""
         if tensor.is_cuda:
             super().track(tensor)
-
-
-def _on_card(values: Any) -> list[Tensor]:
-    return [t for t in tree_iter(values) if isinstance(t, Tensor) and t.is_cuda]
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -102,14 +81,15 @@ def count_step(profile: str, overrides: list[str]) -> dict[str, Any]:
                 counter.track(value)
             static = counter.now
             loss = _loss(dit, settings, spec, half, saved)
-            forward = counter.launches, counter.traffic
+            forward = counter.work.launches, counter.work.traffic
             dtypes = _bytes_by_dtype(saved)
             saved.clear()
             loss.backward()
             del loss
         activations = counter.peak - static
-        launches = counter.launches, counter.traffic
-        encoders = _encode(settings, spec, half)
+        work, launches = counter.work, (counter.work.launches, counter.work.traffic)
+        encoders, encoding = _encode(settings, spec, half)
+        work = work + encoding
     found = plan.footprint
     return {
         "profile": profile,
@@ -126,6 +106,11 @@ def count_step(profile: str, overrides: list[str]) -> dict[str, Any]:
         "saved": dtypes,
         "forward": forward,
         "both": launches,
+        "flops": work.flops,
+        "moved": work.moved,
+        "plan_launches": found.work.launches,
+        "plan_moved": found.work.moved,
+        "plan_flops": found.work.flops,
     }
 
 
@@ -152,8 +137,8 @@ def _loss(dit: nn.Module, settings: Any, spec: Any, half: torch.dtype, saved: li
         return output.velocity.float().square().mean() + output.aux_losses.sum()
 
 
-def _encode(settings: Any, spec: Any, half: torch.dtype) -> int:
-    """Returns the most bytes that the frozen encoders hold beside their weights."""
+def _encode(settings: Any, spec: Any, half: torch.dtype) -> tuple[int, Work]:
+    """Returns the most bytes that the frozen encoders hold beside their weights, and the work."""
     networks = build(spec, components=("vae", "conditioner"), vae_parts=("encoder",))
     vae, conditioner = networks.vae, networks.conditioner
     assert vae is not None
@@ -169,7 +154,7 @@ def _encode(settings: Any, spec: Any, half: torch.dtype) -> int:
         side = spec.conditioner.image_size
         pixels = torch.empty(settings.microbatch, 3, side, side)
         conditioner.main_image_encoder.model(pixels.to(half))
-    return counter.peak
+    return counter.peak, counter.work
 
 
 def _bytes_by_dtype(saved: list[Tensor]) -> dict[str, int]:

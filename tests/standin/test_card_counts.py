@@ -50,6 +50,8 @@ def test_the_plan_is_what_is_counted(library: Path, case: str) -> None:
     assert found["activations"] == pytest.approx(found["plan_activations"], rel=WITHIN)
     assert found["encode"] == pytest.approx(found["plan_encode"], rel=WITHIN)
     assert found["plan"] <= (1 - FREE) * found["card"]
+    assert found["flops"] == found["plan_flops"]
+    assert found["moved"] == pytest.approx(found["plan_moved"], rel=0.06)
     assert found["both"][0] <= launches
     assert found["both"][1] <= traffic * 1e9
     # Copies in fp32 of what is bf16 doubled it once.

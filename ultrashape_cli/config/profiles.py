@@ -29,6 +29,12 @@ class HardwareProfile:
     """Usable device memory (vendor figure less ECC); 0 where host memory counts."""
     peak_bf16_tflops: float
     """Dense bf16 peak by the vendor's datasheet; 0 where unknown."""
+    bandwidth_gbs: float = 0.0
+    """GB/s of the memory by the datasheet."""
+    product_share: float = 0.0
+    """Share of the peak that large products reach."""
+    attention_share: float = 0.0
+    """Share of the peak that attention reaches, forward and backward."""
     dtype: DtypePolicy
     strategy: Strategy
     activation_checkpointing: Checkpointing
@@ -67,6 +73,7 @@ def _gpu(
     name: str,
     memory: float,
     tflops: float,
+    speed: tuple[float, float, float],
     strategy: Strategy,
     workers: int,
     *match: str,
@@ -77,6 +84,9 @@ def _gpu(
         name=name,
         memory_gib=memory,
         peak_bf16_tflops=tflops,
+        bandwidth_gbs=speed[0],
+        product_share=speed[1],
+        attention_share=speed[2],
         dtype="bf16",
         strategy=strategy,
         activation_checkpointing=checkpointing,
@@ -88,6 +98,10 @@ def _gpu(
     )
 
 
+# Peaks and bandwidths are the vendor's. The shares are assumed, until `ushape doctor --card` has
+# measured a card: products from what others report of cuBLAS (at best 780 of 989 TFLOP/s on an
+# H100, less where the power limit holds the clock down), attention from FlashAttention-2's
+# published curves for heads of 128. A run corrects them by its first steps.
 PROFILES: dict[str, HardwareProfile] = {
     profile.name: profile
     for profile in (
@@ -102,19 +116,20 @@ PROFILES: dict[str, HardwareProfile] = {
             accumulation=1,
             num_workers=1,
         ),
-        _gpu("rtx5070ti-16", 15.5, 88.0, "lora", 4, "5070 Ti"),
+        # name, GiB, TFLOP/s, (GB/s, shares of products and attention), strategy, workers, names
+        _gpu("rtx5070ti-16", 15.5, 88.0, (896, 0.85, 0.70), "lora", 4, "5070 Ti"),
         _gpu(
-            *("rtx4090", 23.5, 165.0, "full-offload", 6, "4090"),
+            *("rtx4090", 23.5, 165.0, (1008, 0.85, 0.75), "full-offload", 6, "4090"),
             little_host_memory="experts-frozen",
         ),
         _gpu(
-            *("a5000", 23.5, 111.0, "full-offload", 4, "A5000"),
+            *("a5000", 23.5, 111.0, (768, 0.70, 0.55), "full-offload", 4, "A5000"),
             little_host_memory="experts-frozen",
         ),
-        _gpu("a40", 44.9, 149.7, "full-8bit", 6, "A40"),
-        _gpu("a100", 79.0, 312.0, "full", 8, "A100"),
-        _gpu("h100", 79.0, 989.0, "full", 12, "H100", checkpointing="auto"),
-        _gpu("h200", 139.0, 989.0, "full", 12, "H200", checkpointing="auto"),
+        _gpu("a40", 44.9, 149.7, (696, 0.62, 0.50), "full-8bit", 6, "A40"),
+        _gpu("a100", 79.0, 312.0, (2039, 0.80, 0.60), "full", 8, "A100"),
+        _gpu("h100", 79.0, 989.0, (3350, 0.65, 0.36), "full", 12, "H100", checkpointing="auto"),
+        _gpu("h200", 139.0, 989.0, (4800, 0.65, 0.36), "full", 12, "H200", checkpointing="auto"),
     )
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -33,12 +34,44 @@ _CPU_ATTENTION: dict[Any, Callable[..., int]] = {
 """What torch's own registry lacks."""
 
 
+_FREE = ("empty", "empty_like", "empty_strided", "new_empty", "detach", "alias", "lift_fresh")
+"""Operations that only make room, or a view of it."""
+
+
+@dataclass(slots=True)
+class Work:
+    """What was computed."""
+
+    products: int = 0
+    """FLOPs of matrix products."""
+    attention: int = 0
+    """FLOPs of attention."""
+    moved: int = 0
+    """Bytes that all other kernels read and write."""
+    traffic: int = 0
+    """Bytes that all kernels read and write."""
+    launches: int = 0
+    """Kernels."""
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of products and attention."""
+        return self.products + self.attention
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Work)))
+
+    def times(self, count: int) -> Work:
+        """Returns so many times the work."""
+        return Work(*(getattr(self, f.name) * count for f in fields(Work)))
+
+
 class Meter(TorchDispatchMode):
-    """Counts FLOPs, and the bytes of all storages that operations made and that still live."""
+    """Counts the work, and the bytes of all storages that operations made and that still live."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.flops = 0
+        self.work = Work()
         self.now = 0
         self.peak = 0
         self._known: set[int] = set()
@@ -46,14 +79,37 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in _CPU_ATTENTION:
-            self.flops += _CPU_ATTENTION[func](*args)
-        elif func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
-        for value in tree_iter(result):
-            if isinstance(value, Tensor):
-                self.track(value)
+        made = self.counted(result)
+        if made:
+            self._count(func, args, kwargs, result, made)
+        for tensor in made:
+            self.track(tensor)
         return result
+
+    def counted(self, values: Any) -> list[Tensor]:
+        """Returns the tensors of nested values that count."""
+        return [value for value in tree_iter(values) if isinstance(value, Tensor)]
+
+    def _count(self, func: Any, args: Any, kwargs: Any, result: Any, made: list[Tensor]) -> None:
+        given = self.counted((args, kwargs))
+        schema = func._schema
+        storages = {tensor.untyped_storage()._cdata for tensor in given}
+        writes = any(a.alias_info and a.alias_info.is_write for a in schema.arguments)
+        is_view = not writes and all(t.untyped_storage()._cdata in storages for t in made)
+        name = schema.name.split("::")[1]
+        if is_view or name in _FREE:
+            return
+        size = sum(map(size_of, given)) + sum(map(size_of, made))
+        self.work.launches += 1
+        self.work.traffic += size
+        if func in _CPU_ATTENTION:
+            self.work.attention += _CPU_ATTENTION[func](*args)
+        elif func._overloadpacket not in flop_registry:
+            self.work.moved += size
+        else:
+            flops = flop_registry[func._overloadpacket](*args, **kwargs, out_val=result)
+            kind = "attention" if "attention" in name else "products"
+            setattr(self.work, kind, getattr(self.work, kind) + flops)
 
     def track(self, tensor: Tensor) -> None:
         """Counts a tensor's storage until it dies."""

@@ -20,11 +20,13 @@ from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.devices import choose_device
 from ultrashape_cli.errors import TrainingError, UShapeError
+from ultrashape_cli.files import read_json
 from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.processes import forget_others
 from ultrashape_cli.runs import RunFolder, best_checkpoint, record_event
 from ultrashape_cli.training.build import build_trainer
 from ultrashape_cli.training.memory.plan import lower_strategy, plan_run
+from ultrashape_cli.training.pace import Pace
 from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.trainer import Trainer
 
@@ -35,8 +37,11 @@ def train_run(
     *,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_signal: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Trains the run to its end; returns 0, or 130/143 when a signal stopped it.
+
+    `tell` gets one line once the first steps have corrected the estimate.
 
     Raises:
         UShapeError: The run cannot start or go on; status.json says `failed`.
@@ -47,7 +52,13 @@ def train_run(
     with _log_file(run, accelerator.process_index):
         try:
             with SignalFlag(on_signal) as stop:
-                trainer = build_trainer(config, run, accelerator, on_step)
+                pace = Pace(_planned_seconds(run), tell)
+
+                def on_every_step(progress: Progress) -> None:
+                    pace(progress)
+                    on_step(progress)
+
+                trainer = build_trainer(config, run, accelerator, on_every_step)
                 if accelerator.is_main_process:
                     record_event(run, "start", step=trainer.step, time=started)
                 finished = trainer.train(lambda: bool(stop))
@@ -99,6 +110,11 @@ def start_accelerator(config: Config) -> Accelerator:
             hint="start with `ushape train --num-processes N`, torchrun or accelerate launch",
         )
     return accelerator
+
+
+def _planned_seconds(run: RunFolder) -> float:
+    plan = read_json(run.plan)
+    return float(plan.get("seconds_per_step", 0.0)) if isinstance(plan, dict) else 0.0
 
 
 def _out_of_memory(config: Config, error: torch.OutOfMemoryError) -> TrainingError:

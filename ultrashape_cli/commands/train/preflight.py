@@ -121,6 +121,7 @@ def describe_plan(plan: RunPlan, config: Config, num_assets: int) -> dict[str, A
         "parameters": plan.footprint.total,
         "recomputed_blocks": plan.checkpoint_blocks,
         "seconds_per_step": plan.seconds_per_step,
+        "seconds_by_part": dict(plan.step_time.parts()),
         "steps": plan.steps,
         "epochs": plan.steps * plan.samples_per_step / num_assets,
         "hours": plan.hours,
@@ -190,8 +191,9 @@ def _show_plan(ui: UI, plan: RunPlan, values: dict[str, Any]) -> None:
     )
     cost = f", {values['cost']:,.2f} to pay" if values["cost"] else ""
     epochs = values["epochs"]
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in plan.step_time.parts())
     ui.info(
-        f"estimate: {plan.seconds_per_step:.2f} s per step, {plan.hours:,.1f} h for "
+        f"estimate: {plan.seconds_per_step:.2f} s per step ({parts}), {plan.hours:,.1f} h for "
         f"{plan.steps:,} steps, {epochs:,.{0 if epochs >= 10 else 1}f} epochs of this data"
         f"{cost}"
     )

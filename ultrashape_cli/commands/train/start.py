@@ -20,17 +20,28 @@ if TYPE_CHECKING:
 WORKER = "ultrashape_cli.commands.train.worker"
 
 
-def start(ui: UI, resolved: Resolved, run: RunFolder, force: bool) -> None:
-    """Trains a run to its end, and says what comes next; exits with the code of a signal."""
+def start(ui: UI, resolved: Resolved, run: RunFolder, plan: dict[str, Any], *, force: bool) -> None:
+    """Trains a run to its end, and says what comes next; exits with the code of a signal.
+
+    Args:
+        ui: Where it is said.
+        resolved: Settings and where they come from.
+        run: Its folder.
+        plan: From `preflight`; kept in the run.
+        force: Make the run anew.
+    """
     from ultrashape_cli.processes import is_main_process
     from ultrashape_cli.training.ownership import owning
 
     main = is_main_process() and resolved.config.launch.machine_rank == 0
     with owning(run) if main else nullcontext():
-        _start(ui, resolved, run, force, main)
+        _start(ui, resolved, run, plan, force, main)
 
 
-def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool, main: bool) -> None:
+def _start(
+    ui: UI, resolved: Resolved, run: RunFolder, plan: dict[str, Any], force: bool, main: bool
+) -> None:
+    from ultrashape_cli.files import write_json
     from ultrashape_cli.processes import is_distributed_child
     from ultrashape_cli.training.launch import launch_processes, wait_for_run_folder
     from ultrashape_cli.training.setup import open_run, record_origins
@@ -45,6 +56,7 @@ def _start(ui: UI, resolved: Resolved, run: RunFolder, force: bool, main: bool) 
             ui.warn(f"since this run began or was continued last: {line}")
         if done is None:
             record_origins(run, resolved.origins)
+            write_json(run.plan, plan)
     outputs = {"run": str(run.root)}
     if done is not None:
         ui.info(f"{done} is there: nothing left to train")
@@ -128,4 +140,4 @@ def _train_here(ui: UI, run: RunFolder, config: Config, on_signal: Callable[[], 
             note = describe(progress).split("  ", 1)[1]
             bar.update(progress.step, note)
 
-        return train_run(run, config, on_step=on_step, on_signal=on_signal)
+        return train_run(run, config, on_step=on_step, on_signal=on_signal, tell=ui.info)

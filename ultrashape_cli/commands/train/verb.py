@@ -129,7 +129,7 @@ def train(
     if dry_run:
         ui.result(inputs={"data": resolved.config.train.data}, plan=plan)
         return
-    start(ui, resolved, run, force)
+    start(ui, resolved, run, plan, force=force)
 
 
 def _check(

@@ -39,7 +39,8 @@ def main() -> None:
             ui.info(describe(progress))
 
     try:
-        code = train_run(run, resolve(file=run.config, environ={}).config, on_step=on_step)
+        config = resolve(file=run.config, environ={}).config
+        code = train_run(run, config, on_step=on_step, tell=ui.info)
     except UShapeError as error:
         ui.error(error)
         code = error.exit_code

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.models.dit import RefineDiT
-from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
+from ultrashape_cli.models.metering import Meter, Work, materialise, planning, replaced, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
 from ultrashape_cli.models.voxels import voxel_centres
 from ultrashape_cli.training.memory.offload import OffloadedAdamW
@@ -39,6 +39,8 @@ class Footprint:
     total: int
     """Weights of the trained network."""
     weights: int
+    trained_bytes: int
+    """Bytes of the trained weights on the device."""
     gradients: int
     moments: int
     """Bytes of the optimizer's state, wherever it is."""
@@ -52,8 +54,8 @@ class Footprint:
     """Most bytes a microbatch holds beside weights, gradients and optimizer."""
     largest_block: int
     """Bytes of the weights of the largest block."""
-    flops: int
-    """FLOPs of a microbatch, recomputation included."""
+    work: Work
+    """Of a microbatch, recomputation and encoders included."""
     model_flops: int
     """FLOPs of a microbatch that the model itself needs."""
 
@@ -77,7 +79,7 @@ class Footprint:
 class _Encoders(NamedTuple):
     weights: int
     peak: int
-    flops: int
+    work: Work
 
 
 @functools.lru_cache(maxsize=64)
@@ -123,16 +125,17 @@ def _measure_step(
     weights = sum(size_of(value) for value in [*net.parameters(), *net.buffers()])
     # From the second microbatch on there are gradients to add to.
     summed = optimizer.masters if isinstance(optimizer, OffloadedAdamW) else trained
-    sums = [torch.zeros_like(parameter) for parameter in summed]
-    for parameter, zeros in zip(summed, sums, strict=True):
-        parameter.grad = zeros
+    for parameter in summed:
+        parameter.grad = torch.zeros_like(parameter)
+    sums = [parameter.grad for parameter in trained if parameter.grad is not None]
     meter = Meter()
-    with meter:
+    # What the host adds is neither memory nor work of the device.
+    with meter, replaced(OffloadedAdamW, "_add", lambda *given: None):
         for value in [*net.parameters(), *net.buffers(), *sums]:
             meter.track(value)
         static = meter.now
         loss = _loss(config, spec, net)
-        forward_flops = meter.flops
+        forward_flops = meter.work.flops
         loss.backward()
         del loss
     gradients = sum(size_of(p.grad) for p in trained if p.grad is not None)
@@ -149,12 +152,13 @@ def _measure_step(
         trained=sum(p.numel() for p in trained),
         total=sum(p.numel() for name, p in net.named_parameters() if "lora_" not in name),
         weights=weights,
+        trained_bytes=sum(size_of(p) for p in trained),
         gradients=gradients,
         moments=moments,
         offloaded=strategy.offloaded,
         activation_peak=peak,
         largest_block=max(_module_size(block) for block in _blocks(net)),
-        flops=meter.flops + encoders.flops,
+        work=meter.work + encoders.work,
         model_flops=(2 if strategy.adapters else 3) * forward_flops,
         frozen=encoders.weights,
         encode_peak=encoders.peak,
@@ -215,7 +219,7 @@ def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
 def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
     settings, vae, conditioner = config.train, encoders.vae, encoders.conditioner
     if vae is None:
-        return _Encoders(0, 0, 0)
+        return _Encoders(0, 0, Work())
     present = [module for module in (vae, conditioner) if module is not None]
     weights = sum(size_of(p) for module in present for p in module.parameters())
     meter = Meter()
@@ -225,12 +229,12 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
         centres = voxel_centres(indices, vae.params.voxel_resolution)
         # Samples are encoded one after another: the next ones take the same again.
         vae.encode(surface, centres, torch.Generator())
-        again = meter.flops * (settings.microbatch - 1)
+        again = meter.work.times(settings.microbatch - 1)
         if conditioner is not None:
             side = settings.image_size or conditioner.params.image_size
             pixels = torch.randn(settings.microbatch, 3, side, side)
             conditioner.main_image_encoder.model(pixels.to(_half(settings.dtype)))
-    return _Encoders(weights, meter.peak, meter.flops + again)
+    return _Encoders(weights, meter.peak, meter.work + again)
 
 
 def _half(dtype: str) -> torch.dtype:

@@ -165,17 +165,17 @@ class OffloadedAdamW:
 
     @torch.no_grad()
     def _add(self, position: int, gradient: Tensor) -> None:
-        master, total = self.masters[position], self._sums[position]
-        if total is None:
-            total = self._sums[position] = torch.empty_like(master)
+        master = self.masters[position]
         if master.grad is None:
-            total.copy_(gradient)
-            master.grad = total
+            kept = self._sums[position]
+            master.grad = torch.empty_like(master) if kept is None else kept
+            self._sums[position] = master.grad.copy_(gradient)
         elif gradient.dtype == torch.float32:
-            total.add_(gradient)
+            master.grad.add_(gradient)
         else:
             # Adding bf16 to fp32 at once would widen all of it in memory first.
-            pairs = (t.view(-1).split(_ADDED_ELEMENTS) for t in (total, gradient.contiguous()))
+            both = master.grad, gradient.contiguous()
+            pairs = (values.view(-1).split(_ADDED_ELEMENTS) for values in both)
             for part, added in zip(*pairs, strict=True):
                 part.add_(self._widened[: len(added)].copy_(added))
 

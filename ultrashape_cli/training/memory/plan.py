@@ -1,16 +1,13 @@
 """What a run needs before anything is loaded: memory by part, time, cost and disk.
 
-Bytes and FLOPs come from `footprint`, that is from the real modules. Estimated are only what no
-module tells: the driver's context, fragmentation, and the share of the card's peak that is reached.
+Bytes and work come from `footprint`, that is from the real modules. Estimated is only what no
+module tells: the driver's context, fragmentation, and how much of a card's peaks is reached.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
-
-import torch
 
 from ultrashape_cli.config.profiles import HardwareProfile, host_memory_gib
 from ultrashape_cli.config.schema import Config
@@ -18,13 +15,12 @@ from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.training.memory.footprint import Footprint, measure_footprint
+from ultrashape_cli.training.memory.step_time import StepTime, estimate_step
 from ultrashape_cli.training.memory.strategies import STRATEGIES, Strategy, resolve_strategy
 from ultrashape_cli.training.memory.zero import bucket_elements
 
 HEADROOM = 0.1
 """Share of the card that `train.activation_checkpointing=auto` leaves free."""
-UTILISATION = 0.3
-"""Share of the bf16 peak that a step is assumed to reach, recomputation included."""
 HOST_PER_WORKER = int(0.6 * 2**30)
 """Host memory of a loader process: Python, torch and its prefetched items."""
 
@@ -46,8 +42,8 @@ class RunPlan:
     kept_checkpoints: int
     host_bytes: int
     """Host memory of all processes of this machine, their loaders included."""
-    seconds_per_step: float
-    """Estimate; 0 where the hardware is unknown."""
+    step_time: StepTime
+    """Estimate."""
     steps: int
     samples_per_process: int
     """Samples of one process in one step."""
@@ -89,6 +85,11 @@ class RunPlan:
         return self.processes * self.samples_per_process
 
     @property
+    def seconds_per_step(self) -> float:
+        """Estimated duration of a step."""
+        return self.step_time.seconds
+
+    @property
     def hours(self) -> float:
         """Estimated duration of the run."""
         return self.seconds_per_step * self.steps / 3600
@@ -125,7 +126,7 @@ def plan_run(config: Config, profile: HardwareProfile) -> RunPlan:
         checkpoint_bytes=checkpoint,
         kept_checkpoints=settings.keep_checkpoints + 1,
         host_bytes=host,
-        seconds_per_step=_seconds_per_step(config, footprint, profile),
+        step_time=estimate_step(config, footprint, profile),
         steps=settings.steps,
         samples_per_process=settings.microbatch * settings.accumulation,
     )
@@ -200,22 +201,3 @@ def _choose_checkpointing(
         blocks += max(1, math.ceil((found.peak - budget) / per_block))
         found = measure(min(blocks, depth))
     return min(blocks, depth), found
-
-
-def _seconds_per_step(config: Config, footprint: Footprint, profile: HardwareProfile) -> float:
-    if profile.memory_gib > 0:
-        rate = profile.peak_bf16_tflops * 1e12 * UTILISATION
-    else:
-        rate = _cpu_rate()
-    return footprint.flops * config.train.accumulation / rate
-
-
-def _cpu_rate() -> float:
-    """Returns the FLOP/s of a product of this host's CPU, which small layers do not quite reach."""
-    side = 512
-    a, b = torch.ones(side, side), torch.ones(side, side)
-    a @ b
-    started = time.perf_counter()
-    for _ in range(3):
-        a @ b
-    return 3 * 2 * side**3 / (time.perf_counter() - started) * UTILISATION
