@@ -45,14 +45,18 @@ class Counter(Meter):
             super().track(tensor)
 
 
+def use_flash() -> None:
+    """Has attention take the kernel that a card takes for inputs in bf16 without a mask."""
+    attention.BACKENDS["sdpa"] = _flash
+
+
 def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The kernel that a card takes for inputs in bf16 without a mask."""
     return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
 
 
 def count_step(profile: str, overrides: list[str]) -> dict[str, Any]:
     """Returns the figures of one microbatch and what the plan says of it."""
-    attention.BACKENDS["sdpa"] = _flash
+    use_flash()
     resolved = resolve(flags={"profile": profile}, overrides=tuple(overrides), environ={})
     config, settings = resolved.config, resolved.config.train
     plan = plan_run(config, resolved.profile)

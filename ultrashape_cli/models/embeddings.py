@@ -88,7 +88,9 @@ def rotation(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:  # two [B, M, D
 def apply_rotation(x: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:
     """Rotate [B, H, M, D] as `apply_rope`, in three passes over memory; the result may be fp32."""
     first, second = x.chunk(2, dim=-1)
-    return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), signed_sin)
+    # The kernel reads operands of different dtypes; CUDA's autocast would copy them to fp32 first.
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.addcmul(x * cos, torch.cat([second, first], dim=-1), signed_sin)
 
 
 def resize_position_embedding(
