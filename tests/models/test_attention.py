@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ultrashape_cli.errors import ConfigError, DependencyError
+from ultrashape_cli.models import attention as attention_module
 from ultrashape_cli.models.attention import (
     BACKENDS,
     AttentionLayer,
@@ -17,7 +18,15 @@ from ultrashape_cli.models.attention import (
     key_lengths,
     set_attention_backend,
 )
-from ultrashape_cli.models.attention_choice import AttentionShape, choose_backend, time_backends
+from ultrashape_cli.models.attention_choice import (
+    AttentionShape,
+    choose_backend,
+    conditioner_shapes,
+    decoder_shapes,
+    dit_shapes,
+    encoder_shapes,
+    time_backends,
+)
 from ultrashape_cli.models.registry import build, model_spec
 
 
@@ -128,3 +137,41 @@ def test_a_network_gets_its_backends_back():
         set_attention_backend(dit, "reference")
         raise RuntimeError
     assert {layer.backend for layer in dit.modules() if hasattr(layer, "backend")} == {"cudnn"}
+
+
+@pytest.mark.parametrize("stage", ["encoder", "decoder", "conditioner", "dit"])
+def test_the_shapes_to_time_are_those_that_a_network_asks_for(monkeypatch, stage):
+    seen = set()
+    original = attention_module.BACKENDS["sdpa"]
+
+    def watched(q, k, v):
+        seen.add(AttentionShape(q.shape[0], q.shape[1], q.shape[2], k.shape[2], q.shape[3]))
+        return original(q, k, v)
+
+    monkeypatch.setitem(attention_module.BACKENDS, "sdpa", watched)
+    spec = model_spec("tiny")
+    networks = build(spec, device="cpu")
+    with torch.no_grad():
+        if stage == "encoder":
+            centres = torch.zeros(1, 12, 3)
+            networks.vae.encode(torch.rand(1, 90, 7), centres, torch.Generator())
+            wanted = encoder_shapes(spec.vae, 90, 12)
+        elif stage == "decoder":
+            field = networks.vae.field(
+                networks.vae.decode(torch.rand(1, 12, spec.vae.latent_channels))
+            )
+            field(torch.rand(33, 3))
+            wanted = decoder_shapes(spec.vae, 12, 33)
+        elif stage == "conditioner":
+            side = 2 * spec.conditioner.patch_size
+            networks.conditioner.main_image_encoder.model(torch.rand(1, 3, side, side))
+            wanted = conditioner_shapes(spec.conditioner, 1, side)
+        else:
+            networks.dit(
+                torch.rand(2, 12, spec.dit.in_channels),
+                torch.rand(2),
+                torch.rand(2, 5, spec.dit.context_channels),
+                torch.zeros(2, 12, 3, dtype=torch.long),
+            )
+            wanted = dit_shapes(spec.dit, 2, 12, 5)
+    assert seen == set(wanted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from torch import nn
 
 from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.models.attention import BACKENDS, attention, set_attention_backend
+from ultrashape_cli.models.conditioner import ConditionerParams
+from ultrashape_cli.models.dit import DiTParams
+from ultrashape_cli.models.vae import VAEParams
 
 logger = logging.getLogger(__name__)
 
@@ -89,11 +93,57 @@ def use_backend(
     dtype: torch.dtype,
     backward: bool = False,
 ) -> str:
-    """Let a network use the named backend, or with `auto` the fastest; return which."""
+    """Let a network use the named backend, or with `auto` the fastest; return which.
+
+    What is fastest for some shapes is measured once in a process.
+    """
     if name == "auto":
-        name = choose_backend(shapes, device=device, dtype=dtype, backward=backward)
+        name = _choose_once(tuple(shapes), str(device), dtype, backward)
     set_attention_backend(net, name)
     return name
+
+
+@cache
+def _choose_once(
+    shapes: tuple[AttentionShape, ...], device: str, dtype: torch.dtype, backward: bool
+) -> str:
+    return choose_backend(shapes, device=device, dtype=dtype, backward=backward)
+
+
+def dit_shapes(params: DiTParams, batch: int, tokens: int, context: int) -> list[AttentionShape]:
+    """Return the attention of a block of the DiT: over latents and time, and over image tokens.
+
+    Args:
+        params: Sizes.
+        batch: Samples.
+        tokens: Latent tokens.
+        context: Image tokens; 0 without an image.
+    """
+    sizes = params.num_heads, tokens + 1
+    dim = params.width // params.num_heads
+    own = AttentionShape(batch, *sizes, tokens + 1, dim)
+    return [own, AttentionShape(batch, *sizes, context, dim)] if context else [own]
+
+
+def encoder_shapes(params: VAEParams, points: int, tokens: int) -> list[AttentionShape]:
+    """Return the attention of the VAE's encoder: of the voxels over surface points, and own."""
+    heads, dim = params.num_heads, params.width // params.num_heads
+    return [AttentionShape(1, heads, tokens, keys, dim) for keys in (points, tokens)]
+
+
+def decoder_shapes(params: VAEParams, tokens: int, queries: int) -> list[AttentionShape]:
+    """Return the attention of the VAE's decoder: over the latents, and of the field's queries."""
+    heads, dim = params.num_heads, params.width // params.num_heads
+    inner = dim // params.field_downsample
+    own = AttentionShape(1, heads, tokens, tokens, dim)
+    return [own, AttentionShape(1, heads, queries, tokens, inner)]
+
+
+def conditioner_shapes(params: ConditionerParams, batch: int, side: int) -> list[AttentionShape]:
+    """Return the attention of the conditioner for images of `side` pixels."""
+    tokens = 1 + (side // params.patch_size) ** 2
+    dim = params.width // params.num_heads
+    return [AttentionShape(batch, params.num_heads, tokens, tokens, dim)]
 
 
 def is_native(name: str, device: str | torch.device, dtype: torch.dtype) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -9,7 +10,12 @@ from torch import nn
 
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
-from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.attention_choice import (
+    conditioner_shapes,
+    dit_shapes,
+    encoder_shapes,
+    use_backend,
+)
 from ultrashape_cli.models.compiling import compile_regions
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.moe import set_expert_dispatch
@@ -62,10 +68,8 @@ def build_networks(
     assert frozen.vae is not None
     frozen.vae.requires_grad_(False)
     dit.checkpoint_blocks = _checkpoint_blocks(config, spec, device)
-    tokens, heads = settings.num_latents + 1, spec.dit.num_heads
-    shape = AttentionShape(settings.microbatch, heads, tokens, tokens, spec.dit.width // heads)
     set_expert_dispatch(dit, settings.expert_dispatch, device=device, dtype=half)
-    use_backend(dit, settings.attention, [shape], device=device, dtype=half, backward=True)
+    _choose_attention(config, spec, dit, frozen, device, half)
     if settings.compile:
         compile_regions(dit, device)
     objective = FlowObjective(
@@ -77,6 +81,28 @@ def build_networks(
         cache=cache,
     )
     return net, net, objective
+
+
+def _choose_attention(
+    config: Config,
+    spec: ModelSpec,
+    dit: RefineDiT,
+    frozen: Networks,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Lets each network use the back end of the settings, or the fastest for what it will see."""
+    settings = config.train
+    side = settings.image_size or spec.conditioner.image_size
+    seen = conditioner_shapes(spec.conditioner, settings.microbatch, side)
+    shapes = dit_shapes(spec.dit, settings.microbatch, settings.num_latents, seen[0].num_keys)
+    use = partial(use_backend, name=settings.attention, device=device, dtype=dtype)
+    use(dit, shapes=shapes, backward=True)
+    encoder = encoder_shapes(spec.vae, settings.surface_points, settings.num_latents)
+    assert frozen.vae is not None
+    use(frozen.vae, shapes=encoder)
+    if frozen.conditioner is not None:
+        use(frozen.conditioner, shapes=seen)
 
 
 def load_trained(config: Config, load: Load, **options: Any) -> nn.Module:
