@@ -20,8 +20,6 @@ STAGING_BUFFERS = 4
 """Gradients on their way to the host at once."""
 BUCKET_ELEMENTS = 2**26
 """Weights that are stepped together."""
-_ADDED_ELEMENTS = 2**20
-"""Elements that are widened and added at once, in a buffer that stays in the cache."""
 BYTES_PER_STEP = 4 + 7 * 4 + 4 + 2
 """Memory that a step reads and writes per weight beside the backward: norm, AdamW, rounding."""
 
@@ -53,13 +51,12 @@ class OffloadedAdamW:
         self.inner = torch.optim.AdamW(own, fused=True, **options)
         self.param_groups = self.inner.param_groups
         self._sums: list[Tensor | None] = [None] * len(self.masters)
-        self._widened = torch.empty(_ADDED_ELEMENTS)
         self._on_cuda = any(p.is_cuda for p in self._weights)
         self._pending: list[Future[None]] = []
         if self._on_cuda:
             self._stream = torch.cuda.Stream()
             self._adder = ThreadPoolExecutor(1, thread_name_prefix="gradients")
-            size = max(p.numel() * p.element_size() for p in self._weights)
+            size = 4 * max(p.numel() for p in self._weights)
             self._staging = [
                 torch.empty(size, dtype=torch.uint8, pin_memory=True)
                 for _ in range(STAGING_BUFFERS)
@@ -119,7 +116,7 @@ class OffloadedAdamW:
                 weight, slot = self._weights_by_master[master], index % STAGING_BUFFERS
                 if (event := self._sent[slot]) is not None:
                     event.synchronize()
-                staged = self._view(slot, weight)
+                staged = self._view(slot, weight, weight.dtype)
                 staged.copy_(master)
                 weight.copy_(staged, non_blocking=True)
                 self._sent[slot] = torch.cuda.Event()
@@ -149,7 +146,8 @@ class OffloadedAdamW:
         slot = len(self._pending) % STAGING_BUFFERS
         if len(self._pending) >= STAGING_BUFFERS:
             self._pending[-STAGING_BUFFERS].result()
-        staged = self._view(slot, gradient)
+        # Widened on the device: adding bf16 on the host would write an fp32 copy first.
+        staged = self._view(slot, gradient, torch.float32)
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             staged.copy_(gradient, non_blocking=True)
@@ -170,18 +168,11 @@ class OffloadedAdamW:
             kept = self._sums[position]
             master.grad = torch.empty_like(master) if kept is None else kept
             self._sums[position] = master.grad.copy_(gradient)
-        elif gradient.dtype == torch.float32:
-            master.grad.add_(gradient)
         else:
-            # Adding bf16 to fp32 at once would widen all of it in memory first.
-            both = master.grad, gradient.contiguous()
-            pairs = (values.view(-1).split(_ADDED_ELEMENTS) for values in both)
-            for part, added in zip(*pairs, strict=True):
-                part.add_(self._widened[: len(added)].copy_(added))
+            master.grad.add_(gradient)
 
-    def _view(self, slot: int, like: Tensor) -> Tensor:
-        size = like.numel() * like.element_size()
-        return self._staging[slot][:size].view(like.dtype).view(like.shape)
+    def _view(self, slot: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+        return self._staging[slot][: like.numel() * dtype.itemsize].view(dtype).view(like.shape)
 
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
