@@ -10,8 +10,8 @@ import pytest
 
 from ultrashape_cli.config.profiles import PROFILES
 from ultrashape_cli.config.resolve import resolve
-from ultrashape_cli.training.memory.plan import plan_run
 from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.training.memory.plan import plan_run
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = sorted(set(re.findall(r"`(ushape [a-z]+ [^`]+)`", README)))
