@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.inference import streaming
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.streaming import BlockStream, quantise_dit
 from ultrashape_cli.models.registry import Networks
@@ -81,6 +85,75 @@ def test_int8_blocks_stream_too_and_stay_near() -> None:
     stream = BlockStream(dit.blocks, CPU)
     assert torch.equal(dit(*INPUTS).velocity, resident)
     stream.close()
+
+
+def _bytes(tensors) -> int:
+    return sum(-(-t.numel() * t.element_size() // 256) * 256 for t in tensors)
+
+
+@torch.no_grad()
+def test_all_blocks_wait_in_one_buffer_of_their_size_and_may_stream_again() -> None:
+    dit = ball_networks().dit
+    assert dit is not None
+    expected = dit(*INPUTS).velocity
+    for _ in range(2):
+        stream = BlockStream(dit.blocks, CPU)
+        assert torch.equal(dit(*INPUTS).velocity, expected)
+        stream.close()
+        weights = [*dit.blocks.parameters(), *dit.blocks.buffers()]
+        assert len({w.untyped_storage().data_ptr() for w in weights}) == 1
+        assert weights[0].untyped_storage().nbytes() == _bytes(weights)
+
+
+class Driver:
+    """Pins nothing, and knows what it was asked for."""
+
+    def __init__(self, failure: int = 0) -> None:
+        self.failure = failure
+        self.pinned: dict[int, int] = {}
+
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+        if not self.failure:
+            self.pinned[address] = size
+        return self.failure
+
+    def cudaHostUnregister(self, address: int) -> int:
+        del self.pinned[address]
+        return 0
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "cudart", lambda: self)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+
+
+class Owner:
+    """Stands for a stream."""
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_pinned_memory_is_unpinned_once_before_it_is_freed(monkeypatch, closed: bool) -> None:
+    driver = Driver()
+    driver.install(monkeypatch)
+    memory, owner = torch.empty(5000, dtype=torch.uint8), Owner()
+    freed = []
+    weakref.finalize(memory, lambda: freed.append(dict(driver.pinned)))
+    unpin = streaming._pin(memory, owner, CPU)
+    assert driver.pinned == {memory.data_ptr(): 5000}
+    assert unpin is not None
+    del memory
+    if closed:
+        unpin()
+    del owner
+    gc.collect()
+    assert freed == [{}]
+
+
+def test_memory_that_cannot_be_pinned_is_told_and_used_as_it_is(monkeypatch, caplog) -> None:
+    Driver(failure=2).install(monkeypatch)
+    memory = torch.empty(3 * 2**20, dtype=torch.uint8)
+    assert streaming._pin(memory, Owner(), CPU) is None
+    assert "0.0 GiB of host memory cannot be pinned (CUDA error 2)" in caplog.text
 
 
 @pytest.mark.gpu

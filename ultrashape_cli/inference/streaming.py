@@ -7,6 +7,8 @@ one block computes in one slot, the next is copied into the other on a stream of
 from __future__ import annotations
 
 import contextlib
+import logging
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,8 +18,11 @@ from torch import Tensor, nn
 from ultrashape_cli.models.quantised import quantise_linears
 from ultrashape_cli.models.registry import Networks
 
+logger = logging.getLogger(__name__)
+
 SLOTS = 2
 _ALIGNMENT = 256  # bytes; kernels want aligned weights
+_PORTABLE = 1  # pinned for all contexts (`cudaHostRegisterPortable`)
 
 
 class _Place(NamedTuple):
@@ -35,7 +40,7 @@ class BlockStream:
 
     Args:
         blocks: In the order in which they run, on the host. Their weights move into one buffer
-            per block, and are views of a slot while the block runs.
+            of all blocks, and are views of a slot while the block runs.
         device: Where they compute.
     """
 
@@ -45,13 +50,17 @@ class BlockStream:
         self.blocks = blocks
         self.device = device
         self._cuda = device.type == "cuda"
-        self._places: list[list[_Place]] = []
-        self._host: list[Tensor] = []
-        for block in blocks:
-            places, size = _layout(block)
-            self._places.append(places)
-            self._host.append(self._gather(places, size))
-        largest = max(buffer.numel() for buffer in self._host)
+        layouts = [_layout(block) for block in blocks]
+        self._places = [places for places, _ in layouts]
+        sizes = [size for _, size in layouts]
+        # Ordinary memory gets its pages as they are filled, while each block frees what it had.
+        # torch's own pinned memory is rounded up to powers of two: half as much again.
+        memory = torch.empty(sum(sizes), dtype=torch.uint8)
+        self._host = list(memory.split(sizes))
+        for places, buffer in zip(self._places, self._host, strict=True):
+            _gather(places, buffer)
+        self._unpin = _pin(memory, self, device) if self._cuda else None
+        largest = max(sizes)
         self._slots = [torch.empty(largest, dtype=torch.uint8, device=device) for _ in range(SLOTS)]
         self._holds: list[int | None] = [None] * SLOTS
         self._last = 0
@@ -88,14 +97,8 @@ class BlockStream:
         for places, buffer in zip(self._places, self._host, strict=True):
             _attach(places, buffer)
         self._slots.clear()
-
-    def _gather(self, places: list[_Place], size: int) -> Tensor:
-        buffer = torch.empty(size, dtype=torch.uint8, pin_memory=self._cuda)
-        for place in places:
-            source = _tensor(place)
-            _view(buffer, place).copy_(source)
-        _attach(places, buffer)
-        return buffer
+        if self._unpin is not None:
+            self._unpin()
 
     def _before(self, index: int) -> Callable[..., None]:
         return lambda block, inputs: self._enter(index)
@@ -203,6 +206,13 @@ def _layout(block: nn.Module) -> tuple[list[_Place], int]:
     return places, start
 
 
+def _gather(places: list[_Place], buffer: Tensor) -> None:
+    """Copies the tensors of a block into its bytes, and lets them be views of these."""
+    for place in places:
+        _view(buffer, place).copy_(_tensor(place))
+    _attach(places, buffer)
+
+
 def _tensor(place: _Place) -> Tensor:
     found = getattr(place.owner, place.name)
     assert isinstance(found, Tensor)
@@ -217,3 +227,34 @@ def _view(buffer: Tensor, place: _Place) -> Tensor:
 def _attach(places: list[_Place], buffer: Tensor) -> None:
     for place in places:
         _tensor(place).data = _view(buffer, place)
+
+
+def _pin(memory: Tensor, owner: object, device: torch.device) -> Callable[[], object] | None:
+    """Pins host memory where it lies, so that it is copied while the host goes on.
+
+    Returns:
+        What unpins it, called for the owner where it is gone without that; None where the driver
+        refuses, as under a limit of a container: the host then waits for each copy.
+    """
+    size = memory.numel()
+    with torch.cuda.device(device):
+        failure = int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), size, _PORTABLE))
+        if failure:
+            logger.warning(
+                "%.1f GiB of host memory cannot be pinned (CUDA error %d): weights stream slower",
+                *(size / 2**30, failure),
+            )
+            # The error would else be told of the next kernel, which has no part in it.
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device=device)
+            return None
+    # It holds the memory, which must not be freed before. At the end of the process the driver
+    # unpins.
+    unpin = weakref.finalize(owner, _unpin, memory, device)
+    unpin.atexit = False
+    return unpin
+
+
+def _unpin(memory: Tensor, device: torch.device) -> None:
+    torch.cuda.synchronize(device)
+    torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
