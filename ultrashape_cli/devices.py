@@ -6,6 +6,7 @@ import os
 import sys
 
 import torch
+from torch import Tensor
 
 from ultrashape_cli.errors import ConfigError
 
@@ -47,6 +48,17 @@ def _configure_allocator() -> None:
     if sys.platform == "linux" and not any(name in os.environ for name in names):
         new = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)
         os.environ[names[0] if new else names[1]] = "expandable_segments:True"
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the host on a device, without waiting for what the device has to do.
+
+    CUDA waits where memory is not pinned and in one piece. torch keeps what it pins, and gives it
+    out again only once the copy is done.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.contiguous().pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def autocast(device: torch.device, dtype: str) -> torch.autocast:

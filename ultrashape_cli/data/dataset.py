@@ -34,6 +34,8 @@ from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.processes import end_with_parent, leave
 
 Item = dict[str, Any]
+READ_BY_HOST = ("counter", "variant", "mask")
+"""What decides draws and lengths: on an accelerator, reading it would wait for all work there."""
 _LOADER_LOST = ("DataLoader worker (pid", "shared memory", "No space left on device")
 """Words of torch for a loader process that died, or could not share what it had read."""
 
@@ -274,8 +276,10 @@ def variant_counter(asset_id: str, variant: int) -> int:
 
 
 def to_device(batch: Item, device: torch.device) -> Item:
-    """Returns the batch with its tensors on `device`."""
+    """Returns the batch with its tensors on `device`, but for those that the host reads."""
     return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        key: value.to(device, non_blocking=True)
+        if isinstance(value, Tensor) and key not in READ_BY_HOST
+        else value
         for key, value in batch.items()
     }

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ultrashape_cli.devices import upload
 from ultrashape_cli.models.attention import AttentionLayer, Mlp, attention, merge_heads
 from ultrashape_cli.models.embeddings import resize_position_embedding
 from ultrashape_cli.models.norms import LayerNorm
@@ -176,17 +177,19 @@ class ImageConditioner(nn.Module):
         """Return foreground tokens packed to the left, padded with vectors of -1.
 
         Without a mask every patch is kept. The class token is always kept. `image_size` replaces
-        the model's own, for training on smaller images.
+        the model's own, for training on smaller images. A mask may stay on the host: its tokens
+        are then counted without waiting for the device.
         """
         params = self.params
         size = image_size or params.image_size
         model = self.main_image_encoder.model
         pixels = _normalise(_fit((image.float() + 1) / 2, size, "bilinear"))
         tokens = model(pixels.to(model.embeddings.cls_token.dtype))
-        keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if mask is not None:
+        if mask is None:
+            keep = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        else:
             pooled = F.max_pool2d(_fit(mask.float(), size, "nearest"), params.patch_size)
-            keep[:, 1:] = pooled.flatten(1) != PADDING
+            keep = F.pad(pooled.flatten(1) != PADDING, (1, 0), value=True)
         if not params.use_class_token:
             tokens, keep = tokens[:, 1:], keep[:, 1:]
         return pack_tokens(tokens, keep)
@@ -199,13 +202,17 @@ class ImageConditioner(nn.Module):
 
 
 def pack_tokens(tokens: Tensor, keep: Tensor) -> tuple[Tensor, list[int]]:
-    """Move kept tokens of [B, L, C] to the front in order, cut to the longest, pad with -1."""
+    """Move kept tokens of [B, L, C] to the front in order, cut to the longest, pad with -1.
+
+    `keep` [B, L] may be on the host.
+    """
     lengths: list[int] = keep.sum(1).tolist()
     longest = max(lengths)
     order = (~keep).long().argsort(dim=1, stable=True)[:, :longest]
+    padded = upload(~keep.gather(1, order), tokens.device)
+    order = upload(order, tokens.device)
     packed = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1]))
-    valid = torch.arange(longest, device=keep.device) < keep.sum(1, keepdim=True)
-    return packed.masked_fill(~valid[..., None], PADDING), lengths
+    return packed.masked_fill(padded[..., None], PADDING), lengths
 
 
 def packed_lengths(tokens: Tensor) -> list[int]:  # [B, L, C] -> B counts
@@ -220,7 +227,7 @@ def draw_drops(batch: int, probability: float, generator: torch.Generator) -> Te
 
 def drop_condition(tokens: Tensor, dropped: Sequence[bool] | Tensor) -> Tensor:
     """Return tokens [B, L, C] with the rows of dropped samples set to zero."""
-    rows = torch.as_tensor(dropped, dtype=torch.bool, device=tokens.device)
+    rows = upload(torch.as_tensor(dropped, dtype=torch.bool), tokens.device)
     return tokens.masked_fill(rows[:, None, None], 0.0)
 
 
@@ -237,5 +244,6 @@ def _fit(x: Tensor, size: int, mode: str) -> Tensor:  # [B, *, h, w] -> [B, *, s
 
 
 def _normalise(image: Tensor) -> Tensor:  # [B, 3, h, w] in [0, 1]
-    mean, std = (image.new_tensor(v)[:, None, None] for v in (PIXEL_MEAN, PIXEL_STD))
+    constants = torch.tensor([PIXEL_MEAN, PIXEL_STD], dtype=image.dtype)
+    mean, std = upload(constants, image.device)[..., None, None]
     return (image - mean) / std

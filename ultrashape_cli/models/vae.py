@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ultrashape_cli.devices import upload
 from ultrashape_cli.models.attention import AttentionLayer, attention, merge_heads
 from ultrashape_cli.models.embeddings import fourier_features, fourier_width
 from ultrashape_cli.models.norms import NORM_EPS, LayerNorm
@@ -296,7 +297,7 @@ class ShapeVAE(nn.Module):
             if generator is None:
                 raise ValueError(f"{surface.shape[1]} points exceed {limit}: pass a generator")
             order = torch.randperm(surface.shape[1], generator=generator)[:limit]
-            surface = surface[:, order.to(surface.device)]
+            surface = surface[:, upload(order, surface.device)]
         features = self.encoder(surface, queries)
         moments = self.pre_kl(features.to(self.pre_kl.weight.dtype)).float()
         mean, logvar = moments.chunk(2, dim=-1)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ultrashape_cli.devices import upload
+
 
 def occupied_voxels(points: Tensor, resolution: int) -> Tensor:  # [N, 3] -> [V, 3] int64
     """Return the unique voxel indices of the points, in lexicographic xyz order.
@@ -39,7 +41,7 @@ def select_voxels(
     picks = []
     for voxels in occupied:
         order = torch.randperm(len(voxels), generator=generator)[:count]
-        picks.append(voxels[order.to(voxels.device)])
+        picks.append(voxels[upload(order, voxels.device)])
     return torch.stack(picks)
 
 
@@ -69,7 +71,7 @@ def farthest_points(
     if not 1 <= count <= points.shape[1]:
         raise ValueError(f"cannot take {count} of {points.shape[1]} points")
     points = points.float()
-    last = start.to(points.device)[:, None]
+    last = upload(start, points.device)[:, None]
     distance = torch.full(points.shape[:2], torch.inf, device=points.device)
     picks = [last]
     for _ in range(count - 1):

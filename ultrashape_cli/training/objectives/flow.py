@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import TrainConfig
 from ultrashape_cli.data.dataset import Item, sample_generator, variant_counter
+from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.flow import (
     draw_noise,
     draw_timesteps,
@@ -102,7 +103,7 @@ class FlowObjective:
 
         Args:
             net: The DiT or `ConditionedDiT`, possibly wrapped for several processes.
-            batch: From `ShapeDataset`, on the device.
+            batch: From `to_device`.
             t: Fixed timesteps [B] for validation, which also turns dropout and noise off.
         """
         draws = [sample_generator(self.seed, int(counter)) for counter in batch["counter"]]
@@ -110,7 +111,7 @@ class FlowObjective:
         dropout = self.settings.condition_dropout
         dropped = torch.cat([draw_drops(1, dropout, g) for g in draws])
         noisy, drops = t is None, dropped if t is None else None
-        t = (drawn_t if t is None else t).to(batch["image"].device)
+        t = upload(drawn_t if t is None else t, batch["image"].device)
         with self.watch("encode") if self.watch else contextlib.nullcontext():
             entries = [self._moments(batch, i, g, noisy=noisy) for i, g in enumerate(draws)]
             condition = self._condition(batch, drops)
@@ -118,9 +119,10 @@ class FlowObjective:
         aux, power, loads, flops = t.new_zeros(()), t.new_zeros(()), [], 0
         for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
             latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
-            voxels = torch.stack([entries[r].voxels for r in rows]).to(t.device)
-            inputs = condition(rows, voxels)
-            output = net(interpolate(latents, noise, t[rows]), t[rows], *inputs)
+            voxels = torch.stack([entries[r].voxels for r in rows])
+            index = upload(torch.tensor(rows), t.device)
+            inputs = condition(rows, index, voxels)
+            output = net(interpolate(latents, noise, t[index]), t[index], *inputs)
             if self.conditioner:
                 lengths = inputs[-1]
             else:
@@ -130,7 +132,7 @@ class FlowObjective:
             target = velocity_target(latents, noise)
             loss = flow_loss(output.velocity, target)
             power = power + target.detach().square().mean() * (len(rows) / len(draws))
-            per_sample = per_sample.index_put((torch.tensor(rows, device=t.device),), loss)
+            per_sample = per_sample.index_put((index,), loss)
             aux = aux + output.aux_losses.sum() * (len(rows) / len(draws))
             loads.append(output.expert_load)
         # A network that predicts nothing has the target's power as its loss.
@@ -143,19 +145,22 @@ class FlowObjective:
 
     def _condition(
         self, batch: Item, dropped: Tensor | None
-    ) -> Callable[[list[int], Tensor], tuple[Any, ...]]:
-        """Returns what the network takes after x and t, for some rows and their voxels."""
+    ) -> Callable[[list[int], Tensor, Tensor], tuple[Any, ...]]:
+        """Returns what the network takes after x and t, for some rows and their voxels.
+
+        The rows come twice: as numbers, and on the device.
+        """
         image, mask = batch["image"], batch["mask"]
         if self.conditioner is None:
-            return lambda rows, voxels: (
-                *(image[rows], mask[rows]),
+            return lambda rows, index, voxels: (
+                *(image[index], mask[rows]),
                 None if dropped is None else dropped[rows],
                 voxels,
             )
         tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
         if dropped is not None:
             tokens = drop_condition(tokens, dropped)
-        return lambda rows, voxels: (tokens[rows], voxels, [lengths[r] for r in rows])
+        return lambda rows, index, voxels: (tokens[index], voxels, [lengths[r] for r in rows])
 
     def _draw_timestep(self, draw: torch.Generator) -> Tensor:
         settings = self.settings
@@ -177,7 +182,7 @@ class FlowObjective:
             draw = sample_generator(self.seed, variant_counter(uid, variant))
             cached = self.cache and self.cache.read(uid, variant, self.num_latents)
             if cached:
-                return Moments(*(value.to(device) for value in cached))
+                return Moments(*(upload(value, device) for value in cached))
         params, surface = self.vae.params, batch["surface"][index]
         points = surface[:, :3]
         if noisy and "coarse" in batch:
@@ -201,12 +206,17 @@ class FlowObjective:
         mean = torch.stack([entry.mean for entry in entries])
         logvar = torch.stack([entry.logvar for entry in entries])
         shape = mean.shape[1:]
-        spread = torch.stack([draw_noise(shape, g) for g in draws]).to(mean)
+        spread = self._noise(shape, draws, mean)
         if self.settings.overfit:
             # What the posterior leaves open cannot be memorised.
             spread = torch.zeros_like(spread)
         latents = Posterior(mean, logvar).sample(spread) * self.vae.params.scale_factor
-        return latents, torch.stack([draw_noise(shape, g) for g in draws]).to(latents)
+        return latents, self._noise(shape, draws, latents)
+
+    @staticmethod
+    def _noise(shape: torch.Size, draws: list[torch.Generator], like: Tensor) -> Tensor:
+        """Returns noise [B, *shape], drawn by the host while the device still encodes."""
+        return upload(torch.stack([draw_noise(shape, g) for g in draws]), like.device).to(like)
 
 
 def _rows_of_equal_length(lengths: list[int]) -> list[list[int]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ultrashape_cli.devices import upload
+
 _NEIGHBOURS = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
 
 
@@ -39,8 +41,11 @@ class VoxelNoise:
         moved = torch.rand(count, generator=generator) < self.jitter
         steps = _random_steps(count, generator) * moved[:, None]
         beside = torch.randint(count, (round(self.add * count),), generator=generator)
-        added = voxels[beside.to(device)] + _random_steps(len(beside), generator).to(device)
-        kept = (voxels + steps.to(device))[keep.to(device)]
+        sideways = _random_steps(len(beside), generator)
+        added = voxels[upload(beside, device)] + upload(sideways, device)
+        # Rows, not a mask: the device would have to say how many are left.
+        rows = keep.nonzero()[:, 0]
+        kept = voxels[upload(rows, device)] + upload(steps[rows], device)
         return torch.cat([kept, added]).clamp(0, resolution - 1).unique(dim=0)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.data.dataset import Item, sample_generator
 from ultrashape_cli.data.samples import QUERY_SETS
+from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.flow import draw_noise
 from ultrashape_cli.models.flops import vae_flops
 from ultrashape_cli.models.vae import ShapeVAE, VAEParams
@@ -51,7 +52,8 @@ class VAEObjective:
         draws = [sample_generator(self.seed, int(counter)) for counter in batch["counter"]]
         queries = self._jitter(surface, draws)
         shape = (queries.shape[1], self.params.latent_channels)
-        noise = torch.stack([draw_noise(shape, g) for g in draws]).to(surface)
+        noise = torch.stack([draw_noise(shape, g) for g in draws])
+        noise = upload(noise, surface.device).to(surface.dtype)
         supervision = torch.cat([batch[name] for name in QUERY_SETS], dim=1)
         field, kl = net(surface, queries, noise, supervision[..., :3])
         target = (-supervision[..., 3] / self.params.truncation).clamp(-1.0, 1.0)
@@ -74,10 +76,10 @@ class VAEObjective:
         # them, and the subset keeps the spread.
         keep = min(surface.shape[1], max(self.num_latents * 4, 2048))
         rows = torch.stack([torch.randperm(surface.shape[1], generator=g)[:keep] for g in draws])
-        index = rows.to(surface.device)[..., None].expand(-1, -1, 3)
+        index = upload(rows, surface.device)[..., None].expand(-1, -1, 3)
         points = surface[..., :3].float().gather(1, index)
         start = torch.zeros(len(points), dtype=torch.long)
         far = farthest_points(points, min(self.num_latents, keep), start)
         picked = points.gather(1, far[..., None].expand(-1, -1, 3))
         offset = torch.stack([torch.rand(picked.shape[1:], generator=g) for g in draws]) - 0.5
-        return picked + offset.to(picked.device) / (self.params.voxel_resolution // 2)
+        return picked + upload(offset, picked.device) / (self.params.voxel_resolution // 2)
