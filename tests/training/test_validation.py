@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.devices import autocast
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.runs import RunFolder, complete_checkpoints
-from ultrashape_cli.training.validation import Validation, check_best_metric
+from ultrashape_cli.training.build import VALIDATION_COUNTER, _items
+from ultrashape_cli.training.curriculum import ImageSizes, Stage
+from ultrashape_cli.training.validation import NUM_TIMES, Validation, check_best_metric
 from ultrashape_cli.training.worker import build_trainer
 
 
@@ -31,6 +36,39 @@ def test_validation_is_the_same_for_the_same_weights(make_run) -> None:
     first, second = (trainer.validate(trainer.component, 1, False) for _ in range(2))
     assert first == second
     assert {f"val_loss_t{index}" for index in range(8)} <= first.values.keys()
+
+
+def test_an_item_is_encoded_once_for_all_times_with_the_losses_of_each_alone(
+    make_run, monkeypatch
+) -> None:
+    from ultrashape_cli.models.conditioner import ImageConditioner
+    from ultrashape_cli.models.vae import ShapeVAE
+
+    settings = {"voxel_drop": 0.3, "dtype": "bf16", "train_conditioner": False}
+    run, config = make_run(steps=4, validate_every_steps=1, **settings)
+    trainer = _trainer(config, run)
+    encoded = []
+    for network in (ShapeVAE, ImageConditioner):
+        encode = network.encode
+
+        def count(self, *inputs, encode=encode):
+            encoded.append(type(self))
+            return encode(self, *inputs)
+
+        monkeypatch.setattr(network, "encode", count)
+    assert trainer.validate is not None
+    found = trainer.validate(trainer.component, 1, False).values
+    # One held-out asset.
+    assert encoded == [ShapeVAE, ImageConditioner]
+
+    sizes = ImageSizes([Stage(0, 16, 56)], 1)
+    items = _items(config, Dataset(Path(config.train.data)), ["ball-4"], sizes)
+    batch = torch.utils.data.default_collate([items[VALIDATION_COUNTER, 0]])
+    for index in range(NUM_TIMES):
+        t = torch.tensor([(index + 0.5) / NUM_TIMES])
+        with torch.no_grad(), autocast(torch.device("cpu"), "bf16"):
+            alone = trainer.objective(trainer.component, batch, t)
+        assert found[f"val_loss_t{index}"] == float(alone.per_sample.mean())
 
 
 def _validates(trainer, name: str, values: list[float]) -> None:

@@ -71,9 +71,10 @@ def make_validation(
             placed = to_device(batch, device)
             with autocast(device, dtype):
                 if isinstance(objective, FlowObjective):
+                    encoded = objective.encode(placed, noisy=False)
                     for index in range(NUM_TIMES):
                         t = torch.full((len(batch["uid"]),), (index + 0.5) / NUM_TIMES)
-                        loss = objective(wrap(net), placed, t).per_sample.mean()
+                        loss = objective.losses(wrap(net), encoded, t).per_sample.mean()
                         sums.setdefault(f"val_loss_t{index}", []).append(float(loss))
                 else:
                     losses = objective(wrap(net), placed)

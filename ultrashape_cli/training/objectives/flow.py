@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,23 @@ class ConditionedDiT(nn.Module):
         return self.dit(x, t, tokens, voxels, self.lengths)
 
 
+class Group(NamedTuple):
+    """Samples of a microbatch that share a forward pass."""
+
+    rows: Tensor  # [G] of the microbatch
+    latents: Tensor  # [G, M, C], scaled
+    noise: Tensor  # [G, M, C]
+    inputs: tuple[Any, ...]
+    """What the network takes after x and t."""
+
+
+class Encoded(NamedTuple):
+    """A microbatch as the network sees it; nothing but `t` depends on the timestep."""
+
+    t: Tensor  # [B], as drawn
+    groups: list[Group]
+
+
 class FlowObjective:
     """Rectified-flow loss of the DiT on latents of the frozen VAE.
 
@@ -106,23 +123,43 @@ class FlowObjective:
             batch: From `to_device`.
             t: Fixed timesteps [B] for validation, which also turns dropout and noise off.
         """
+        return self.losses(net, self.encode(batch, noisy=t is None), t)
+
+    def encode(self, batch: Item, *, noisy: bool) -> Encoded:
+        """Returns what the frozen networks and the draws make of a microbatch.
+
+        Args:
+            batch: From `to_device`.
+            noisy: With dropout and noise on the voxels, as in training.
+        """
         draws = [sample_generator(self.seed, int(counter)) for counter in batch["counter"]]
-        drawn_t = torch.cat([self._draw_timestep(g) for g in draws])
+        t = torch.cat([self._draw_timestep(g) for g in draws])
         dropout = self.settings.condition_dropout
         dropped = torch.cat([draw_drops(1, dropout, g) for g in draws])
-        noisy, drops = t is None, dropped if t is None else None
-        t = upload(drawn_t if t is None else t, batch["image"].device)
         with self.watch("encode") if self.watch else contextlib.nullcontext():
             entries = [self._moments(batch, i, g, noisy=noisy) for i, g in enumerate(draws)]
-            condition = self._condition(batch, drops)
-        per_sample = t.new_zeros(len(draws))
+            condition = self._condition(batch, dropped if noisy else None)
+            groups = []
+            for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
+                latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
+                index = upload(torch.tensor(rows), latents.device)
+                voxels = torch.stack([entries[r].voxels for r in rows])
+                groups.append(Group(index, latents, noise, condition(rows, index, voxels)))
+        return Encoded(upload(t, batch["image"].device), groups)
+
+    def losses(self, net: nn.Module, encoded: Encoded, t: Tensor | None = None) -> Losses:
+        """Returns the losses of what `encode` made, which may be asked for at several times.
+
+        Args:
+            net: The DiT or `ConditionedDiT`, possibly wrapped for several processes.
+            encoded: The microbatch.
+            t: Timesteps [B] instead of those that were drawn.
+        """
+        t = encoded.t if t is None else upload(t, encoded.t.device)
+        per_sample = t.new_zeros(len(t))
         aux, power, loads, flops = t.new_zeros(()), t.new_zeros(()), [], 0
-        for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
-            latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
-            voxels = torch.stack([entries[r].voxels for r in rows])
-            index = upload(torch.tensor(rows), t.device)
-            inputs = condition(rows, index, voxels)
-            output = net(interpolate(latents, noise, t[index]), t[index], *inputs)
+        for rows, latents, noise, inputs in encoded.groups:
+            output = net(interpolate(latents, noise, t[rows]), t[rows], *inputs)
             if self.conditioner:
                 lengths = inputs[-1]
             else:
@@ -131,9 +168,10 @@ class FlowObjective:
             flops += sum(dit_flops(self.params, latents.shape[1], n) for n in lengths)
             target = velocity_target(latents, noise)
             loss = flow_loss(output.velocity, target)
-            power = power + target.detach().square().mean() * (len(rows) / len(draws))
-            per_sample = per_sample.index_put((index,), loss)
-            aux = aux + output.aux_losses.sum() * (len(rows) / len(draws))
+            share = len(rows) / len(t)
+            power = power + target.detach().square().mean() * share
+            per_sample = per_sample.index_put((rows,), loss)
+            aux = aux + output.aux_losses.sum() * share
             loads.append(output.expert_load)
         # A network that predicts nothing has the target's power as its loss.
         parts = {
