@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.data.layout import Dataset
@@ -15,6 +16,7 @@ from ultrashape_cli.data.samples import encode_normals, quantise_positions, writ
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import write_json
 from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.objectives.tokens import TokenCache, View
 from ultrashape_cli.training.provenance import record_data
 from ultrashape_cli.training.worker import train_run
 
@@ -69,6 +71,17 @@ def test_other_data_is_refused(make_run, data: Path) -> None:
     write_json(dataset.list_path("train"), ["new"])
     with pytest.raises(UsageError, match="none of its 4 assets"):
         record_data(run, config)
+
+
+def test_image_tokens_of_assets_prepared_anew_are_dropped(make_run, data: Path) -> None:
+    run, config = make_run(data=str(data))
+    cache = TokenCache(run.root / "tokens")
+    views = [View(f"ball-{index}", 0, 7, 56) for index in range(2)]
+    for view in views:
+        cache.write(view, torch.zeros(3, 4))
+    _prepare_anew(data, "ball-1")
+    record_data(run, config)
+    assert [cache.read(view) is None for view in views] == [False, True]
 
 
 def test_latents_of_assets_prepared_anew_are_encoded_again(make_run, data: Path) -> None:

@@ -242,6 +242,9 @@ class TrainConfig:
     latent_variants: int = 0
     """Encode each asset only so many times, with different points and voxels, and keep the
     results in the run; 0 encodes anew every time."""
+    token_cache: bool = False
+    """Keep the image tokens of every view in the run instead of computing them each time: of the
+    full model up to 10.4 MiB a view (5,330 tokens of 1,024 channels and 2 bytes)."""
     voxel_drop: float = 0.0
     """Share of the occupied voxels left out: coarse meshes lack some."""
     voxel_add: float = 0.0

@@ -34,7 +34,7 @@ from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.processes import end_with_parent, leave
 
 Item = dict[str, Any]
-READ_BY_HOST = ("counter", "variant", "mask")
+READ_BY_HOST = ("counter", "variant", "mask", "view", "checksum")
 """What decides draws and lengths: on an accelerator, reading it would wait for all work there."""
 _LOADER_LOST = ("DataLoader worker (pid", "shared memory", "No space left on device")
 """Words of torch for a loader process that died, or could not share what it had read."""
@@ -44,8 +44,9 @@ class ShapeDataset(Dataset[Item]):
     """Items of one split, indexed by (sample counter, asset index).
 
     An item holds `uid`, `counter`, `variant`, `surface` [N, 7], and, for the DiT stage, `image`
-    [3, S, S] and `mask` [1, S, S] in [-1, 1], or, for the VAE stage, one [Q, 4] array per query
-    set (position, signed distance). A broken asset raises with its id; it is never replaced.
+    [3, S, S] and `mask` [1, S, S] in [-1, 1], which `view` it is and the `checksum` of its file,
+    or, for the VAE stage, one [Q, 4] array per query set (position, signed distance). A broken
+    asset raises with its id; it is never replaced.
 
     Args:
         root: The dataset.
@@ -125,7 +126,7 @@ class ShapeDataset(Dataset[Item]):
         item: Item = {"uid": asset_id, "counter": counter, "variant": variant, "surface": surface}
         if self.image_size is not None:
             size = self.image_size(counter)
-            item["image"], item["mask"] = self._image(asset_id, size, rng)
+            item |= self._image(asset_id, size, rng)
         if self.query_points:
             for name in QUERY_SETS:
                 queries = samples.draw_queries(name, self.query_points, rng)
@@ -134,20 +135,21 @@ class ShapeDataset(Dataset[Item]):
             item["coarse"] = torch.from_numpy(samples.draw_coarse(self.coarse_points, rng))
         return item
 
-    def _image(
-        self, asset_id: str, size: int, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:  # [3, S, S], [1, S, S]
+    def _image(self, asset_id: str, size: int, rng: np.random.Generator) -> Item:
         views = self.root.view_files(asset_id)
         if not views:
             raise AssetError("no views", hint=f"ushape render {self.root.root}")
-        rgba = load_rgba(views[0 if self.fixed_view else int(rng.integers(len(views)))])
+        view = 0 if self.fixed_view else int(rng.integers(len(views)))
+        rgba = load_rgba(views[view])
         padding = TRAINING_PADDING
         # Views are never turned or mirrored: the image would no longer show the shape beside it.
         if self.colour_jitter:
             rgba = jitter_colours(rgba, self.colour_jitter, rng)
         if self.crop_jitter:
             padding *= 1 + rng.uniform(0, self.crop_jitter)
-        return preprocess_training(rgba, size, padding)
+        image, mask = preprocess_training(rgba, size, padding)
+        checksum = zlib.crc32(views[view].read_bytes())
+        return {"image": image, "mask": mask, "view": view, "checksum": checksum}
 
 
 class SampleOrder(Sampler[list[tuple[int, int]]]):

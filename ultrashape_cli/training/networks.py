@@ -24,6 +24,7 @@ from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.training.memory.plan import plan_run
 from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
+from ultrashape_cli.training.objectives.tokens import TokenCache, check_token_cache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
 
 
@@ -35,7 +36,12 @@ class Load(Protocol):
 
 
 def build_networks(
-    config: Config, load: Load, device: torch.device, *, cache: LatentCache | None = None
+    config: Config,
+    load: Load,
+    device: torch.device,
+    *,
+    cache: LatentCache | None = None,
+    tokens: TokenCache | None = None,
 ) -> tuple[nn.Module, nn.Module, FlowObjective | VAEObjective]:
     """Returns the network to save, the network to call, and the objective.
 
@@ -44,8 +50,13 @@ def build_networks(
         load: Where the weights come from.
         device: Where the frozen networks go; the trained ones follow their strategy later.
         cache: Where the latents of `train.latent_variants` are kept.
+        tokens: Where the image tokens of `train.token_cache` are kept.
+
+    Raises:
+        ConfigError: Tokens are to be kept of images that never come again.
     """
     settings, spec = config.train, model_spec(config.train.model)
+    check_token_cache(settings)
     if settings.stage == "vae":
         vae = load_trained(config, load)
         assert isinstance(vae, ShapeVAE)
@@ -79,6 +90,7 @@ def build_networks(
         params=spec.dit,
         seed=config.seed,
         cache=cache,
+        tokens=tokens,
     )
     return net, net, objective
 

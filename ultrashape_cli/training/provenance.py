@@ -12,6 +12,7 @@ from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.objectives.latents import LatentCache
+from ultrashape_cli.training.objectives.tokens import TokenCache
 
 _NAMED = 3
 
@@ -19,7 +20,7 @@ _NAMED = 3
 def record_data(run: RunFolder, config: Config) -> list[str]:
     """Writes which assets a run trains and validates on, by digests of their samples.
 
-    Latents kept of samples that have changed since are dropped.
+    Latents and image tokens kept of assets whose samples have changed since are dropped.
 
     Returns:
         A line per kind of change since the run began or was continued last.
@@ -47,6 +48,7 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
         again = [asset for asset, digest in now["train"].items()
                  if before["train"].get(asset, digest) != digest]  # fmt: skip
         LatentCache(run.root / "latents").forget(again)
+        TokenCache(run.root / "tokens").forget(again)
     write_json(run.data, now)
     return told
 

@@ -32,7 +32,7 @@ CHANGEABLE = frozenset(
         *("train.trackers", "train.tracker_alerts", "train.steps", "train.keep_every_steps"),
         *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
         *("train.validate_meshes", "train.mesh_every_validations", "train.patience"),
-        *("launch.price_per_hour", "train.data"),
+        *("launch.price_per_hour", "train.data", "train.token_cache"),
     }
 )
 """Keys that may differ when a run is continued: they do not change what it learns per step."""
@@ -43,8 +43,8 @@ TOLD = frozenset(
 RECORDED = ("train", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
          "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
-         "events.jsonl", "origins.json", "alerts.jsonl", "samples", "run.json", "data.json",
-         "base.pending.json", "plan.json",
+         "tokens", "events.jsonl", "origins.json", "alerts.jsonl", "samples", "run.json",
+         "data.json", "base.pending.json", "plan.json",
          "tensorboard", "wandb")  # fmt: skip
 """What `--force` removes: everything this command made, nothing else."""
 

@@ -28,6 +28,7 @@ def preflight(
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.runs import complete_checkpoints
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
+    from ultrashape_cli.training.objectives.tokens import check_token_cache
     from ultrashape_cli.training.setup import check_folder
     from ultrashape_cli.training.validation import check_best_metric
 
@@ -42,6 +43,7 @@ def preflight(
     goes_on = run.base.exists() and not force
     start = f"the run in {run.root}" if goes_on else _describe_start(config, dry_run)
     check_best_metric(settings)
+    check_token_cache(settings)
     plan = plan_run(config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ultrashape_cli.config.schema import TrainConfig
 from ultrashape_cli.data.dataset import Item, sample_generator, variant_counter
@@ -20,7 +21,12 @@ from ultrashape_cli.diffusion.flow import (
     interpolate,
     velocity_target,
 )
-from ultrashape_cli.models.conditioner import ImageConditioner, draw_drops, drop_condition
+from ultrashape_cli.models.conditioner import (
+    PADDING,
+    ImageConditioner,
+    draw_drops,
+    drop_condition,
+)
 from ultrashape_cli.models.dit import DiTOutput, DiTParams, RefineDiT
 from ultrashape_cli.models.flops import dit_flops
 from ultrashape_cli.models.vae import Posterior, ShapeVAE
@@ -32,6 +38,7 @@ from ultrashape_cli.models.voxels import (
 from ultrashape_cli.training.objectives.latents import LatentCache, Moments
 from ultrashape_cli.training.objectives.losses import Losses, Watch
 from ultrashape_cli.training.objectives.perturbation import VoxelNoise
+from ultrashape_cli.training.objectives.tokens import TokenCache, View
 
 
 class ConditionedDiT(nn.Module):
@@ -87,6 +94,7 @@ class FlowObjective:
         seed: With a sample's counter, fixes its voxels, t, noise and dropout.
         params: Sizes of the DiT.
         cache: Where the latents of `train.latent_variants` are kept.
+        tokens: Where the image tokens of `train.token_cache` are kept.
     """
 
     def __init__(
@@ -98,6 +106,7 @@ class FlowObjective:
         params: DiTParams,
         seed: int,
         cache: LatentCache | None = None,
+        tokens: TokenCache | None = None,
     ) -> None:
         self.vae = vae
         self.conditioner = conditioner
@@ -105,6 +114,7 @@ class FlowObjective:
         self.num_latents = settings.num_latents
         self.seed = seed
         self.cache = cache
+        self.tokens = tokens
         self.params = params
         self.watch: Watch | None = None
         """Told how long the encoders take."""
@@ -195,10 +205,30 @@ class FlowObjective:
                 None if dropped is None else dropped[rows],
                 voxels,
             )
-        tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
+        if self.tokens is None:
+            tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
+        else:
+            kept = [self._tokens(batch, i, self.tokens) for i in range(len(image))]
+            lengths = [len(found) for found in kept]
+            # Padded as a batch that is encoded together.
+            tokens = pad_sequence(kept, batch_first=True, padding_value=PADDING)
         if dropped is not None:
             tokens = drop_condition(tokens, dropped)
         return lambda rows, index, voxels: (tokens[index], voxels, [lengths[r] for r in rows])
+
+    @torch.no_grad()
+    def _tokens(self, batch: Item, index: int, cache: TokenCache) -> Tensor:  # [L, C]
+        """Returns the image tokens of one sample, computed alone where they are not kept."""
+        assert self.conditioner is not None
+        image, mask = batch["image"][index], batch["mask"][index]
+        place, checksum = int(batch["view"][index]), int(batch["checksum"][index])
+        view = View(batch["uid"][index], place, checksum, image.shape[-1])
+        kept = cache.read(view)
+        if kept is not None:
+            return upload(kept, image.device)
+        tokens, _ = self.conditioner.encode(image[None], mask[None], image.shape[-1])
+        cache.write(view, tokens[0])
+        return tokens[0]
 
     def _draw_timestep(self, draw: torch.Generator) -> Tensor:
         settings = self.settings
