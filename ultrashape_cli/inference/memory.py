@@ -134,14 +134,14 @@ def measure_refinement(
         int8: Quantise the DiT.
     """
     networks = build(spec, vae_parts=("decoder",))
+    if int8:
+        assert networks.dit is not None
+        quantise_dit(networks.dit)
     half = torch.bfloat16 if config.dtype == "bf16" else torch.float32
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in networks:
             assert module is not None
             materialise(module, lambda parameter: half)
-        if int8:
-            assert networks.dit is not None
-            quantise_dit(networks.dit)
         with torch.no_grad():
             return _measure(spec, config, tokens, networks)
 

@@ -118,7 +118,7 @@ class Refiner:
         networks = load_networks(source, vae_parts=("decoder",), device=home, dtype=dtype)
         if config.memory == "int8":
             assert networks.dit is not None
-            quantise_dit(networks.dit)
+            quantise_dit(networks.dit, device)
         return cls(networks, model_spec(source.model), config, device)
 
     def with_config(self, config: RefineConfig) -> Refiner:

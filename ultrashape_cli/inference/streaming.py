@@ -183,14 +183,19 @@ class Placement:
             self._stream = None
 
 
-def quantise_dit(dit: nn.Module) -> None:
-    """Replaces the linear layers of the DiT's blocks, but for the routers, by int8 ones."""
+def quantise_dit(dit: nn.Module, device: torch.device | None = None) -> None:
+    """Replaces the linear layers of the DiT's blocks, but for the routers, by int8 ones.
+
+    Args:
+        dit: The network; its weights stay where they are.
+        device: Where to compute the codes; None for there.
+    """
     names = [
         name
         for name, layer in dit.named_modules()
         if isinstance(layer, nn.Linear) and name.startswith("blocks.") and not name.endswith("gate")
     ]
-    quantise_linears(dit, names, "int8")
+    quantise_linears(dit, names, "int8", device=device)
 
 
 def _layout(block: nn.Module) -> tuple[list[_Place], int]:

@@ -5,6 +5,7 @@ Legend: O output channels, I input channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ NF4 = (
 )
 """Levels of the 4-bit NormalFloat (Dettmers et al., "QLoRA", 2023, appendix E)."""
 NF4_BLOCK = 64
+_LEVELS = torch.tensor(NF4)
+# Floats as integers, which no change of a module's dtype rounds: the two levels of each byte.
+_PAIRS = torch.cartesian_prod(_LEVELS, _LEVELS).view(torch.int32)  # [256, 2]
+_PIECE = 1 << 20
+"""Weights that a CPU encodes at once: its passes over them then stay in the cache."""
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -42,25 +48,25 @@ class QuantisedLinear(nn.Linear):
     Args:
         source: The layer to quantise.
         kind: `int8` or `nf4`.
+        device: Where to compute the codes, which then lie where the weight does; None for there.
     """
 
     codes: Tensor
     scale: Tensor
+    pairs: Tensor
 
-    def __init__(self, source: nn.Linear, kind: str) -> None:
+    def __init__(self, source: nn.Linear, kind: str, *, device: torch.device | None = None) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = source.in_features, source.out_features
         self.kind = kind
-        weight = source.weight.detach().float()
-        if kind == "int8":
-            scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-            codes = (weight / scale).round().to(torch.int8)
-        elif kind == "nf4":
-            codes, scale = _encode_nf4(weight)
-        else:
-            raise ValueError(f"unknown kind {kind!r}; known: int8, nf4")
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale)
+        if kind not in _ENCODERS:
+            raise ValueError(f"unknown kind {kind!r}; known: {', '.join(_ENCODERS)}")
+        home = source.weight.device
+        codes, scale = _ENCODERS[kind](source.weight.detach().to(device or home))
+        self.register_buffer("codes", codes.to(home))
+        self.register_buffer("scale", scale.to(home))
+        if kind == "nf4":
+            self.register_buffer("pairs", _PAIRS.to(home), persistent=False)
         bias = None if source.bias is None else nn.Parameter(source.bias.detach(), False)
         self.register_parameter("bias", bias)
 
@@ -73,9 +79,8 @@ class QuantisedLinear(nn.Linear):
         """Returns the weight [O, I] in another dtype."""
         if self.kind == "int8":
             return self.codes.to(dtype) * self.scale.to(dtype)
-        pairs = self.codes.to(torch.long)
-        levels = torch.tensor(NF4, dtype=dtype, device=pairs.device)
-        values = torch.stack([levels[pairs >> 4], levels[pairs & 15]], dim=-1)
+        pairs = self.pairs.view(torch.float32).to(dtype)
+        values = F.embedding(self.codes.int(), pairs)
         values = values.view(-1, NF4_BLOCK) * self.scale.to(dtype)
         count = self.out_features * self.in_features
         return values.view(-1)[:count].view(self.out_features, self.in_features)
@@ -89,21 +94,68 @@ class QuantisedLinear(nn.Linear):
         return product if self.bias is None else product + self.bias.to(dtype)
 
 
-def _encode_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns two codes per byte [N / 2] and one scale per block [N / 64, 1]."""
+def _encode_int8(weight: Tensor) -> tuple[Tensor, Tensor]:  # [O, I] -> [O, I], [O, 1]
+    """Returns codes in -127..127 and one scale per output channel."""
+    found = []
+    for rows in _pieces(weight, weight.shape[1]):
+        largest = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)
+        # By a tensor: CUDA multiplies by the inverse of a number, which rounds differently.
+        scale = largest / torch.full_like(largest, 127)
+        found.append(((rows / scale).round_().to(torch.int8), scale))
+    codes, scales = zip(*found, strict=True)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def _encode_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:  # [O, I] -> [N / 2], [N / 64, 1]
+    """Returns two codes per byte and one scale per block of all N weights."""
     flat = weight.reshape(-1)
     blocks = F.pad(flat, (0, -flat.numel() % NF4_BLOCK)).view(-1, NF4_BLOCK)
-    scale = blocks.abs().amax(1, keepdim=True).clamp_min(1e-12)
-    levels = torch.tensor(NF4, device=weight.device)
-    codes = torch.bucketize(blocks / scale, (levels[1:] + levels[:-1]) / 2).to(torch.uint8)
-    pairs = codes.view(-1, 2)
-    return (pairs[:, 0] << 4) | pairs[:, 1], scale
+    middles = (_LEVELS[1:] + _LEVELS[:-1]) / 2
+    # Of the cells of 1/32 none holds two middles: its number tells the code but for one.
+    cells = _cell(middles)
+    below = (cells < torch.arange(65)[:, None]).sum(1).to(weight.device, torch.uint8)
+    within = torch.full((65,), torch.inf).index_put((cells,), middles).to(weight.device)
+    found = []
+    for part in _pieces(blocks, NF4_BLOCK):
+        scale = part.abs().amax(1, keepdim=True).clamp_min(1e-12)
+        values = (part / scale).view(-1)
+        cell = _cell(values)
+        codes = below.index_select(0, cell)
+        codes += values > within.index_select(0, cell)
+        pairs = codes.view(-1, 2)
+        found.append(((pairs[:, 0] << 4) | pairs[:, 1], scale))
+    parts, scales = zip(*found, strict=True)
+    return torch.cat(parts), torch.cat(scales)
 
 
-def quantise_linears(module: nn.Module, names: list[str], kind: str) -> None:
-    """Replaces the named linear layers below `module` by quantised ones."""
+_ENCODERS = {"int8": _encode_int8, "nf4": _encode_nf4}
+
+
+def _pieces(matrix: Tensor, width: int) -> Iterator[Tensor]:
+    """Yields rows in fp32: all at once but on a CPU."""
+    rows = max(1, _PIECE // width) if matrix.device.type == "cpu" else len(matrix)
+    for part in matrix.split(rows):
+        yield part.float()
+
+
+def _cell(values: Tensor) -> Tensor:  # in [-1, 1] -> 0..64
+    return values.add(1).mul_(32).int()
+
+
+def quantise_linears(
+    module: nn.Module, names: list[str], kind: str, *, device: torch.device | None = None
+) -> None:
+    """Replaces the named linear layers below `module` by quantised ones, one after the other.
+
+    Args:
+        module: The network.
+        names: Of its layers.
+        kind: `int8` or `nf4`.
+        device: Where to compute the codes; they lie where the weights did.
+    """
     for name in names:
         parent, _, last = name.rpartition(".")
         layer = module.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        setattr(module.get_submodule(parent), last, QuantisedLinear(layer, kind))
+        quantised = QuantisedLinear(layer, kind, device=device)
+        setattr(module.get_submodule(parent), last, quantised)
