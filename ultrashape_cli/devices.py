@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -59,6 +60,20 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.contiguous().pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Gives back what torch keeps of a device's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Returns the bytes of a device that nobody holds, torch's own reserve given back before."""
+    empty_cache(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def autocast(device: torch.device, dtype: str) -> torch.autocast:

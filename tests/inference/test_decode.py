@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -269,6 +270,15 @@ def test_memory_bounds_the_chunks():
     assert fitting_chunk(field, 1e-9) == 256
     assert fitting_chunk(field) >= 256  # half of the free memory
     assert fitting_chunk(lambda p: p) == 8000
+
+
+def test_what_torch_keeps_for_later_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in training: the card is all reserved, and most of it is not in use.
+    free = [2**20]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: free.append(2**30))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[-1], 2**31))
+    field = SimpleNamespace(bytes_per_query=2**15)
+    assert fitting_chunk(field, None, "cuda") == 2**14
 
 
 def test_chunks_of_a_group_share_their_keys():

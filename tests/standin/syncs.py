@@ -61,6 +61,9 @@ class _Card:
         for tensor in _tensors(values):
             self._storages[tensor.untyped_storage()._cdata] = tensor
 
+    def remove(self, tensor: Tensor) -> None:
+        self._storages.pop(tensor.untyped_storage()._cdata, None)
+
     def holds(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._storages
 
@@ -117,7 +120,10 @@ class _Calls(TorchFunctionMode):
         if name in _TO_HOST and self.card.holds(args[0]):
             self.card.wait(name)
         result = func(*args, **kwargs)
-        if name == "to" and _names_device((*args[1:], *kwargs.values())):
+        if name == "cpu":
+            result = result.clone()
+            self.card.remove(result)
+        elif name == "to" and _names_device((*args[1:], *kwargs.values())):
             if not self.card.holds(args[0]):
                 if not kwargs.get("non_blocking"):
                     self.card.wait("to")

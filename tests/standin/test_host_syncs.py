@@ -12,6 +12,7 @@ from syncs import count_syncs
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.data.dataset import READ_BY_HOST, to_device
 from ultrashape_cli.devices import autocast, upload
+from ultrashape_cli.inference.decode import decode_field
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.metering import replaced
 from ultrashape_cli.models.registry import build, model_spec
@@ -69,6 +70,15 @@ def test_noise_on_the_voxels_costs_one_more_for_each_sample() -> None:
     noise = {"voxel_drop": 0.2, "voxel_add": 0.2, "voxel_jitter": 0.2, "voxel_coarse": 1.0}
     merged = {"unique_dim in perturbation.apply": MICROBATCH}
     assert _microbatch(**noise) == ROUTED | VOXELS | merged
+
+
+def test_decoding_waits_once_for_each_level() -> None:
+    def ball(points: torch.Tensor) -> torch.Tensor:
+        return ((0.5 - points.norm(dim=1)) * 10).clamp(-1, 1) * weight
+
+    weight = torch.ones(1)
+    levels = {"cpu in decode.evaluate": 3}
+    assert count_syncs(lambda: decode_field(ball, 64, min_resolution=16), [weight]) == levels
 
 
 @pytest.mark.parametrize(

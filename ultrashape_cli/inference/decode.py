@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ultrashape_cli.devices import free_bytes, upload
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.inference.node_sets import NodeSet, near_surface
@@ -157,13 +157,9 @@ def fitting_chunk(
     per_query = getattr(query_fn, "bytes_per_query", None)
     if per_query is None:
         return CHUNK_SIZE
-    device = torch.device(device)
-    if max_memory_gib is not None:
-        budget = max_memory_gib * 2**30
-    elif device.type == "cuda":
-        budget = torch.cuda.mem_get_info(device)[0] / 2
-    else:
-        budget = psutil.virtual_memory().available / 2
+    if max_memory_gib is None:
+        max_memory_gib = free_bytes(torch.device(device)) / 2 / 2**30
+    budget = max_memory_gib * 2**30
     return int(min(max(budget / per_query, SMALLEST_CHUNK), LARGEST_CHUNK))
 
 
@@ -214,14 +210,14 @@ class _Query:
         total, done = len(chosen), 0
         nodes, values = [], []
         for part, stride in groups if groups is not None else self._chunks(chosen):
-            points = torch.from_numpy(self._points(part)).to(self.device)
+            points = upload(torch.from_numpy(self._points(part)), self.device)
             if groups is not None:
                 nodes.append(part)
             values.append(self._ask(points, stride).float())
             done += len(part)
             if progress is not None:
                 progress(level, done, total)
-        # One transfer at the end: the device never waits for the host in between.
+        # One transfer at the end: neither waits for the other in between.
         field = torch.cat(values).cpu().numpy()
         if not np.isfinite(field).all():
             raise MeshError("the decoded field is not finite", hint="--set refine.dtype=fp32")

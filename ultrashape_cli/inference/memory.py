@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast
+from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast, free_bytes
 from ultrashape_cli.errors import UShapeError
 from ultrashape_cli.formatting import cause
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK
@@ -283,7 +283,7 @@ def free_memory(config: RefineConfig, device: torch.device) -> int:
     if config.max_memory_gib:
         return int(config.max_memory_gib * 2**30)
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return free_bytes(device)
     # What the process holds by now is counted as used by the plan.
     return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
-from ultrashape_cli.devices import autocast
+from ultrashape_cli.devices import autocast, empty_cache, upload
 from ultrashape_cli.diffusion.sampler import sample, schedule
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
@@ -223,9 +223,7 @@ class Refiner:
         image, mask = preprocess_inference(rgba, self.spec.image_size)
         assert self.networks.conditioner is not None
         with self.placement.using("conditioner"), autocast(self.device, self.config.dtype):
-            return self.networks.conditioner.encode(
-                image[None].to(self.device), mask[None].to(self.device)
-            )
+            return self.networks.conditioner.encode(upload(image[None], self.device), mask[None])
 
     def sample(
         self,
@@ -259,9 +257,9 @@ class Refiner:
                 with autocast(self.device, config.dtype):
                     blocks = None if stream is None else stream.each()
                     seen = dit.context_keys(context, blocks)
-            places = voxels.to(self.device)
+            places = upload(voxels, self.device)
             velocity = NetworkVelocity(dit, seen, lengths, places, config, self.device)
-            times, x = schedule(config.steps), noise.to(self.device)
+            times, x = schedule(config.steps), upload(noise, self.device)
 
             def callback(step: int, steps: int, x: Tensor) -> None:
                 progress("sample", step, steps)
@@ -337,8 +335,7 @@ def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [
     except (MemoryError, RuntimeError) as error:
         if len(points) <= SMALLEST_CHUNK or not is_out_of_memory(error):
             raise
-    if points.is_cuda:
-        torch.cuda.empty_cache()
+    empty_cache(points.device)
     return torch.cat([in_halves(query, half) for half in points.chunk(2)])
 
 

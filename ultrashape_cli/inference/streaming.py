@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ultrashape_cli.devices import empty_cache
 from ultrashape_cli.models.quantised import quantise_linears
 from ultrashape_cli.models.registry import Networks
 
@@ -173,8 +174,7 @@ class Placement:
         finally:
             for part in parts:
                 part.to("cpu")
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            empty_cache(self.device)
 
     def close(self) -> None:
         """Gives streamed blocks their weights on the host back."""
