@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ultrashape_cli import __version__, processes
+from ultrashape_cli.config.schema import LaunchConfig
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.processes import forget_others, is_distributed_child, is_main_process
 
@@ -27,6 +28,16 @@ def test_a_distributed_child_says_all_and_keeps_its_code(arguments, code: int, o
         [sys.executable, "-c", child], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (code, out)
+
+
+def test_without_affinity_all_cores_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    assert processes.available_cores() == 3
+    # As on macOS.
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert processes.available_cores() == 12
+    assert processes._threads(LaunchConfig(num_processes=4)) == "3"
 
 
 WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}

@@ -8,7 +8,6 @@ no lease to renew, no clock to trust and nothing to clean up.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -28,13 +27,16 @@ class Claims:
 
     def take(self, asset_id: str) -> bool:
         """Claims an asset; False where another process has it."""
-        return self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, asset_id)
+        return self._lock(asset_id, take=True)
 
     def release(self, asset_id: str) -> None:
         """Gives an asset back."""
-        self._lock(fcntl.LOCK_UN, asset_id)
+        self._lock(asset_id, take=False)
 
-    def _lock(self, operation: int, asset_id: str) -> bool:
+    def _lock(self, asset_id: str, *, take: bool) -> bool:
+        import fcntl  # Windows has none
+
+        operation = fcntl.LOCK_EX | fcntl.LOCK_NB if take else fcntl.LOCK_UN
         try:
             fcntl.lockf(self._file, operation, 1, _offset(asset_id))
         except OSError as error:

@@ -66,14 +66,31 @@ def empty_cache(device: torch.device) -> None:
     """Gives back what torch keeps of a device's memory for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def free_bytes(device: torch.device) -> int:
-    """Returns the bytes of a device that nobody holds, torch's own reserve given back before."""
+    """Returns the bytes of a device that nobody holds, torch's own reserve given back before.
+
+    MPS takes from the memory of the host, and less than all of it.
+    """
     empty_cache(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    if device.type == "mps":
+        allowed = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return max(0, min(allowed, available))
+    return available
 
 
 def autocast(device: torch.device, dtype: str) -> torch.autocast:

@@ -21,7 +21,11 @@ class SignalFlag:
     was blocked (`processes.supervise` starts its children so) is heard from here on.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    SIGNALS = tuple(
+        signal.Signals[name]
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+        if hasattr(signal, name)  # Windows has but two
+    )
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.received: signal.Signals | None = None
@@ -58,7 +62,7 @@ class SignalFlag:
             os._exit(130)
         if self.received is None:
             self.received = signal.Signals(number)
-            if number == signal.SIGHUP:
+            if self.received.name == "SIGHUP":
                 _leave_terminal()
             # Saying so may fail where the signal means that the terminal is gone.
             with contextlib.suppress(Exception):

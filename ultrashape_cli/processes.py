@@ -96,6 +96,12 @@ def _watch(parent: int, number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
+def available_cores() -> int:
+    """Returns the cores that this process may run on; all of them on macOS, which binds none."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def leave(code: int) -> NoReturn:
     """Ends one of several processes without native destructors.
 
@@ -167,7 +173,7 @@ def _arguments(launch: LaunchConfig) -> list[str]:
 
 def _threads(launch: LaunchConfig) -> str:
     local = max(1, launch.num_processes // launch.num_machines)
-    return str(max(1, len(os.sched_getaffinity(0)) // local))
+    return str(max(1, available_cores() // local))
 
 
 def _has_gpu() -> bool:

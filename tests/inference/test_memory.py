@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from ultrashape_cli.inference.memory import (
 )
 from ultrashape_cli.models.registry import ModelSpec, model_spec
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 GIB = 2**30
 BF16 = RefineConfig(dtype="bf16")
 
@@ -137,3 +138,43 @@ def test_other_errors_pass_through() -> None:
         raise RuntimeError("shapes differ")
     for words in ("not enough memory: you tried", "can't allocate memory: you tried"):
         assert is_out_of_memory(RuntimeError(f"DefaultCPUAllocator: {words}"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 8.63 GB"))
+
+
+@pytest.fixture
+def mac(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A Mac's memory: what Metal may have, what it has, what the host has left."""
+    found = {"recommended": 12 * GIB, "allocated": 2 * GIB, "available": 13 * GIB}
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: found.update(allocated=GIB))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: found["recommended"])
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: found["allocated"])
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(available=found["available"])
+    )
+    return found
+
+
+def test_mps_may_use_what_metal_and_the_host_have_left(mac: dict[str, int]) -> None:
+    assert plan_refinement(SMALL, RefineConfig(), MPS, 100).budget == 11 * GIB
+    mac["available"] = 5 * GIB
+    assert plan_refinement(SMALL, RefineConfig(), MPS, 100).budget == 5 * GIB
+    mac["recommended"] = 0
+    plan = plan_refinement(SMALL, RefineConfig(), MPS, 100)
+    assert plan.budget == 0
+    with pytest.raises(OutOfMemory) as caught:
+        check_plan(plan, SMALL, RefineConfig(), MPS)
+    assert caught.value.option == "--device cpu"
+
+
+def test_on_mps_all_networks_count_and_only_codes_save_memory(
+    full: ModelSpec, mac: dict[str, int]
+) -> None:
+    mac["recommended"] = 64 * GIB
+    mac["available"] = 64 * GIB
+    resident = plan_refinement(full, BF16, MPS, 8192)
+    assert resident.mode == "resident"
+    assert resident.fixed == 0
+    weights = sum(measure_refinement(full, BF16, 8192, accelerator=False).weights.values())
+    assert min(resident.stages.values()) >= weights
+    mac["available"] = resident.needed - 1
+    assert plan_refinement(full, BF16, MPS, 8192).mode == "int8"

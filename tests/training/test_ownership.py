@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import pytest
 
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.runs import RunFolder
-from ultrashape_cli.training import ownership
 from ultrashape_cli.training.ownership import owning
 
 HOLD = (
@@ -47,7 +47,7 @@ def test_without_locks_the_heartbeat_decides(tmp_path: Path, monkeypatch) -> Non
     def no_locks(*arguments):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(ownership.fcntl, "lockf", no_locks)
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
     run = RunFolder(tmp_path / "run")
     with owning(run):
         run.write_status("running", step=1)

@@ -143,13 +143,12 @@ def _export(
 
 
 def _check(ui: UI, dataset: Dataset, config: Config) -> None:
-    import os
-
     from ultrashape_cli.data.check import check_dataset
+    from ultrashape_cli.preparation.limits import usable_cores
 
     total = sum(len(dataset.read_split(name)) for name in ("train", "val"))
     with ui.progress("check", total) as bar:
-        problems = check_dataset(dataset, config.engine.workers or os.cpu_count() or 1, bar.update)
+        problems = check_dataset(dataset, config.engine.workers or usable_cores(), bar.update)
     for asset_id, found in list(problems.items())[:20]:
         ui.warn(f"{asset_id}: {'; '.join(found)}")
     counts = {"checked": total, "bad": len(problems)}

@@ -17,7 +17,6 @@ a folder without a database.
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import hashlib
 import json
@@ -265,6 +264,8 @@ class Dataset:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the dataset's lock for a short read-modify-write of a record."""
+        import fcntl  # Windows has none
+
         folder = self.root / "records"
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -272,6 +271,8 @@ def measure(inputs: Inputs, refined: Refined, device: torch.device) -> dict[str,
 
 def peak_memory(device: torch.device) -> dict[str, float]:
     """Returns the highest memory of this process on the host and on the device, in GiB."""
+    import resource  # Windows has none
+
     # Linux counts in KiB, macOS in bytes.
     unit = 2**30 if sys.platform == "darwin" else 2**20
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

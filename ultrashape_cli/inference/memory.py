@@ -72,8 +72,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Says whether an exception means that memory of the host or the device ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    # The CPU allocator has no exception of its own, and other words on every system.
-    words = ("not enough memory", "can't allocate memory")
+    # The allocators of the CPU and of MPS have no exception of their own; the words differ.
+    words = ("not enough memory", "can't allocate memory", "MPS backend out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
@@ -230,7 +230,7 @@ def plan_refinement(
     if config.memory != "auto":
         modes: tuple[MemoryMode, ...] = (config.memory,)
     else:
-        # On the CPU waiting weights take the same memory as those in use.
+        # On the CPU, and on MPS, waiting weights take the same memory as those in use.
         modes = MODES if accelerator else ("resident", "int8")
     plain = measure_refinement(spec, config, tokens, accelerator=accelerator)
     plan: RefinePlan | None = None
@@ -238,7 +238,7 @@ def plan_refinement(
         found = plain
         if mode == "int8":
             found = measure_refinement(spec, config, tokens, accelerator=accelerator, int8=True)
-        plan = _plan(mode, found, config, tokens, budget, accelerator)
+        plan = _plan(mode, found, config, tokens, budget, device)
         if plan.fits and (mode == "resident" or not accelerator or plan.host <= host):
             return plan
     assert plan is not None
@@ -251,19 +251,21 @@ def _plan(
     config: RefineConfig,
     tokens: int,
     budget: int,
-    accelerator: bool,
+    device: torch.device,
 ) -> RefinePlan:
     everything = sum(found.weights.values())
     static = dict(found.weights)
-    if mode == "resident" or not accelerator:
+    if mode == "resident" or device.type != "cuda":
         static = dict.fromkeys(STAGES, everything)
     elif mode == "streamed":
         slots = SLOTS * found.largest_block
         static["sample"] -= found.blocks
         static = {stage: size + slots for stage, size in static.items()}
     stages = {stage: static[stage] + found.activations[stage] for stage in STAGES}
-    fixed = CONTEXT_BYTES if accelerator else psutil.Process().memory_info().rss
-    share = 1 + FRAGMENTATION if accelerator else 1
+    # What is free for MPS is so beside the process.
+    own = {"cuda": CONTEXT_BYTES, "mps": 0}
+    fixed = own.get(device.type, psutil.Process().memory_info().rss)
+    share = 1 if device.type == "cpu" else 1 + FRAGMENTATION
     left = (budget - fixed) / share - stages["decode"]
     chunk = int(min(max(left / found.per_query, SMALLEST_CHUNK), config.chunk_size))
     stages["decode"] += chunk * found.per_query
@@ -282,10 +284,9 @@ def free_memory(config: RefineConfig, device: torch.device) -> int:
     """Returns the bytes of the device that a run may use."""
     if config.max_memory_gib:
         return int(config.max_memory_gib * 2**30)
-    if device.type == "cuda":
-        return free_bytes(device)
-    # What the process holds by now is counted as used by the plan.
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    # On a CPU the plan counts what the process holds by now as used.
+    own = psutil.Process().memory_info().rss if device.type == "cpu" else 0
+    return free_bytes(device) + own
 
 
 def check_plan(

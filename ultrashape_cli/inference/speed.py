@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ultrashape_cli.config.choices import Solver
 from ultrashape_cli.config.refine import RefineConfig
+from ultrashape_cli.devices import synchronise
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
@@ -164,8 +165,7 @@ def _trial(
     started = time.perf_counter()
     inputs = (prepared.voxels, context, lengths, prepared.seed, lambda *a: None)
     found = refiner.sample(*inputs, on_step=on_step)
-    if found.is_cuda:
-        torch.cuda.synchronize(found.device)
+    synchronise(found.device)
     seconds = time.perf_counter() - started
     return path, Trial(name, refiner.config.steps, refiner.passes, seconds, [], 0.0)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ultrashape_cli.devices import synchronise
 from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.models.attention import BACKENDS, attention, set_attention_backend
 from ultrashape_cli.models.conditioner import ConditionerParams
@@ -172,20 +173,13 @@ def _time(
     q, k, v = draw(shape.num_queries), draw(shape.num_keys), draw(shape.num_keys)
 
     def run() -> float:
-        _synchronise(device)
+        synchronise(device)
         started = time.perf_counter()
         out = attention(q, k, v, backend=name)
         if backward:
             torch.autograd.grad(out, (q, k, v), out.detach())
-        _synchronise(device)
+        synchronise(device)
         return time.perf_counter() - started
 
     run()
     return min(run() for _ in range(_REPEATS))
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

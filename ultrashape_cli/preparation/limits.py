@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import psutil
 
 from ultrashape_cli.config.schema import EngineConfig
+from ultrashape_cli.processes import available_cores
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -27,9 +27,7 @@ def choose_workers(config: EngineConfig, num_tasks: int) -> int:
 
 def usable_cores() -> int:
     """Returns the cores left by affinity and by the CPU quota of the control groups, at least 1."""
-    # macOS has no affinity.
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = available_cores()
     for group in _groups("cpu"):
         quota, period = _quota(group)
         if quota > 0 and period > 0:

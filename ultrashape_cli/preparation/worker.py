@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import resource
 import signal
 import sys
 import time
@@ -115,6 +114,8 @@ def _die_first() -> None:
 
 def main() -> None:
     """Limits the process, then serves the inherited pipe."""
+    import resource  # Windows has none
+
     fd, memory = int(sys.argv[1]), int(sys.argv[2])
     end_with_parent(signal.SIGKILL)
     _die_first()

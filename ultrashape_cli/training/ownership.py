@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -43,6 +42,8 @@ def owning(run: RunFolder) -> Iterator[None]:
 
 
 def _lock(run: RunFolder, file: int) -> None:
+    import fcntl  # Windows has none
+
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
