@@ -212,6 +212,23 @@ def test_cached_latents_give_the_loss_of_encoding_again(make_run, monkeypatch) -
     assert losses(cold) == losses(warm)
 
 
+def test_kept_image_tokens_give_the_loss_of_computing_them_again(make_run, monkeypatch) -> None:
+    from ultrashape_cli.models.conditioner import ImageConditioner
+
+    settings = {"token_cache": True, "train_conditioner": False}
+    cold, _ = make_run("cold", steps=4, **settings)
+    train_run(cold)
+    warm, _ = make_run("warm", steps=4, **settings)
+    shutil.copytree(cold.root / "tokens", warm.root / "tokens")
+
+    def refuse(*arguments, **options):
+        raise AssertionError("the cache was not read")
+
+    monkeypatch.setattr(ImageConditioner, "encode", refuse)
+    train_run(warm)
+    assert losses(cold) == losses(warm)
+
+
 def test_running_out_of_memory_names_plan_and_way_out(make_run, monkeypatch) -> None:
     run, _ = make_run(steps=2)
 

@@ -27,6 +27,7 @@ from ultrashape_cli.training.mesh_validation import MeshValidation
 from ultrashape_cli.training.networks import build_networks, load_trained
 from ultrashape_cli.training.objectives.flow import FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
+from ultrashape_cli.training.objectives.tokens import TokenCache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
 from ultrashape_cli.training.progress import Progress
 from ultrashape_cli.training.trainer import Trainer
@@ -54,6 +55,7 @@ def build_trainer(
             partial(load_networks, source),
             device,
             cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
+            tokens=TokenCache(run.root / "tokens") if settings.token_cache else None,
         )
     stages = parse_curriculum(
         settings.curriculum,
