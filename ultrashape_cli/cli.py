@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import __version__
-from ultrashape_cli.commands.doctor import doctor
+from ultrashape_cli.commands.doctor.verb import doctor
 from ultrashape_cli.commands.evaluate import evaluate
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare

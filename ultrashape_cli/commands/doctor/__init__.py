@@ -1,0 +1,1 @@
+"""`ushape doctor`: the checks of a machine, `verb` on top."""
