@@ -23,12 +23,13 @@ from ultrashape_cli.config.profiles import HardwareProfile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item
 from ultrashape_cli.data.samples import QUERY_SETS
-from ultrashape_cli.models.registry import Networks, build, model_spec
+from ultrashape_cli.models.random_weights import random_networks
+from ultrashape_cli.models.registry import Networks, model_spec
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.curriculum import Stage
 from ultrashape_cli.training.memory.offload import OffloadedAdamW
 from ultrashape_cli.training.memory.plan import RunPlan
-from ultrashape_cli.training.networks import build_networks
+from ultrashape_cli.training.networks import Load, build_networks
 from ultrashape_cli.training.throughput import utilisation
 from ultrashape_cli.training.trainer import Trainer
 
@@ -56,7 +57,13 @@ class Benchmark:
 
 
 def run_benchmark(
-    config: Config, profile: HardwareProfile, plan: RunPlan, accelerator: Accelerator, steps: int
+    config: Config,
+    profile: HardwareProfile,
+    plan: RunPlan,
+    accelerator: Accelerator,
+    steps: int,
+    *,
+    warmup: int = WARMUP_STEPS,
 ) -> Benchmark:
     """Times whole optimizer steps of a run.
 
@@ -66,6 +73,7 @@ def run_benchmark(
         plan: To compare the memory with.
         accelerator: Device and processes.
         steps: Counted steps, after the warm-up.
+        warmup: Steps before them.
 
     Raises:
         torch.OutOfMemoryError: The run does not fit.
@@ -75,18 +83,10 @@ def run_benchmark(
     spec = model_spec(settings.model)
     torch.manual_seed(config.seed)
 
-    def load(*, components: Any, **options: Any) -> Networks:
-        parts = options.get("vae_parts", ("encoder", "decoder"))
-        made = build(spec, components=components, vae_parts=parts, device="cpu")
-        for module in made:
-            if module is not None:
-                module.to(options.get("device", "cpu"), options.get("dtype")).eval()
-        return made
-
-    component, net, objective = build_networks(config, load, device)
+    component, net, objective = build_networks(config, random_load(config, device), device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            replace(config, train=replace(settings, steps=WARMUP_STEPS + steps, trackers=())),
+            replace(config, train=replace(settings, steps=warmup + steps, trackers=())),
             run=RunFolder(Path(folder)),
             net=net,
             component=component,
@@ -99,14 +99,14 @@ def run_benchmark(
             torch.cuda.reset_peak_memory_stats(device)
         lines: list[dict[str, float]] = []
         host_peak = before
-        for number in range(WARMUP_STEPS + steps):
+        for number in range(warmup + steps):
             started = time.perf_counter()
             values = trainer.train_step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             values["seconds"] = time.perf_counter() - started
             host_peak = max(host_peak, psutil.Process().memory_info().rss)
-            if number >= WARMUP_STEPS:
+            if number >= warmup:
                 lines.append(values)
     medians: dict[str, float] = {
         name: statistics.median(line[name] for line in lines)
@@ -129,6 +129,23 @@ def run_benchmark(
         ),
         memory=_memory(trainer, plan, device, host_peak - before),
     )
+
+
+def random_load(config: Config, device: torch.device) -> Load:
+    """Returns what `build_networks` asks for weights: random ones, drawn on a device."""
+
+    def load(*, components: Any, **options: Any) -> Networks:
+        return random_networks(
+            model_spec(config.train.model),
+            components=components,
+            vae_parts=options.get("vae_parts", ("encoder", "decoder")),
+            home=options.get("device", "cpu"),
+            drawn_on=device,
+            dtype=options.get("dtype"),
+            seed=config.seed,
+        )
+
+    return load
 
 
 def synthetic_batches(config: Config, device: torch.device) -> Iterator[Item]:
