@@ -7,6 +7,7 @@ import psutil
 import pytest
 import torch
 from ball_networks import SMALL, ball_networks
+from torch.cuda._utils import _get_device_index
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.inference import memory
@@ -14,6 +15,7 @@ from ultrashape_cli.inference.memory import (
     OutOfMemory,
     check_plan,
     is_out_of_memory,
+    limit_device,
     measure_refinement,
     memory_errors,
     plan_refinement,
@@ -178,3 +180,17 @@ def test_on_mps_all_networks_count_and_only_codes_save_memory(
     assert min(resident.stages.values()) >= weights
     mac["available"] = resident.needed - 1
     assert plan_refinement(full, BF16, MPS, 8192).mode == "int8"
+
+
+def test_a_limit_is_set_on_a_card_named_without_its_index(monkeypatch) -> None:
+    shares = []
+
+    def set_share(share: float, device: object = None) -> None:
+        # As torch does: of a device without an index it makes an error.
+        shares.append((share, 0 if device is None else _get_device_index(device)))
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**34, 2**34))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", set_share)
+    limit_device(RefineConfig(max_memory_gib=4.0), CUDA)
+    limit_device(RefineConfig(max_memory_gib=4.0), torch.device("cuda", 1))
+    assert shares == [(0.25, 0), (0.25, 1)]

@@ -328,4 +328,5 @@ def limit_device(config: RefineConfig, device: torch.device) -> None:
     if config.max_memory_gib and device.type == "cuda":
         total = torch.cuda.mem_get_info(device)[1]
         share = min(config.max_memory_gib * 2**30 / total, 1.0)
-        torch.cuda.set_per_process_memory_fraction(share, device)
+        # A device without an index, which all others take for the present one, is an error there.
+        torch.cuda.set_per_process_memory_fraction(share, device.index)
