@@ -39,6 +39,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "training": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
                  "monitoring", "inference", "training.objectives", "training.memory"),
     "diagnosis": ("models", "data", "monitoring", "training.memory"),
+    "diagnosis.card": ("geometry", "models", "diffusion", "data", "monitoring", "inference",
+                       "training.memory", "training", "diagnosis"),
 }  # fmt: skip
 """Room -> rooms it may use beside the ground; from the ground floor up."""
 TOP = ("options", "ui", "commands", "cli", "__main__")
