@@ -1,1 +1,1 @@
-"""`ushape doctor`: the checks of a machine, `verb` on top."""
+"""`ushape doctor`: the checks of a machine, the report of its card, `verb` on top."""

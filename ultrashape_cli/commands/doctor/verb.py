@@ -40,6 +40,42 @@ def doctor(
             rich_help_panel="Run",
         ),
     ] = True,
+    card: Annotated[
+        bool,
+        typer.Option(
+            "--card",
+            help="Measure the card instead: kernels, training steps, refining, memory beside the "
+            "plan, all with random weights.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes",
+            metavar="N",
+            min=0.05,
+            help="Time of the whole report; what finds none is told, and has its turn when the "
+            "command is repeated (--card). Default: 10.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The report (--card). Default: card.json.", rich_help_panel="Output"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Model to measure (--card): ultrashape-1.0 or tiny. Default: ultrashape-1.0, on a "
+            "CPU tiny.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    force: opt.ForceOpt = False,
     fix_hints: Annotated[
         bool,
         typer.Option(
@@ -60,6 +96,11 @@ def doctor(
     nothing. What it prints holds no secrets and can go into an issue; exits 1 if a check fails.
     Every check has a time limit, also without a network.
 
+    With --card it measures instead, for some minutes: the card's rates, its kernels beside their
+    twins, training steps of each strategy under the memory of a 16, 24 and 48 GB card, refinements
+    in each memory mode, and how far memory was off its plan (exits 1 above 8 %). Writes one file
+    after every case, and goes on from there when repeated.
+
     Examples:
 
       ushape doctor
@@ -67,13 +108,24 @@ def doctor(
       ushape doctor --data data --init ultrashape_v1.pt --profile h100
 
       ushape doctor --fix-hints
+
+      ushape doctor --card --minutes 10 -o card.json
     """
+    from ultrashape_cli.commands.doctor.card import CardOptions, report_card
+    from ultrashape_cli.commands.settings import resolve_settings
     from ultrashape_cli.diagnosis.all_checks import CHECKS, NETWORK_CHECKS, fixes
     from ultrashape_cli.diagnosis.check import FAIL, Subject, run_checks
     from ultrashape_cli.ui import UI
 
     quiet = quiet or fix_hints
     ui = UI("doctor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    options = CardOptions(minutes=minutes, out=out, model=model, force=force)
+    if card:
+        _refuse_checks(data, init, fix_hints)
+        flags = {"profile": profile, "train.model": model}
+        report_card(ui, resolve_settings(flags, config, overrides, no_config), options)
+        return
+    options.refuse()
     resolved, findings = _settings(config, overrides, no_config, profile)
     if init is not None and resolved.origins["train.model"] == "default":
         model = _model_of(init)
@@ -95,6 +147,19 @@ def doctor(
         _show(ui, findings, failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _refuse_checks(data: Path | None, init: Path | None, fix_hints: bool) -> None:
+    """Raises UsageError where an option of the checks is given with `--card`."""
+    from ultrashape_cli.errors import UsageError
+
+    given = {"--data": data is not None, "--init": init is not None, "--fix-hints": fix_hints}
+    names = [name for name, there in given.items() if there]
+    if names:
+        raise UsageError(
+            f"{', '.join(names)} is not for --card, which reads no data and no weights",
+            hint="ushape doctor --card",
+        )
 
 
 def _settings(
