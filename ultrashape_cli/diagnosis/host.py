@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -99,6 +98,8 @@ def check_limits(subject: Subject) -> Iterator[Finding]:
         message = f"/dev/shm has {size:.2f} GiB for {workers} loader processes"
         fix = "docker run --shm-size=8g ...   (or ushape train --set train.num_workers=0)"
         yield Finding("shared memory", WARN if low else OK, message, fix if low else "")
+    import resource  # Windows has none
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     low = 0 <= soft < OPEN_FILES
     fix = f"ulimit -n {hard if 0 < hard < 65536 else 65536}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
@@ -31,7 +31,13 @@ from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
 from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.attention import kept_backends
-from ultrashape_cli.models.attention_choice import AttentionShape, use_backend
+from ultrashape_cli.models.attention_choice import (
+    AttentionShape,
+    conditioner_shapes,
+    decoder_shapes,
+    dit_shapes,
+    use_backend,
+)
 from ultrashape_cli.models.compiling import RECOMPILE_LIMIT
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
@@ -222,8 +228,12 @@ class Refiner:
             return None, None
         image, mask = preprocess_inference(rgba, self.spec.image_size)
         assert self.networks.conditioner is not None
-        with self.placement.using("conditioner"), autocast(self.device, self.config.dtype):
-            return self.networks.conditioner.encode(upload(image[None], self.device), mask[None])
+        conditioner, params = self.networks.conditioner, self.spec.conditioner
+        # In a validation the networks belong to a training, which has chosen for itself.
+        with kept_backends(conditioner), self.placement.using("conditioner"):
+            self._choose_attention(conditioner, conditioner_shapes(params, 1, image.shape[-1]))
+            with autocast(self.device, self.config.dtype):
+                return conditioner.encode(upload(image[None], self.device), mask[None])
 
     def sample(
         self,
@@ -240,18 +250,13 @@ class Refiner:
         """
         dit = self.networks.dit
         assert dit is not None
-        config, params, tokens = self.config, self.spec.dit, voxels.shape[1] + 1
+        config, params, tokens = self.config, self.spec.dit, voxels.shape[1]
         generator = torch.Generator().manual_seed(seed + 1)
-        noise = torch.randn(1, tokens - 1, params.in_channels, generator=generator)
-        shape = AttentionShape(
-            1, params.num_heads, tokens, tokens, params.width // params.num_heads
-        )
-        half = torch.bfloat16 if config.dtype == "bf16" else dit.x_embedder.weight.dtype
-        # In a validation the network belongs to a training, which has chosen for itself.
+        noise = torch.randn(1, tokens, params.in_channels, generator=generator)
+        seen_tokens = 0 if context is None else context.shape[1]
         with kept_backends(dit), self.placement.using("dit") as stream:
-            self.attention = use_backend(
-                dit, config.attention, [shape], device=self.device, dtype=half
-            )
+            shapes = dit_shapes(params, 1, tokens, seen_tokens)
+            self.attention = self._choose_attention(dit, shapes)
             seen: Tensor | ContextKeys | None = context
             if context is not None and config.cache_context:
                 with autocast(self.device, config.dtype):
@@ -275,6 +280,9 @@ class Refiner:
         vae = self.networks.vae
         assert vae is not None
         with self.placement.using("vae"):
+            # A chunk's size is known only once its keys are; the back ends differ as for any.
+            shapes = decoder_shapes(self.spec.vae, latents.shape[1], latents.shape[1])
+            self._choose_attention(vae, shapes)
             with autocast(self.device, self.config.dtype):
                 query = vae.field(vae.decode(latents / self.spec.vae.scale_factor))
 
@@ -289,6 +297,12 @@ class Refiner:
                 device=self.device,
                 progress=lambda level, done, total: progress(f"decode {level}", done, total),
             )
+
+    def _choose_attention(self, network: nn.Module, shapes: list[AttentionShape]) -> str:
+        """Lets a network use the back end of the settings, or the fastest for what it will see."""
+        weight = next(network.parameters()).dtype
+        half = torch.bfloat16 if self.config.dtype == "bf16" else weight
+        return use_backend(network, self.config.attention, shapes, device=self.device, dtype=half)
 
 
 def prepare_mesh(
