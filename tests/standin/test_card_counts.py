@@ -12,6 +12,8 @@ import device
 import pytest
 
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.inference.memory import measure_refinement
+from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.training.memory.plan import plan_run
 
 pytestmark = pytest.mark.skipif(device.why_not() is not None, reason=str(device.why_not()))
@@ -81,6 +83,21 @@ def test_a_refinement_takes_what_is_planned(library: Path, case: tuple[str, str]
     assert 0.6 * found["plan_per_query"] <= found["per_query"] <= found["plan_per_query"]
     assert found["launches"] <= launches
     assert found["traffic"] <= traffic * 1e9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["a40", "a5000", "h100", "rtx5070ti-16"])
+def test_a_validation_fits_where_a_microbatch_does(profile: str) -> None:
+    resolved = resolve(flags={"profile": profile}, environ={})
+    plan = plan_run(resolved.config, resolved.profile)
+    tokens = resolved.config.train.num_latents
+    spec = model_spec(resolved.config.train.model)
+    found = measure_refinement(spec, resolved.config.refine, tokens, accelerator=True)
+    # Trained network and conditioner are there; the decoder comes beside them, and chunks of its
+    # queries take what is left.
+    needed = found.weights["decode"] + max(found.activations.values())
+    left = resolved.profile.memory_gib * 2**30 - plan.device_bytes
+    assert needed <= plan.footprint.activation_peak + left
 
 
 @pytest.mark.slow
