@@ -28,39 +28,56 @@ MIN_QUANTISED = 4096
 """Smaller tensors (norms, biases) keep fp32 moments: they weigh nothing and matter."""
 COMPILED_FROM = 20_000_000
 """Weights from which the seconds of compiling pay."""
+_TINY = torch.finfo(torch.float32).tiny
 _KEY_STRIDE, _SEED_STRIDE = 0x9E3779B1, 0x85EBCA6B
 """Spread the keys of parameters and seeds over 32 bits."""
 
 
 def quantise_signed(values: Tensor) -> tuple[Tensor, Tensor]:
     """Returns codes (int8 [N]) and block scales (fp32 [ceil(N / 256)]) of a first moment."""
-    blocks = _blocks(values)
-    scale = blocks.abs().amax(1, keepdim=True)
-    codes = blocks.div(scale.clamp_min(torch.finfo(torch.float32).tiny))
-    codes = codes.abs().sqrt_().mul_(127).round_().copysign_(blocks).to(torch.int8)
-    return codes.view(-1)[: values.numel()], scale.view(-1)
+    codes, scale = _encode_signed(_blocks(values))
+    return codes.view(-1)[: values.numel()], scale
 
 
 def dequantise_signed(codes: Tensor, scale: Tensor) -> Tensor:
     """Returns the first moment, fp32 [N]."""
-    roots = _blocks(codes).to(torch.float32).div_(127)
-    return roots.mul_(roots.abs()).mul_(scale[:, None]).view(-1)[: codes.numel()]
+    return _decode_signed(_blocks(codes), scale).view(-1)[: codes.numel()]
 
 
 def quantise_positive(values: Tensor) -> tuple[Tensor, Tensor]:
     """Returns codes (uint8 [N]) and block scales of a second moment."""
-    blocks = _blocks(values)
-    scale = blocks.amax(1, keepdim=True)
-    codes = blocks.div(scale.clamp_min(torch.finfo(torch.float32).tiny)).sqrt_().sqrt_()
-    # A second moment of zero beside a first one that is not would make a giant step.
-    codes = codes.mul_(255).round_().clamp_min_(1).to(torch.uint8)
-    return codes.view(-1)[: values.numel()], scale.view(-1)
+    codes, scale = _encode_positive(_blocks(values))
+    return codes.view(-1)[: values.numel()], scale
 
 
 def dequantise_positive(codes: Tensor, scale: Tensor) -> Tensor:
     """Returns the second moment, fp32 [N]."""
-    roots = _blocks(codes).to(torch.float32).div_(255).square_()
-    return roots.square_().mul_(scale[:, None]).view(-1)[: codes.numel()]
+    return _decode_positive(_blocks(codes), scale).view(-1)[: codes.numel()]
+
+
+# Of blocks [B, 256], with scales [B].
+
+
+def _encode_signed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    scale = blocks.abs().amax(1, keepdim=True)
+    codes = blocks.div(scale.clamp_min(_TINY))
+    return codes.abs().sqrt().mul(127).round().copysign(blocks).to(torch.int8), scale.view(-1)
+
+
+def _decode_signed(codes: Tensor, scale: Tensor) -> Tensor:
+    roots = codes.to(torch.float32).div(127)
+    return roots * roots.abs() * scale[:, None]
+
+
+def _encode_positive(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    scale = blocks.amax(1, keepdim=True)
+    codes = blocks.div(scale.clamp_min(_TINY)).sqrt().sqrt()
+    # A second moment of zero beside a first one that is not would make a giant step.
+    return codes.mul(255).round().clamp_min(1).to(torch.uint8), scale.view(-1)
+
+
+def _decode_positive(codes: Tensor, scale: Tensor) -> Tensor:
+    return codes.to(torch.float32).div(255).square().square() * scale[:, None]
 
 
 def _step_blocks(
@@ -73,12 +90,18 @@ def _step_blocks(
     numbers: Tensor,  # [8]
     key: Tensor,  # []
 ) -> None:
-    """Steps a weight and its quantised moments in place."""
-    moments = dequantise_signed(first, first_scale), dequantise_positive(second, second_scale)
+    """Steps a weight and its quantised moments in place.
+
+    All of it in blocks: a compiler makes one pass of operations of one shape.
+    """
+    weight, gradient, first, second = (
+        values.view(-1, BLOCK) for values in (weight, gradient, first, second)
+    )
+    moments = _decode_signed(first, first_scale), _decode_positive(second, second_scale)
     new_first, new_second = _advance(weight, gradient, *moments, numbers, key)
-    for old, new in zip((first, first_scale), quantise_signed(new_first), strict=True):
+    for old, new in zip((first, first_scale), _encode_signed(new_first), strict=True):
         old.copy_(new)
-    for old, new in zip((second, second_scale), quantise_positive(new_second), strict=True):
+    for old, new in zip((second, second_scale), _encode_positive(new_second), strict=True):
         old.copy_(new)
 
 
@@ -94,7 +117,7 @@ def _step_exact(
 def _advance(
     weight: Tensor, gradient: Tensor, first: Tensor, second: Tensor, numbers: Tensor, key: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Steps a weight in place and returns its new moments, fp32 [N]."""
+    """Steps a weight in place and returns its new moments, fp32, all of one shape."""
     new1, keep2, new2, eps, decay, rate, root, scale = numbers.unbind()
     gradient = gradient.to(torch.float32) * scale
     first = first + (gradient - first) * new1
