@@ -81,12 +81,12 @@ def _decode_positive(codes: Tensor, scale: Tensor) -> Tensor:
 
 
 def _step_blocks(
-    weight: Tensor,  # [N], a multiple of the block
-    gradient: Tensor,  # [N]
-    first: Tensor,  # int8 [N]
-    second: Tensor,  # uint8 [N]
-    first_scale: Tensor,  # [N / 256]
-    second_scale: Tensor,  # [N / 256]
+    weight: Tensor,  # [B, 256]
+    gradient: Tensor,  # [B, 256]
+    first: Tensor,  # int8 [B, 256]
+    second: Tensor,  # uint8 [B, 256]
+    first_scale: Tensor,  # [B]
+    second_scale: Tensor,  # [B]
     numbers: Tensor,  # [8]
     key: Tensor,  # []
 ) -> None:
@@ -94,9 +94,6 @@ def _step_blocks(
 
     All of it in blocks: a compiler makes one pass of operations of one shape.
     """
-    weight, gradient, first, second = (
-        values.view(-1, BLOCK) for values in (weight, gradient, first, second)
-    )
     moments = _decode_signed(first, first_scale), _decode_positive(second, second_scale)
     new_first, new_second = _advance(weight, gradient, *moments, numbers, key)
     for old, new in zip((first, first_scale), _encode_signed(new_first), strict=True):
@@ -179,9 +176,9 @@ class AdamW8bit(torch.optim.Optimizer):
         self._compiled = size >= COMPILED_FROM if compiled is None else compiled
         self._step_blocks, self._step_exact = _step_blocks, _step_exact
         if self._compiled:
-            # One code for weights of all sizes.
-            self._step_blocks = torch.compile(_step_blocks, dynamic=True, fullgraph=True)
-            self._step_exact = torch.compile(_step_exact, dynamic=True, fullgraph=True)
+            # From the second size on the code is for any number of blocks, always of 256.
+            self._step_blocks = torch.compile(_step_blocks, fullgraph=True)
+            self._step_exact = torch.compile(_step_exact, fullgraph=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -245,12 +242,12 @@ class AdamW8bit(torch.optim.Optimizer):
         if "first_scale" not in state:
             self._run(self._step_exact, _step_exact, *given, numbers, key)
             return
-        blocks = [_blocks(values).view(-1) for values in given]
+        blocks = [_blocks(values) for values in given]
         scales = state["first_scale"], state["second_scale"]
         self._run(self._step_blocks, _step_blocks, *blocks, *scales, numbers, key)
         if parameter.numel() % BLOCK:
             for values, padded in zip(given, blocks, strict=True):
-                values.copy_(padded[: values.numel()])
+                values.copy_(padded.view(-1)[: values.numel()])
 
     def _run(self, kernel: Callable[..., None], plain: Callable[..., None], *given: Tensor) -> None:
         """Runs a kernel; from now on the plain ones where torch cannot compile it here."""
