@@ -23,6 +23,7 @@ from ultrashape_cli.geometry.places import shared_places
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Prepared, Refined
+from ultrashape_cli.inference.straying import measure_straying
 from ultrashape_cli.meshfiles.appearance import Appearance, appearance_of
 from ultrashape_cli.meshfiles.load import load_mesh, mesh_of, read_contents
 from ultrashape_cli.meshfiles.save import COLOUR_SUFFIXES, require_precision, save_mesh
@@ -212,6 +213,7 @@ def write_outputs(
         save_mesh(mesh, path, _vertex_colours(colours, normalised(mesh)))
     measured = measure(inputs, refined, device)
     measured["colours"] = "kept" if colours else "none"
+    measured["straying"] = measure_straying(result, prepared.mesh).as_dict()
     truth = _ground_truth(job, prepared)
     if job.metrics:
         pairs = {"to_input": (result, prepared.mesh)}

@@ -163,3 +163,15 @@ def show_result(ui: UI, measured: dict[str, Any]) -> None:
     ]
     ui.table(("result", ""), rows)
     show_scores(ui, measured.get("metrics", {}))
+    _show_straying(ui, measured["straying"])
+
+
+def _show_straying(ui: UI, found: dict[str, Any]) -> None:
+    """Says in red where the result is of another shape than the input."""
+    if found["strayed"]:
+        ui.verdict(
+            f"the result has STRAYED: {found['beyond']:.0%} of it is far from the input, "
+            f"{found['lost']:.0%} of the input is lost. This model may not know such shapes, or "
+            "the image shows something else; the input may be the better mesh",
+            good=False,
+        )

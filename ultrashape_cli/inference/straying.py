@@ -1,0 +1,57 @@
+"""How far a result strays from the coarse mesh that it was made from.
+
+A refiner adds detail to a surface that is there. A result that is far from it is of another shape:
+the model does not know this kind, or image and mesh do not belong together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.geometry.surface import sample_faces
+
+NEAR = 2 / 32
+"""Distance in the cube of side 2 that a refined surface keeps: a cell of the usual coarse mesh."""
+ALLOWED = 0.1
+"""Share of the result beyond it that counts as strayed. Of figurines, which the packaged model
+knows, at most 0.05 are; of sculpts that it does not know 0.15 to 0.8."""
+_SAMPLES, _STRIDE = 50_000, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Straying:
+    """Distances in the cube of side 2."""
+
+    mean: float
+    """From the result to the input."""
+    beyond: float
+    """Share of the result's surface further than `NEAR` from the input."""
+    lost: float
+    """Share of the input's surface further than `NEAR` from the result."""
+
+    @property
+    def strayed(self) -> bool:
+        """Says whether the result is of another shape than its input."""
+        return max(self.beyond, self.lost) > ALLOWED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the figures as plain values."""
+        return {**{k: round(v, 5) for k, v in asdict(self).items()}, "strayed": self.strayed}
+
+
+def measure_straying(result: Mesh, coarse: Mesh) -> Straying:
+    """Compares a result with its input, both in the normalised frame."""
+    rng = np.random.default_rng(0)
+    points, given = (sample_faces(mesh, _SAMPLES, rng)[0] for mesh in (result, coarse))
+    forth = cKDTree(given).query(points[::_STRIDE])[0]
+    back = cKDTree(points).query(given[::_STRIDE])[0]
+    return Straying(
+        mean=float(forth.mean()),
+        beyond=float((forth > NEAR).mean()),
+        lost=float((back > NEAR).mean()),
+    )
