@@ -145,7 +145,8 @@ class UI:
             for value in outputs.values():
                 if isinstance(value, str):
                     self.out.print(_safe(value), soft_wrap=True)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed before we began
+                sys.stdout.flush()
         except OSError:  # the work is done, whether or not somebody reads about it
             send_nowhere(sys.stdout)
 

@@ -38,7 +38,7 @@ from ultrashape_cli.models.attention_choice import (
     dit_shapes,
     use_backend,
 )
-from ultrashape_cli.models.compiling import RECOMPILE_LIMIT
+from ultrashape_cli.models.compiling import RECOMPILE_LIMIT, require_compiler
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
@@ -108,6 +108,7 @@ class Refiner:
         self.passes = 0
         """Passes through the DiT of the last sampling, one of twice the batch counted twice."""
         if config.compile and mode != "streamed":
+            require_compiler(device, "refine.compile=false")
             compile_blocks(networks)
 
     @classmethod

@@ -165,10 +165,11 @@ class DiTBlock(nn.Module):
         lengths: tuple[int, ...] | None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # x, auxiliary loss, expert load
         """Apply the block; loss and load are None without routing."""
-        x, normed = self.attend(x, skip, rope, context, lengths)
+        x, normed = self.attend(x, skip, rope)
+        x = x + self.attn2(normed, context, lengths)
         if not self.routed:
-            return x + self.mlp(normed), None, None
-        out: Routed = self.moe(normed)
+            return self.feed(x), None, None
+        out: Routed = self.moe(self.norm3(x))
         return x + out.hidden, out.aux_loss, out.load
 
     def attend(
@@ -176,16 +177,17 @@ class DiTBlock(nn.Module):
         x: Tensor,  # [B, T, W]
         skip: Tensor | None,  # [B, T, W]
         rope: tuple[Tensor, Tensor],  # two [B, 1, T, D]
-        context: Tensor | Keys | None,  # [B, L, X]
-        lengths: tuple[int, ...] | None,
     ) -> tuple[Tensor, Tensor]:  # twice [B, T, W]
-        """Apply both attentions; return the result, and what the feed-forward reads of it."""
+        """Apply the self-attention; return the result, and what the cross-attention reads of it."""
         if self.has_skip:
             assert skip is not None
             x = self.skip_norm(self.skip_linear(torch.cat([skip, x], dim=-1)))
         x = x + self.attn1(self.norm1(x), *rope)
-        x = x + self.attn2(self.norm2(x), context, lengths)
-        return x, self.norm3(x)
+        return x, self.norm2(x)
+
+    def feed(self, x: Tensor) -> Tensor:  # [B, T, W]
+        """Apply the feed-forward of a block without routing."""
+        return x + self.mlp(self.norm3(x))
 
 
 class _TimeEmbedder(nn.Module):

@@ -33,6 +33,7 @@ CHANGEABLE = frozenset(
         *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
         *("train.validate_meshes", "train.mesh_every_validations", "train.patience"),
         *("launch.price_per_hour", "train.data", "train.token_cache"),
+        *("train.compile", "train.attention", "train.expert_dispatch"),
     }
 )
 """Keys that may differ when a run is continued: they do not change what it learns per step."""

@@ -273,7 +273,7 @@ def test_whatever_a_case_raises_becomes_a_result(monkeypatch: pytest.MonkeyPatch
     assert run("twins/rms-norm", request)["status"] == "ok"
     assert run("twins/attention-cudnn", request)["status"] == "skipped"
     late = run("kernels/compile-train", request | {"deadline": time.monotonic() + 5})
-    assert (late["status"], late["needs"]) == ("not run", kernels.COMPILE_S)
+    assert (late["status"], late["needs"]) == ("not run", kernels.COMPILE_S["cpu"])
     broken = run("twins/no-such-check", request)
     assert (broken["status"], broken["broken"]) == ("failed", True)
     assert broken["reason"].startswith("KeyError")

@@ -67,6 +67,42 @@ def test_nothing_that_is_no_report_is_replaced(tmp_path: Path) -> None:
         check_target(tmp_path)
 
 
+def _changes(found: dict[str, Any], name: str) -> None:
+    if name == "a figure":
+        found["results"]["twins/rounding"]["figures"]["error"] = 0.0
+    elif name == "results":
+        found["results"] = [1, 2]
+    elif name == "seconds":
+        found["seconds"] = "abc"
+    else:
+        found["results"]["made/up"] = {"status": "ok"}
+
+
+@pytest.mark.parametrize("name", ["a figure", "results", "seconds", "a case"])
+def test_what_was_changed_by_hand_is_not_believed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "card.json"
+    _filled(path).save(line="free to change")
+    found = json.loads(path.read_text())
+    _changes(found, name)
+    path.write_text(json.dumps(found))
+    check_target(path)
+    with pytest.raises(UsageError, match="changed by hand"):
+        open_report(path, MACHINE, SETTINGS, force=False)
+    assert open_report(path, MACHINE, SETTINGS, force=True).results == {}
+
+
+@pytest.mark.parametrize("size", [0, 150, 900])
+def test_a_torn_report_may_be_begun_anew(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "card.json"
+    _filled(path).save()
+    path.write_bytes(path.read_bytes()[:size])
+    check_target(path)
+    if size:
+        with pytest.raises(UsageError, match="is damaged"):
+            open_report(path, MACHINE, SETTINGS, force=False)
+    assert open_report(path, MACHINE, SETTINGS, force=True).results == {}
+
+
 def test_a_report_goes_on_and_one_of_another_card_does_not(tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     _filled(path).save()
@@ -133,7 +169,7 @@ def test_the_line_is_one_and_names_no_place(tmp_path: Path) -> None:
     assert paste_line(report, PARTS) == (
         "ushape 0.1.0 | NVIDIA A40 44.4 GiB sm_86, driver 580.1, torch 2.13.0+cu130 | "
         "134 TFLOP/s 620 GB/s | twins 2/3 | steps: full-8bit @48 13.1 s 32.00/32.70 GiB, "
-        "lora OFF @48 13.1 s 36.00/32.70 GiB | 2 red, 1 not run, 9.0 min"
+        "lora OFF ITS PLAN @48 13.1 s 36.00/32.70 GiB | 2 red, 1 not run, 9.0 min"
     )
     assert counts(report) == {
         **{"ok": 6, "failed": 1, "skipped": 1, "timed out": 0, "not run": 1, "red": 2},

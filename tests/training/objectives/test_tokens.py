@@ -106,6 +106,32 @@ def test_another_view_is_another_entry(tmp_path: Path, other: View) -> None:
     assert cache.read(other) is None
 
 
+def test_a_flipped_bit_is_not_trained_on(tmp_path: Path, caplog) -> None:
+    cache = TokenCache(tmp_path)
+    view = View("ball-1", 0, 7, 112)
+    cache.write(view, torch.ones(5, 8))
+    (path,) = tmp_path.rglob("*.safetensors")
+    whole = path.read_bytes()
+    for place in (len(whole) - 3, len(whole) - 60, len(whole) - 170):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        assert cache.read(view) is None
+    assert "is damaged" in caplog.text
+    path.write_bytes(whole)
+    assert cache.read(view) is not None
+
+
+def test_a_place_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog) -> None:
+    cache = TokenCache(tmp_path)
+    view = View("ball-1", 0, 7, 112)
+    cache.write(view, torch.ones(5, 8))
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.unlink()
+    path.mkdir()
+    assert cache.read(view) is None
+    cache.write(view, torch.ones(5, 8))
+    assert "not kept" in caplog.text
+
+
 def test_a_cut_file_is_not_read(tmp_path: Path) -> None:
     cache = TokenCache(tmp_path)
     cache.write(VIEW, torch.rand(3, 4))

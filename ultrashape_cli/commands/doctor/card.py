@@ -43,14 +43,14 @@ class CardOptions:
             if value is not None
         ]  # fmt: skip
         if given:
-            raise UsageError(f"{', '.join(given)} belongs to --card", hint="ushape doctor --card")
+            raise UsageError(f"{', '.join(given)}: only with --card", hint="ushape doctor --card")
 
 
 def report_card(ui: UI, resolved: Resolved, options: CardOptions) -> None:
     """Runs what is left of the report, and shows it; exits 1 where something is red."""
     from ultrashape_cli.diagnosis.card.parts import Settings, all_names, all_parts
     from ultrashape_cli.diagnosis.card.report import check_target, open_report
-    from ultrashape_cli.diagnosis.card.runner import identify, run_report
+    from ultrashape_cli.diagnosis.card.runner import alone_on_card, identify, run_report
     from ultrashape_cli.diagnosis.card.table import counts
     from ultrashape_cli.interrupts import SignalFlag
 
@@ -62,7 +62,7 @@ def report_card(ui: UI, resolved: Resolved, options: CardOptions) -> None:
     def say_stopping() -> None:
         ui.info("Stopping; press Ctrl-C again to quit at once")
 
-    with SignalFlag(say_stopping) as stop:
+    with alone_on_card(), SignalFlag(say_stopping) as stop:
         ui.info("asking the machine what it is")
         machine = identify(resolved.config.device, lambda: bool(stop))
         if stop:
@@ -98,7 +98,10 @@ def report_card(ui: UI, resolved: Resolved, options: CardOptions) -> None:
     if stop:
         ui.hint("the same command goes on from here")
         raise typer.Exit(stop.exit_code)
-    if counts(report)["red"]:
+    ended = counts(report)
+    if not ended["ok"]:
+        ui.verdict("nothing was measured: give it more --minutes", good=False)
+    if ended["red"] or not ended["ok"]:
         raise typer.Exit(1)
 
 

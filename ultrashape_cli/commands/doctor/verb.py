@@ -55,6 +55,7 @@ def doctor(
             "--minutes",
             metavar="N",
             min=0.05,
+            max=24 * 60,
             help="Time of the whole report; what finds none is told, and has its turn when the "
             "command is repeated (--card). Default: 10.",
             rich_help_panel="Run",

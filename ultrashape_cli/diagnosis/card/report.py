@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -62,8 +64,9 @@ class Report:
             DiskError: It cannot be written.
         """
         head = {"kind": KIND, "schema_version": SCHEMA, "key": self.key, "machine": self.machine}
-        body = {"seconds": round(self.seconds, 1), "results": self.results, **more}
-        write_json(self.path, _plain({**head, **body}))
+        body = {"seconds": round(self.seconds, 1), "results": self.results}
+        found = _plain({**head, **body})
+        write_json(self.path, {**found, "digest": _digest(found), **_plain(more)})
 
 
 def check_target(path: Path) -> None:
@@ -71,6 +74,8 @@ def check_target(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"`{path}` is a folder", hint=f"-o {path / 'card.json'}")
     found = read_json(path)
+    if found is None and _was_ours(path):
+        return
     if path.exists() and not (isinstance(found, dict) and found.get("kind") == KIND):
         raise UsageError(
             f"`{path}` exists, and `{KIND}` did not make it", hint="another -o, or remove it first"
@@ -92,9 +97,14 @@ def open_report(
         UsageError: The one that is there is of another machine, version or setting.
     """
     fresh = Report(path, machine, settings)
-    found = None if force else read_json(path)
-    if not isinstance(found, dict):
+    if force or not path.exists() or not path.stat().st_size:
         return fresh
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("digest") != _digest(found):
+        raise UsageError(
+            f"`{path}` is damaged or was changed by hand",
+            hint="--force to begin anew, or another -o",
+        )
     there, here = found.get("key", {}), _plain(fresh.key)
     names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
     if names or found.get("schema_version") != SCHEMA:
@@ -105,6 +115,22 @@ def open_report(
         )
     fresh.results, fresh.seconds = found.get("results", {}), found.get("seconds", 0.0)
     return fresh
+
+
+def _was_ours(path: Path) -> bool:
+    """Says whether a file that cannot be read is a torn report, or holds nothing at all."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(200)
+    return not start or KIND.encode() in start
+
+
+def _digest(found: dict[str, Any]) -> str:
+    """Returns the checksum of what a report goes on with."""
+    names = ("kind", "schema_version", "key", "machine", "seconds", "results")
+    text = json.dumps({name: found.get(name) for name in names}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def memory_off(result: dict[str, Any]) -> float | None:

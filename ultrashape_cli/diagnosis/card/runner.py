@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from ultrashape_cli.diagnosis.card.case import IDENTIFY
 from ultrashape_cli.diagnosis.card.parts import Part, Settings, all_names
 from ultrashape_cli.diagnosis.card.report import Report
-from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.errors import DependencyError, UsageError
 
 CASE = [sys.executable, "-m", "ultrashape_cli.diagnosis.card.case"]
 IDENTIFY_S = 120.0
@@ -29,7 +31,38 @@ LEAST_S = {"cuda": 10.0, "cpu": 2.0}
 DEFAULT_TFLOPS = {"cuda": 40.0, "cpu": 0.05}
 """Rate of products where it was not measured."""
 NO_TURN = "time: its turn did not come"
+STOPPED = "stopped before its turn"
 _POLL_S = 0.2
+
+
+@contextlib.contextmanager
+def alone_on_card() -> Iterator[None]:
+    """Holds the cards that this process sees: two reports at once would measure each other.
+
+    Raises:
+        UsageError: Another report is being made on them.
+    """
+    import fcntl  # Windows has none
+
+    seen = re.sub(r"\W+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    path = Path(tempfile.gettempdir()) / f"ushape-card-{os.getuid()}-{seen}.lock"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:  # nowhere to write: without
+        yield
+        return
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        raise UsageError(
+            "another `ushape doctor --card` is measuring here", hint="wait until it is done"
+        ) from error
+    try:
+        yield
+    finally:
+        # The lock goes with it, and with the process, however it ends.
+        os.close(file)
 
 
 def identify(device: str, should_stop: Callable[[], bool]) -> dict[str, Any]:
@@ -86,11 +119,17 @@ def run_report(
                 continue
             left = deadline - time.monotonic()
             behind = sum(p.share for p in parts[index:] if report.waiting(p.names))
-            allowed = left if is_rest else left * part.share / behind
+            # Less than the least would be the turn of nothing.
+            share = max(left * part.share / behind, LEAST_S[settings.device] + 1)
+            allowed = left if is_rest else min(share, left)
             box = _Box(time.monotonic() + allowed, deadline)
             alone = part.alone and settings.device == "cuda"
             for names in [[name] for name in waiting] if alone else [waiting]:
                 _run_cases(names, report, settings, box, record, should_stop)
+    if should_stop():
+        for result in report.results.values():
+            if result.get("reason") == NO_TURN:
+                result["reason"] = STOPPED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
