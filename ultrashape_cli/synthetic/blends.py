@@ -1,6 +1,6 @@
 """Solids as blends of simple parts, evaluated near their surface only.
 
-A part is a primitive in its own frame, its surface moved by a pattern and joined to the parts
+A part is a primitive in its own frame, its surface moved by patterns and joined to the parts
 before it by a smooth minimum (the polynomial one of Inigo Quilez, "smooth minimum").
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,42 +18,34 @@ from ultrashape_cli.geometry.bricks import BRICK_NODES, BRICK_SIDE, BrickGrid, b
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.geometry.jit import kernel
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.synthetic.patterns import Pattern, pattern
+from ultrashape_cli.synthetic.primitives import Shape, lower_bound, primitive
+
+__all__ = ["EXTENT", "Detail", "Frame", "Part", "Pattern", "Shape", "blend_mesh", "find_frame"]
 
 EXTENT = 1.1
 """Half the side of the cube that solids are evaluated in."""
-_COLUMNS = 25
+MAX_DETAILS = 3
+_COLUMNS = 28 + 3 * MAX_DETAILS
 _SLACK = 0.1
 """What patterns and joints may move a surface by."""
+_SEARCH_EXTENT, _SEARCH_CELLS = 2.6, 48
+"""Where and how finely a solid of unknown size is looked for."""
 
 
-class Shape(IntEnum):
-    """Primitives; `size` is their radii or half-sides in their own frame."""
+class Detail(NamedTuple):
+    """One layer of a part's surface."""
 
-    ELLIPSOID = 0
-    BOX = 1
-    """rounded by `round`"""
-    CYLINDER = 2
-    """around y: size[0] its radius, size[1] half its height; rounded by `round`"""
-    CAPSULE = 3
-    """along y from the origin: size[1] its length, radius size[0], at the end size[2]"""
-    TORUS = 4
-    """around y: size[0] its radius, size[1] that of the tube"""
+    pattern: Pattern
+    depth: float
+    frequency: float
 
 
-class Pattern(IntEnum):
-    """What moves the surface of a part, by up to `depth`, with `frequency` waves per unit."""
+class Frame(NamedTuple):
+    """The cube that a solid is evaluated in."""
 
-    NONE = 0
-    RINGS = 1
-    """engraved grooves across y"""
-    SCALES = 2
-    """rows of bumps, every other row shifted"""
-    FOLDS = 3
-    """waves around y, deeper towards the hem"""
-    STRANDS = 4
-    """fine grooves down y that wind"""
-    STUDS = 5
-    """round bumps on a square lattice"""
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    half: float = EXTENT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,17 +62,37 @@ class Part:
     """width of the joint; 0 is a sharp crease"""
     cut: bool = False
     """takes the part away instead"""
+    keep: bool = False
+    """takes away what lies outside the part instead"""
     pattern: Pattern = Pattern.NONE
     depth: float = 0.0
     frequency: float = 0.0
+    details: Sequence[Detail] = ()
+    """further layers, at most `MAX_DETAILS`; together less deep than 0.08"""
+    table: NDArray[np.float64] | None = None
+    """numbers of the shape: a polygon, a curve, heights, planes"""
+    taper: float = 0.0
+    sides: int = 0
+    """from 3: a polygon in place of the circle around y (cylinder, cone, revolved)"""
+    shell: float = 0.0
+    """thickness of the wall that is left of a solid; 0 leaves it solid"""
+    seed: int = 0
+    """chooses the noise of the patterns"""
 
-    def row(self) -> list[float]:
-        """Returns the numbers the kernel reads."""
+    def row(self, start: int = 0) -> list[float]:
+        """Returns the numbers the kernel reads; its table begins at `start`."""
+        assert len(self.details) <= MAX_DETAILS
+        assert sum(abs(detail.depth) for detail in self.details) < 0.08, self.details
         rotation = np.eye(3) if self.rotation is None else self.rotation
         size = [*self.size, 0.0, 0.0][:3]
-        head = [float(self.shape), float(self.cut), self.blend, float(self.pattern)]
+        operation = 1.0 if self.cut else 2.0 if self.keep else 0.0
+        head = [float(self.shape), operation, self.blend, float(self.pattern)]
         tail = [self.depth, self.frequency, self.round]
-        return [*head, *tail, *self.centre, *size, *np.asarray(rotation).T.ravel(), 0.0, 0.0, 0.0]
+        place = [*self.centre, *size, *np.asarray(rotation).T.ravel()]
+        count = 0 if self.table is None else self.table.size
+        more = [self.taper, self.sides, start, count, self.shell, self.seed % 9973]
+        layers = [value for detail in self.details for value in detail]
+        return [*head, *tail, *place, *more, *layers, *[0.0] * (3 * MAX_DETAILS - len(layers))]
 
 
 def limb(
@@ -115,52 +126,125 @@ def turn(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> NDArray[np.float64]:
     return about_y @ about_x @ about_z
 
 
-def blend_mesh(parts: Sequence[Part], resolution: int) -> Mesh:
-    """Returns the closed surface of the joined parts in the cube of half-side `EXTENT`.
+def blend_mesh(parts: Sequence[Part], resolution: int, frame: Frame = Frame()) -> Mesh:  # noqa: B008
+    """Returns the closed surface of the joined parts in a cube.
 
     Args:
         parts: At least one that is not cut away.
         resolution: Cells along one side of the cube.
+        frame: The cube; what reaches out of it is open.
     """
-    rows = np.array([part.row() for part in parts])
+    rows, table = _numbers(parts)
+    grid, cell = _field(rows, table, resolution, frame)
+    vertices, faces = extract_isosurface(grid)
+    return Mesh.from_arrays(vertices * cell - frame.half + np.array(frame.centre), faces)
+
+
+def find_frame(parts: Sequence[Part]) -> Frame:
+    """Returns the smallest cube, with a margin, that holds the joined parts."""
+    rows, table = _numbers(parts)
+    search = Frame(half=_SEARCH_EXTENT)
+    grid, cell = _field(rows, table, _SEARCH_CELLS, search)
+    values = grid.values.ravel()
+    nodes = grid.nodes(np.ones((len(grid.coords), BRICK_NODES), bool))
+    near = values < cell
+    points, far = nodes[near] * cell - search.half, values[near, None].astype(float)
+    # A surface lies within its distance of a node, so beyond these.
+    low, high = (points + far).min(axis=0), (points - far).max(axis=0)
+    x, y, z = (low + high) / 2
+    return Frame((float(x), float(y), float(z)), float((high - low).max()) * 0.5 * 1.04 + 0.03)
+
+
+def _numbers(parts: Sequence[Part]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns a row per part, `[P, columns]`, and their tables one after the other."""
+    tables = [np.empty(0) if part.table is None else part.table.ravel() for part in parts]
+    starts = np.cumsum([0, *(table.size for table in tables)])
+    rows = np.array([part.row(int(start)) for part, start in zip(parts, starts[:-1], strict=True)])
     assert rows.shape[1] == _COLUMNS
-    side, cell = bricks_per_axis(resolution), 2 * EXTENT / resolution
+    return rows, np.concatenate([*tables, np.zeros(1)]).astype(np.float64)
+
+
+def _field(
+    rows: NDArray[np.float64], table: NDArray[np.float64], resolution: int, frame: Frame
+) -> tuple[BrickGrid, float]:
+    """Returns the field in the bricks that may hold the surface, and the side of a cell."""
+    side, cell = bricks_per_axis(resolution), 2 * frame.half / resolution
     bricks = np.argwhere(np.ones((side, side, side), bool))
+    corner = np.array(frame.centre) - frame.half
     # Distances are lower bounds away from the surface, so a brick whose centre is further than
     # its corners (and the joints' width) has no surface.
-    centres = (bricks * BRICK_SIDE + BRICK_SIDE / 2) * cell - EXTENT
-    reach = (BRICK_SIDE / 2 + 1) * cell * math.sqrt(3) + _SLACK
-    near = np.abs(_evaluate(centres, rows)) < reach
+    centres = (bricks * BRICK_SIDE + BRICK_SIDE / 2) * cell + corner
+    radius = (BRICK_SIDE / 2 + 1) * cell * math.sqrt(3)
+    everything = np.arange(len(rows))
+    value = _evaluate(centres, len(centres), np.array([0, len(rows)]), everything, rows, table)
+    near = np.abs(value) < radius + _SLACK
     grid = BrickGrid.allocate(resolution, bricks[near])
+    starts, order = _parts_near(centres[near], radius, 2 * cell, rows, table)
     nodes = grid.nodes(np.ones((len(grid.coords), BRICK_NODES), bool))
-    grid.values[:] = _evaluate(nodes * cell - EXTENT, rows).reshape(grid.values.shape)
-    vertices, faces = extract_isosurface(grid)
-    return Mesh.from_arrays(vertices * cell - EXTENT, faces)
+    values = _evaluate(nodes * cell + corner, BRICK_NODES, starts, order, rows, table)
+    grid.values[:] = values.reshape(grid.values.shape)
+    return grid, cell
 
 
 @kernel
-def _evaluate(points, rows):
-    """Return the signed distance of the joined parts, negative inside, `[N]`."""
+def _local(x, y, z, row):
+    """Return a place in the part's own frame."""
+    x, y, z = x - row[7], y - row[8], z - row[9]
+    u = row[13] * x + row[14] * y + row[15] * z
+    v = row[16] * x + row[17] * y + row[18] * z
+    w = row[19] * x + row[20] * y + row[21] * z
+    return u, v, w
+
+
+@kernel
+def _parts_near(centres, radius, margin, rows, table):
+    """Return for each brick which parts can have a say at its surface, in their order.
+
+    Returns:
+        `starts [B + 1]` into `order`, the numbers of the parts.
+    """
+    # A joint is as wide as the widest: a part may be joined to one that comes later.
+    widest = rows[:, 2].max() + margin
+    starts = np.zeros(len(centres) + 1, np.int64)
+    order = np.empty(len(centres) * len(rows), np.int64)
+    made = 0
+    for n in range(len(centres)):
+        for r in range(len(rows)):
+            row = rows[r]
+            u, v, w = _local(centres[n, 0], centres[n, 1], centres[n, 2], row)
+            distance = lower_bound(u, v, w, row, table)
+            if row[26] > 0:
+                distance = abs(distance) - 0.5 * row[26]
+            if row[1] == 2:
+                distance = -distance
+            # Values may change a little faster than the place does (tapered parts).
+            if distance < 1.3 * radius + widest + row[4] + row[29] + row[32] + row[35]:
+                order[made] = r
+                made += 1
+        starts[n + 1] = made
+    return starts, order[:made].copy()
+
+
+@kernel
+def _evaluate(points, group, starts, order, rows, table):
+    """Return the signed distance of the joined parts, negative inside, `[N]`.
+
+    Each `group` points in a row share the parts `order[starts[g]:starts[g + 1]]`.
+    """
     out = np.empty(len(points))
     for n in range(len(points)):
         total = 1e9
-        for r in range(len(rows)):
-            row = rows[r]
-            x = points[n, 0] - row[7]
-            y = points[n, 1] - row[8]
-            z = points[n, 2] - row[9]
-            u = row[13] * x + row[14] * y + row[15] * z
-            v = row[16] * x + row[17] * y + row[18] * z
-            w = row[19] * x + row[20] * y + row[21] * z
-            distance = _primitive(u, v, w, row)
-            if row[3] > 0 and abs(distance) < 0.2:
-                distance += _pattern(u, v, w, row)
+        for k in range(starts[n // group], starts[n // group + 1]):
+            row = rows[order[k]]
+            u, v, w = _local(points[n, 0], points[n, 1], points[n, 2], row)
+            distance = _moved(u, v, w, row, table)
+            joint = row[2]
             if row[1] > 0:
-                distance, joint = -distance, row[2]
+                if row[1] == 1:
+                    distance = -distance
                 h = max(joint - abs(total - distance), 0.0) / max(joint, 1e-9)
                 total = max(total, distance) + h * h * joint * 0.25
             else:
-                joint = row[2]
                 h = max(joint - abs(total - distance), 0.0) / max(joint, 1e-9)
                 total = min(total, distance) - h * h * joint * 0.25
         out[n] = total
@@ -168,46 +252,22 @@ def _evaluate(points, rows):
 
 
 @kernel
-def _primitive(u, v, w, row):
-    a, b, c = row[10], row[11], row[12]
-    kind = int(row[0])
-    if kind == 0:
-        # First-order distance: exact at the surface, a lower bound close to it.
-        k0 = math.sqrt((u / a) ** 2 + (v / b) ** 2 + (w / c) ** 2)
-        k1 = math.sqrt((u / (a * a)) ** 2 + (v / (b * b)) ** 2 + (w / (c * c)) ** 2)
-        return k0 * (k0 - 1.0) / max(k1, 1e-6) if k0 < 1.5 else (k0 - 1.0) * min(a, min(b, c))
-    if kind == 1:
-        x, y, z = abs(u) - a + row[6], abs(v) - b + row[6], abs(w) - c + row[6]
-        far = math.sqrt(max(x, 0.0) ** 2 + max(y, 0.0) ** 2 + max(z, 0.0) ** 2)
-        return far + min(max(x, max(y, z)), 0.0) - row[6]
-    if kind == 2:
-        x, y = math.sqrt(u * u + w * w) - a + row[6], abs(v) - b + row[6]
-        far = math.sqrt(max(x, 0.0) ** 2 + max(y, 0.0) ** 2)
-        return far + min(max(x, y), 0.0) - row[6]
-    if kind == 3:
-        t = min(max(v / max(b, 1e-9), 0.0), 1.0)
-        return math.sqrt(u * u + (v - t * b) ** 2 + w * w) - (a + (c - a) * t)
-    ring = math.sqrt(u * u + w * w) - a
-    return math.sqrt(ring * ring + v * v) - b
-
-
-@kernel
-def _pattern(u, v, w, row):
-    depth, frequency = row[4], row[5]
-    kind = int(row[3])
-    wave = 2.0 * math.pi * frequency
-    angle = math.atan2(u, w)
-    # The same number of waves around a part of any size: whole, so that they meet at the back.
-    around = max(round(wave * 0.5 * (row[10] + row[12])), 3.0)
-    if kind == 1:
-        return depth * max(0.0, math.sin(wave * v) - 0.3)
-    if kind == 2:
-        turn = math.pi / around if math.floor(frequency * v + 0.5) % 2 else 0.0
-        return -depth * abs(math.cos(0.5 * wave * v)) * abs(math.cos(around * 0.5 * (angle + turn)))
-    if kind == 3:
-        fall = min(max(0.5 - v / max(2.0 * row[11], 1e-6), 0.1), 1.0)
-        return -depth * fall * math.cos(around * angle + 3.0 * v)
-    if kind == 4:
-        return -depth * abs(math.sin(around * angle + 4.0 * math.sin(5.0 * v)))
-    bump = math.cos(wave * v) * math.cos(around * angle)
-    return -depth * max(0.0, bump) ** 2
+def _moved(u, v, w, row, table):
+    """Return the distance of one part, its surface moved by its patterns."""
+    distance, u, v, w = primitive(u, v, w, row, table)
+    if row[26] > 0:
+        distance = abs(distance + 0.5 * row[26]) - 0.5 * row[26]
+    if row[3] > 0 and abs(distance) < 0.2:
+        distance += pattern(u, v, w, row, int(row[3]), row[4], row[5], 0)
+    if row[28] > 0:
+        # Away from the surface patterns fade out: they are dear, and joints are smooth.
+        deep = abs(row[29]) + abs(row[32]) + abs(row[35])
+        weight = min((deep + 0.1 - abs(distance)) * 20, 1.0)
+        if weight > 0:
+            offset = 0.0
+            for d in range(28, 37, 3):
+                if row[d] > 0:
+                    seed = int(row[27]) + d
+                    offset += pattern(u, v, w, row, int(row[d]), row[d + 1], row[d + 2], seed)
+            distance += weight * offset
+    return distance
