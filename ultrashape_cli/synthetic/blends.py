@@ -73,7 +73,7 @@ class Part:
     """numbers of the shape: a polygon, a curve, heights, planes"""
     taper: float = 0.0
     sides: int = 0
-    """from 3: a polygon in place of the circle around y (cylinder, cone, revolved)"""
+    """from 3: a polygon in place of the circle around y (cylinder, cone, revolved, tube)"""
     shell: float = 0.0
     """thickness of the wall that is left of a solid; 0 leaves it solid"""
     seed: int = 0

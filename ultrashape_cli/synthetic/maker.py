@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ultrashape_cli.synthetic.blends import Detail, Pattern, Shape
 from ultrashape_cli.synthetic.figurine_gear import Builder
@@ -115,8 +114,8 @@ class Maker(Builder):
 
     def tube(
         self,
-        points: ArrayLike,
-        radii: ArrayLike,
+        points: Any,
+        radii: Any,
         *,
         steps: int = 5,
         squash: float = 1.0,
@@ -148,6 +147,10 @@ class Maker(Builder):
         """Joins a cone around y, radius `low` below and `high` above."""
         self.add(Shape.CONE, centre, (low, half, high), **options)
 
+    def ring(self, centre: Any, size: Any, **options: Any) -> None:
+        """Joins a torus around y: its radius and that of its tube."""
+        self.add(Shape.TORUS, centre, size, **options)
+
     def prism(self, outline: Points, centre: Any, depth: float, **options: Any) -> None:
         """Joins a polygon in xy of half-depth `depth` along z."""
         half = np.abs(outline).max(axis=0)
@@ -173,16 +176,20 @@ class Maker(Builder):
         self.add(Shape.RELIEF, centre, (side, depth, side), table=heights, **options)
 
     def coat(self, *names: str, fine: float = 1.0, deep: float = 1.0) -> dict[str, Any]:
-        """Returns the drawn details of one of these materials, finer and deeper by factors."""
-        layers = []
+        """Returns the drawn details of one of these materials, at least one.
+
+        They are `fine` times as fine and `deep` times as deep.
+        """
+        layers, drawn = [], []
         for patterns, depth, frequency, share in MATERIALS[self.choose(*names)]:
             kind = patterns[self.rng.integers(len(patterns))]
             layer = Detail(
                 kind, deep * self.rng.uniform(*depth), fine * self.rng.uniform(*frequency)
             )
+            drawn.append(layer)
             if self.rng.random() < share:
                 layers.append(layer)
-        return {"details": tuple(layers)}
+        return {"details": tuple(layers or drawn[:1])}
 
     def choose(self, *names: str) -> str:
         """Returns one of the names."""

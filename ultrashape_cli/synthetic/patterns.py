@@ -115,7 +115,9 @@ def _in_space(u, v, w, kind, depth, frequency, seed):
 def _on_surface(u, v, w, row, frequency):
     """Return coordinates in repeats across and along the part's surface."""
     kind = int(row[0])
-    if kind == 1 or kind == 7 or kind >= 10:
+    if kind == 10:
+        return u * frequency, w * frequency
+    if kind == 1 or kind == 7 or kind > 10:
         a, b, c = max(row[10], 1e-3), max(row[11], 1e-3), max(row[12], 1e-3)
         # The side of a box that a point faces is the one it is nearest to.
         x, y, z = a - abs(u), b - abs(v), c - abs(w)

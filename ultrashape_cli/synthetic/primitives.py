@@ -44,10 +44,6 @@ class Shape(IntEnum):
     """below y = 0"""
 
 
-FLAT = (Shape.BOX, Shape.PRISM, Shape.RELIEF, Shape.GEM, Shape.HALF_SPACE)
-"""Primitives whose patterns lie on planes instead of around y."""
-
-
 @kernel
 def primitive(u, v, w, row, table):
     """Return the distance, and the place in a frame whose y runs along the part."""
@@ -202,6 +198,10 @@ def _tube(u, v, w, row, table):
     pz = w - table[k + 2] - at * long * ez
     # The second normal is the cross product of the direction and the first.
     bx, by, bz = ey * nz - ez * ny, ez * nx - ex * nz, ex * ny - ey * nx
+    if row[23] >= 3:
+        # The radius in the frame of the normals, with flat sides.
+        x, z = px * nx + py * ny + pz * nz, px * bx + py * by + pz * bz
+        nearest += _radius(x, z, row) - math.sqrt(x * x + z * z)
     along = table[k + 7] + at * long + px * ex + py * ey + pz * ez
     if squash != 1.0:
         far = max(math.sqrt(px * px + py * py + pz * pz), 1e-9)
