@@ -32,6 +32,17 @@ def test_figurines_are_made_coarsened_and_previewed(tmp_path: Path) -> None:
         assert left.tobytes() != right.tobytes()
 
 
+def test_shapes_of_all_families_are_made_in_turn_and_once(tmp_path: Path) -> None:
+    _run("make_shapes.py", tmp_path, "--count", 2, "--start", 10, "--resolution", 24)
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len({path.name.split("_")[0] for path in first}) == 2
+    _run("make_shapes.py", tmp_path, "--count", 3, "--start", 10, "--resolution", 24)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    _run("make_shapes.py", tmp_path, "--family", "vase", "--count", 1, "--resolution", 24, "--vary")
+    assert (tmp_path / "vase_0000_varied.ply").exists()
+
+
 def test_the_quickstarts_settings_are_valid() -> None:
     config = resolve(file=EXAMPLES / "tiny" / "quickstart.toml", environ={}).config
     assert config.train.model == "tiny"
