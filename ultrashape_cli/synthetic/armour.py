@@ -136,7 +136,7 @@ def helmet(made: Maker) -> None:
             made.tube(
                 [(-0.3, -0.46, 0.45), (0, -0.46, 0.6), (0.3, -0.46, 0.45)], [0.04] * 3, blend=0.02
             )
-    rim = [(0.52 * math.sin(a), -0.43, 0.57 * math.cos(a)) for a in np.linspace(0, 2 * math.pi, 21)]
+    rim = [(0.37 * math.sin(a), -0.43, 0.41 * math.cos(a)) for a in np.linspace(0, 2 * math.pi, 21)]
     made.tube(rim, [0.05] * 21, steps=2, blend=0.015, **made.coat("ornate", deep=0.6))
     top = made.choose("crest", "horns", "spike", "none")
     if top == "crest":

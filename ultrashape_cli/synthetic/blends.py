@@ -176,12 +176,13 @@ def _field(
     centres = (bricks * BRICK_SIDE + BRICK_SIDE / 2) * cell + corner
     radius = (BRICK_SIDE / 2 + 1) * cell * math.sqrt(3)
     everything = np.arange(len(rows))
-    value = _evaluate(centres, len(centres), np.array([0, len(rows)]), everything, rows, table)
+    all_of_them = np.array([0, len(rows)])
+    value = _evaluate(centres, len(centres), all_of_them, everything, rows, table, True)
     near = np.abs(value) < radius + _SLACK
     grid = BrickGrid.allocate(resolution, bricks[near])
     starts, order = _parts_near(centres[near], radius, 2 * cell, rows, table)
     nodes = grid.nodes(np.ones((len(grid.coords), BRICK_NODES), bool))
-    values = _evaluate(nodes * cell + corner, BRICK_NODES, starts, order, rows, table)
+    values = _evaluate(nodes * cell + corner, BRICK_NODES, starts, order, rows, table, False)
     grid.values[:] = values.reshape(grid.values.shape)
     return grid, cell
 
@@ -217,8 +218,9 @@ def _parts_near(centres, radius, margin, rows, table):
                 distance = abs(distance) - 0.5 * row[26]
             if row[1] == 2:
                 distance = -distance
+            deep = abs(row[29]) + abs(row[32]) + abs(row[35])
             # Values may change a little faster than the place does (tapered parts).
-            if distance < 1.3 * radius + widest + row[4] + row[29] + row[32] + row[35]:
+            if distance < 1.3 * radius + widest + row[4] + deep:
                 order[made] = r
                 made += 1
         starts[n + 1] = made
@@ -226,10 +228,11 @@ def _parts_near(centres, radius, margin, rows, table):
 
 
 @kernel
-def _evaluate(points, group, starts, order, rows, table):
+def _evaluate(points, group, starts, order, rows, table, afar):
     """Return the signed distance of the joined parts, negative inside, `[N]`.
 
-    Each `group` points in a row share the parts `order[starts[g]:starts[g + 1]]`.
+    Each `group` points in a row share the parts `order[starts[g]:starts[g + 1]]`. `afar` takes
+    for a relief the bound by its steepest slope: a cliff may be nearer than the ground below.
     """
     out = np.empty(len(points))
     for n in range(len(points)):
@@ -237,7 +240,10 @@ def _evaluate(points, group, starts, order, rows, table):
         for k in range(starts[n // group], starts[n // group + 1]):
             row = rows[order[k]]
             u, v, w = _local(points[n, 0], points[n, 1], points[n, 2], row)
-            distance = _moved(u, v, w, row, table)
+            if afar and row[0] == 10:
+                distance = lower_bound(u, v, w, row, table)
+            else:
+                distance = _moved(u, v, w, row, table)
             joint = row[2]
             if row[1] > 0:
                 if row[1] == 1:

@@ -173,7 +173,11 @@ class Maker(Builder):
         self, heights: Points, centre: Any, side: float, depth: float, **options: Any
     ) -> None:
         """Joins ground (or a sheet, `taper=1`) with heights `[n, n]`, x first."""
-        self.add(Shape.RELIEF, centre, (side, depth, side), table=heights, **options)
+        step = 2 * side / (len(heights) - 1)
+        steepest = float(np.hypot(*(np.abs(np.diff(heights, axis=k)).max() for k in (0, 1)))) / step
+        self.add(
+            Shape.RELIEF, centre, (side, depth, side), table=heights, round=steepest, **options
+        )
 
     def coat(self, *names: str, fine: float = 1.0, deep: float = 1.0) -> dict[str, Any]:
         """Returns the drawn details of one of these materials, at least one.

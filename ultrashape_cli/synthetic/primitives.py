@@ -37,7 +37,7 @@ class Shape(IntEnum):
     by 1 + `taper`"""
     RELIEF = 10
     """heights (table `[n * n]`, x first) over a square of half-side size[0]: ground down to
-    -size[1], or with `taper` 1 a sheet of half-thickness size[1]"""
+    -size[1], or with `taper` 1 a sheet of half-thickness size[1]; `round` is its steepest slope"""
     GEM = 11
     """what lies behind planes (table `[K, 4]`: normal and distance)"""
     HALF_SPACE = 12
@@ -62,6 +62,8 @@ def lower_bound(u, v, w, row, table):
         a, b, c = row[10], row[11], row[12]
         scaled = math.sqrt((u / a) ** 2 + (v / b) ** 2 + (w / c) ** 2)
         return (scaled - 1.0) * min(a, min(b, c))
+    if int(row[0]) == 10:
+        return _relief(u, v, w, row, table, row[6])
     return primitive(u, v, w, row, table)[0]
 
 
@@ -124,7 +126,7 @@ def _shaped(u, v, w, row, table):
             far /= math.sqrt(1.0 + (squash * squash - 1.0) * side)
         return far
     if kind == 10:
-        return _relief(u, v, w, row, table)
+        return _relief(u, v, w, row, table, -1.0)
     if kind == 11:
         far = -1e9
         for k in range(start, start + count, 4):
@@ -210,7 +212,8 @@ def _tube(u, v, w, row, table):
 
 
 @kernel
-def _relief(u, v, w, row, table):
+def _relief(u, v, w, row, table, steepest):
+    """Return the distance by the slope below the point, or by the steepest if that is given."""
     a, b, start = row[10], row[11], int(row[24])
     n = round(math.sqrt(row[25]))
     x = min(max((u / a + 1) * 0.5, 0.0), 0.9999) * (n - 1)
@@ -224,6 +227,7 @@ def _relief(u, v, w, row, table):
     dx = ((h10 - h00) * (1 - z) + (h11 - h01) * z) / step
     dz = ((h01 - h00) * (1 - x) + (h11 - h10) * x) / step
     # Upright distance over the slope is the first-order distance to the surface.
-    far = (v - height) / math.sqrt(1 + dx * dx + dz * dz)
+    slope = dx * dx + dz * dz if steepest < 0 else steepest * steepest
+    far = (v - height) / math.sqrt(1 + slope)
     far = abs(far) - b if row[22] > 0 else max(far, -b - v)
     return max(far, max(abs(u) - a, abs(w) - a))

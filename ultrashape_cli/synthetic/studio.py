@@ -26,6 +26,7 @@ from ultrashape_cli.synthetic.quadrupeds import quadruped
 from ultrashape_cli.synthetic.turned import vase
 
 BAND = (Detail(Pattern.ENGRAVING, 0.028, 4.0),)
+RAISED = (Detail(Pattern.ENGRAVING, -0.022, 4.0),)
 STUDS = (Detail(Pattern.STUDS, 0.034, 5.0),)
 PLANES, SIDES = 26, 6
 _SMALL = 0.06
@@ -62,6 +63,8 @@ def _cut_in_planes(part: Part, rng: np.random.Generator) -> Part:
         rims = STUDS if part.shape == Shape.CYLINDER else BAND
         sides = SIDES if part.shape == Shape.TUBE else 8
         engraved = banded or part.shape == Shape.REVOLVED
+        # Raised on what may be hollow or have a thin stem.
+        rims = RAISED if part.shape == Shape.REVOLVED else rims
         return replace(bare, sides=sides, details=rims if engraved else ())
     return replace(bare, details=BAND if banded else ())
 

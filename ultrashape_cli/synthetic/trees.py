@@ -145,10 +145,11 @@ def cactus(made: Maker) -> None:
     u = made.rng.uniform
     ribs = (Detail(Pattern.FLUTES, 0.03, u(1.6, 2.8)), Detail(Pattern.STUDS, 0.02, u(4, 6)))
     if made.chance(0.4):
-        made.egg((0, -0.2, 0), (0.55, u(0.45, 0.65), 0.55), details=ribs)
+        tall = u(0.45, 0.65)
+        made.egg((0, tall - 0.93, 0), (0.55, tall, 0.55), details=ribs)
         for k in range(3):
             made.egg(
-                (0.3 * math.sin(k * 2.1), 0.28, 0.3 * math.cos(k * 2.1)),
+                (0.3 * math.sin(k * 2.1), 1.8 * tall - 0.9, 0.3 * math.cos(k * 2.1)),
                 (0.12, 0.16, 0.12),
                 blend=0.02,
                 details=(Detail(Pattern.SHINGLES, 0.02, 8),),
