@@ -22,7 +22,7 @@ def dragon(rng: np.random.Generator) -> list[Part]:
         made.wings()
     made.head()
     made.crest()
-    if made.chance(0.3):
+    if made.name != "serpent" and made.chance(0.3):
         made.rock()
     return made.parts
 
