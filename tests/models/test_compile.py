@@ -7,13 +7,16 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.errors import DependencyError
+from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.models.compiling import compile_regions
 from ultrashape_cli.models.dit import DiTBlock, RefineDiT
 from ultrashape_cli.models.embeddings import rope_3d, rotation
-from ultrashape_cli.models.registry import model_spec
+from ultrashape_cli.models.registry import Networks, model_spec
 
 PARAMS = model_spec("tiny").dit
+CPU = torch.device("cpu")
 
 
 def inputs(seed: int = 0, tokens: int = 13) -> tuple:
@@ -118,3 +121,7 @@ def test_without_a_compiler_the_error_says_what_to_do(monkeypatch):
     with pytest.raises(DependencyError, match="Failed to find C compiler") as caught:
         compile_regions(RefineDiT(PARAMS), torch.device("cpu"))
     assert "train.compile=false" in caught.value.hint
+    config = RefineConfig(compile=True)
+    with pytest.raises(DependencyError) as caught:
+        Refiner(Networks(None, RefineDiT(PARAMS), None), model_spec("tiny"), config, CPU)
+    assert "refine.compile=false" in caught.value.hint
