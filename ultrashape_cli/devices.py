@@ -93,6 +93,11 @@ def free_bytes(device: torch.device) -> int:
     return available
 
 
+def compute_dtype(policy: str) -> torch.dtype:
+    """Returns what a dtype policy, `bf16` or `fp32`, computes in."""
+    return torch.bfloat16 if policy == "bf16" else torch.float32
+
+
 def autocast(device: torch.device, dtype: str) -> torch.autocast:
     """Returns the autocast context of a dtype policy: `bf16`, or `fp32` for none.
 

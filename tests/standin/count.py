@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ultrashape_cli.config.resolve import resolve
-from ultrashape_cli.devices import autocast
+from ultrashape_cli.devices import autocast, compute_dtype
 from ultrashape_cli.models import attention
 from ultrashape_cli.models.metering import Meter, Work, materialise, planning
 from ultrashape_cli.models.registry import build, model_spec
@@ -66,7 +66,7 @@ def count_step(profile: str, overrides: list[str]) -> dict[str, Any]:
     dit.checkpoint_blocks = plan.checkpoint_blocks
     dit.train()
     select_parameters(dit, settings, strategy, seed=0)
-    half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+    half = compute_dtype(settings.dtype)
     saved: list[Tensor] = []
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator=True), CUDA:
         materialise(dit, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
@@ -124,7 +124,7 @@ def _forget(parameter: Tensor) -> None:
 
 def _loss(dit: nn.Module, settings: Any, spec: Any, half: torch.dtype, saved: list) -> Tensor:
     batch, tokens = settings.microbatch, settings.num_latents
-    context = 1 + (spec.conditioner.image_size // spec.conditioner.patch_size) ** 2
+    context = spec.conditioner.tokens_of(spec.conditioner.image_size)
 
     def keep(tensor: Tensor) -> Tensor:
         saved.append(tensor)

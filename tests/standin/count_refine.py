@@ -57,7 +57,7 @@ def count_refinement(tokens: int, mode: str) -> dict[str, Any]:
     assert dit is not None
     assert vae is not None
     side = spec.conditioner.image_size
-    places = 1 + (side // spec.conditioner.patch_size) ** 2
+    places = spec.conditioner.tokens_of(side)
     found: dict[str, int] = {}
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator=True), CUDA:
         for module in networks:

@@ -44,9 +44,9 @@ class ShapeDataset(Dataset[Item]):
     """Items of one split, indexed by (sample counter, asset index).
 
     An item holds `uid`, `counter`, `variant`, `surface` [N, 7], and, for the DiT stage, `image`
-    [3, S, S] and `mask` [1, S, S] in [-1, 1], which `view` it is and the `checksum` of its file,
-    or, for the VAE stage, one [Q, 4] array per query set (position, signed distance). A broken
-    asset raises with its id; it is never replaced.
+    [3, S, S] and `mask` [1, S, S] in [-1, 1], which `view` it is and, if asked, the `checksum` of
+    its file, or, for the VAE stage, one [Q, 4] array per query set (position, signed distance). A
+    broken asset raises with its id; it is never replaced.
 
     Args:
         root: The dataset.
@@ -57,6 +57,7 @@ class ShapeDataset(Dataset[Item]):
         query_points: Points per query set; 0 for none.
         variants: Different surface draws per asset; 0 draws anew every time and has variant -1.
         fixed_view: Always take the first view.
+        checksums: Add that of the view's file, which is read once more for it.
         skip_bad: Leave broken assets out of a microbatch and name them, instead of raising.
         coarse_points: Points of the asset's coarse version, `coarse` [P, 3]; 0 for none.
         colour_jitter: Largest relative change of contrast and colour gains.
@@ -74,6 +75,7 @@ class ShapeDataset(Dataset[Item]):
         query_points: int = 0,
         variants: int = 0,
         fixed_view: bool = False,
+        checksums: bool = False,
         skip_bad: bool = False,
         coarse_points: int = 0,
         colour_jitter: float = 0.0,
@@ -87,6 +89,7 @@ class ShapeDataset(Dataset[Item]):
         self.query_points = query_points
         self.variants = variants
         self.fixed_view = fixed_view
+        self.checksums = checksums
         self.skip_bad = skip_bad
         self.coarse_points = coarse_points
         self.colour_jitter = colour_jitter
@@ -148,8 +151,10 @@ class ShapeDataset(Dataset[Item]):
         if self.crop_jitter:
             padding *= 1 + rng.uniform(0, self.crop_jitter)
         image, mask = preprocess_training(rgba, size, padding)
-        checksum = zlib.crc32(views[view].read_bytes())
-        return {"image": image, "mask": mask, "view": view, "checksum": checksum}
+        item: Item = {"image": image, "mask": mask, "view": view}
+        if self.checksums:
+            item["checksum"] = zlib.crc32(views[view].read_bytes())
+        return item
 
 
 class SampleOrder(Sampler[list[tuple[int, int]]]):

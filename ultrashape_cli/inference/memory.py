@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast, free_bytes
+from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast, compute_dtype, free_bytes
 from ultrashape_cli.errors import UShapeError
 from ultrashape_cli.formatting import cause
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK
@@ -137,7 +137,7 @@ def measure_refinement(
     if int8:
         assert networks.dit is not None
         quantise_dit(networks.dit)
-    half = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+    half = compute_dtype(config.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in networks:
             assert module is not None
@@ -160,7 +160,7 @@ def _measure(spec: ModelSpec, config: RefineConfig, tokens: int, networks: Netwo
         context = conditioner.main_image_encoder.model(torch.randn(1, 3, side, side, dtype=half))
     activations["condition"] = meter.peak - weights["condition"]
     del context
-    size = 1 + (side // spec.conditioner.patch_size) ** 2
+    size = spec.conditioner.tokens_of(side)
     with _metered(dit) as meter:
         context = torch.randn(1, size, spec.conditioner.width, dtype=half)
         seen: Any = context

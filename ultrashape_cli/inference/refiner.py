@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
-from ultrashape_cli.devices import autocast, empty_cache, upload
+from ultrashape_cli.devices import autocast, compute_dtype, empty_cache, upload
 from ultrashape_cli.diffusion.sampler import sample, schedule
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
@@ -38,7 +38,7 @@ from ultrashape_cli.models.attention_choice import (
     dit_shapes,
     use_backend,
 )
-from ultrashape_cli.models.compiling import RECOMPILE_LIMIT, require_compiler
+from ultrashape_cli.models.compiling import compile_blocks
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
@@ -108,8 +108,8 @@ class Refiner:
         self.passes = 0
         """Passes through the DiT of the last sampling, one of twice the batch counted twice."""
         if config.compile and mode != "streamed":
-            require_compiler(device, "refine.compile=false")
-            compile_blocks(networks)
+            assert networks.dit is not None
+            compile_blocks(networks.dit, device)
 
     @classmethod
     def load(cls, source: WeightSource, config: RefineConfig, device: torch.device) -> Refiner:
@@ -120,7 +120,7 @@ class Refiner:
         Raises:
             CheckpointError: The weights do not fit the model.
         """
-        dtype = torch.bfloat16 if config.dtype == "bf16" else torch.float32
+        dtype = compute_dtype(config.dtype)
         home = device if config.memory in ("auto", "resident") else torch.device("cpu")
         networks = load_networks(source, vae_parts=("decoder",), device=home, dtype=dtype)
         if config.memory == "int8":
@@ -329,18 +329,6 @@ def voxelise(mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig) -> Te
     occupied = occupied_voxels(torch.from_numpy(points).float(), spec.vae.voxel_resolution)
     generator = torch.Generator().manual_seed(seed)
     return select_voxels([occupied], config.tokens, generator)
-
-
-def compile_blocks(networks: Networks) -> None:
-    """Compiles every block of the DiT on its first use, for meshes of any number of tokens."""
-    import torch._dynamo  # a second of import
-
-    assert networks.dit is not None
-    # The expert counts are numbers of the graph.
-    torch._dynamo.config.capture_scalar_outputs = True
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    for block in networks.dit.blocks:
-        block.compile(dynamic=True)
 
 
 def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [Q, 3] -> [Q]

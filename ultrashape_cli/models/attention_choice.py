@@ -142,7 +142,7 @@ def decoder_shapes(params: VAEParams, tokens: int, queries: int) -> list[Attenti
 
 def conditioner_shapes(params: ConditionerParams, batch: int, side: int) -> list[AttentionShape]:
     """Return the attention of the conditioner for images of `side` pixels."""
-    tokens = 1 + (side // params.patch_size) ** 2
+    tokens = params.tokens_of(side)
     dim = params.width // params.num_heads
     return [AttentionShape(batch, params.num_heads, tokens, tokens, dim)]
 

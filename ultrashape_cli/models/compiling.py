@@ -1,4 +1,7 @@
-"""Compiling the transformer for training: its regions without control flow, each on first use."""
+"""Compiling the transformer, each piece on first use.
+
+Whole blocks for refining; for training their regions without control flow.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,21 @@ from ultrashape_cli.formatting import cause
 from ultrashape_cli.models.dit import DiTBlock, RefineDiT
 from ultrashape_cli.models.moe import MoEFeedForward
 
-RECOMPILE_LIMIT = 64
+_RECOMPILE_LIMIT = 64
 """With and without skip, gradient, context, cached keys: beyond 8 torch would give up silently."""
+
+
+def compile_blocks(dit: RefineDiT, device: torch.device) -> None:
+    """Compiles every block, in place, for any number of tokens.
+
+    Raises:
+        DependencyError: There is no compiler here that torch can use.
+    """
+    _prepare(device, "refine.compile=false")
+    # The expert counts are numbers of the graph.
+    torch._dynamo.config.capture_scalar_outputs = True
+    for block in dit.blocks:
+        block.compile(dynamic=True)
 
 
 def compile_regions(dit: RefineDiT, device: torch.device) -> None:
@@ -27,10 +43,7 @@ def compile_regions(dit: RefineDiT, device: torch.device) -> None:
     Raises:
         DependencyError: There is no compiler here that torch can use.
     """
-    import torch._dynamo  # a second of import
-
-    require_compiler(device, "train.compile=false")
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    _prepare(device, "train.compile=false")
     for block in dit.blocks:
         assert isinstance(block, DiTBlock)
         block.attend = torch.compile(block.attend, dynamic=True)  # type: ignore[method-assign]
@@ -43,8 +56,11 @@ def compile_regions(dit: RefineDiT, device: torch.device) -> None:
             expert.compile(dynamic=True)
 
 
-def require_compiler(device: torch.device, otherwise: str) -> None:
+def _prepare(device: torch.device, otherwise: str) -> None:
     """Raises DependencyError, with the setting to use otherwise, where torch cannot compile."""
+    import torch._dynamo  # a second of import
+
+    torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
     try:
         torch.compile(torch.sin, fullgraph=True)(torch.ones(4, device=device))
     except RuntimeError as error:

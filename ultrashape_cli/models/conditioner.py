@@ -47,7 +47,11 @@ class ConditionerParams:
     @property
     def num_tokens(self) -> int:
         """Tokens of an image without a mask."""
-        return (self.image_size // self.patch_size) ** 2 + int(self.use_class_token)
+        return self.tokens_of(self.image_size) - int(not self.use_class_token)
+
+    def tokens_of(self, side: int) -> int:
+        """Return the tokens inside the network of an image of `side` pixels, class token too."""
+        return (side // self.patch_size) ** 2 + 1
 
 
 class _PatchEmbeddings(nn.Module):

@@ -23,6 +23,7 @@ from ultrashape_cli.config.profiles import HardwareProfile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item
 from ultrashape_cli.data.samples import QUERY_SETS
+from ultrashape_cli.devices import synchronise
 from ultrashape_cli.models.random_weights import random_networks
 from ultrashape_cli.models.registry import Networks, model_spec
 from ultrashape_cli.runs import RunFolder
@@ -102,8 +103,7 @@ def run_benchmark(
         for number in range(warmup + steps):
             started = time.perf_counter()
             values = trainer.train_step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronise(device)
             values["seconds"] = time.perf_counter() - started
             host_peak = max(host_peak, psutil.Process().memory_info().rss)
             if number >= warmup:
@@ -185,8 +185,9 @@ def _memory(
     """
     weights = [*trainer.component.parameters(), *trainer.component.buffers()]
     optimizer = trainer.trainee.optimizer
-    states = optimizer.inner.state if isinstance(optimizer, OffloadedAdamW) else optimizer.state
-    moments = [v for s in states.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    moments = [
+        v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)
+    ]
     frozen = [
         parameter
         for module in (getattr(trainer.objective, n, None) for n in ("vae", "conditioner"))

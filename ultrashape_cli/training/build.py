@@ -15,6 +15,7 @@ from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, SampleOrder, ShapeDataset, make_loader
 from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.devices import compute_dtype, empty_cache
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.vae import ShapeVAE
@@ -90,8 +91,7 @@ def build_trainer(
             tokens = stages[-1].num_latents
             meshes = mesh_validation(config, run, dataset, objective, accelerator, tokens)
             meshes.prepare(partial(_start, config, source, component, device))
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            empty_cache(device)
         validate = _validation(config, objective, items, meshes, device)
     main = accelerator.is_main_process
 
@@ -128,7 +128,7 @@ def _start(
     """
     if device.type == "cpu":
         return component.eval()
-    half = torch.bfloat16 if config.train.dtype == "bf16" else torch.float32
+    half = compute_dtype(config.train.dtype)
     return load_trained(config, partial(load_networks, source), device=device, dtype=half).eval()
 
 
@@ -206,6 +206,7 @@ def _items(
         query_points=settings.query_points if vae else 0,
         variants=settings.latent_variants,
         fixed_view=bool(settings.overfit),
+        checksums=settings.token_cache,
         skip_bad=settings.skip_bad,
         coarse_points=settings.surface_points if augment and settings.voxel_coarse else 0,
         colour_jitter=settings.colour_jitter if augment else 0.0,

@@ -25,6 +25,7 @@ from torch import nn
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.devices import compute_dtype
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.geometry.mesh import Mesh
@@ -189,7 +190,7 @@ class MeshValidation:
 
             yield {kind: round_trip(net) for kind, net in variants.items()}
             return
-        half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+        half = compute_dtype(settings.dtype)
         decoder = load_networks(
             self.source, components=("vae",), vae_parts=("decoder",), device=self.device, dtype=half
         ).vae

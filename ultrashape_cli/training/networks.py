@@ -10,6 +10,7 @@ from torch import nn
 
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.devices import compute_dtype
 from ultrashape_cli.models.attention_choice import (
     conditioner_shapes,
     dit_shapes,
@@ -68,7 +69,7 @@ def build_networks(
     net = load_trained(config, load)
     dit = net.dit if isinstance(net, ConditionedDiT) else net
     assert isinstance(dit, RefineDiT)
-    half = torch.bfloat16 if settings.dtype == "bf16" else torch.float32
+    half = compute_dtype(settings.dtype)
     # Only what the loss needs is resident: not the VAE's decoder.
     frozen = load(
         components=("vae",) if net is not dit else ("vae", "conditioner"),

@@ -125,7 +125,7 @@ class Trainee:
         """
         if isinstance(self.optimizer, ZeroOptimizer):
             return self.optimizer.norm()
-        if isinstance(self.optimizer, AdamW8bit | OffloadedAdamW) and not self.strategy.sharded:
+        if isinstance(self.optimizer, AdamW8bit | OffloadedAdamW):
             found = [p.grad for p in self.gradients() if p.grad is not None]
             norm = float(torch.nn.utils.get_total_norm(found))
             self.optimizer.gradient_scale = min(limit / (norm + _CLIP_EPS), 1.0)
@@ -208,8 +208,7 @@ class Trainee:
         self.optimizer.load_state_dict(state)
         if isinstance(self.optimizer, ZeroOptimizer | AdamW8bit):
             return
-        inner = self.optimizer
-        for values in (inner.inner if isinstance(inner, OffloadedAdamW) else inner).state.values():
+        for values in self.optimizer.state.values():
             for name, value in values.items():
                 if isinstance(value, Tensor) and not value.is_cuda:
                     # torch keeps what fits as it is, and this is memory of the file.

@@ -38,6 +38,7 @@ def loss(ball_data: Path) -> Loss:
         seed=0,
         surface_points=256,
         image_size=lambda counter: 56,
+        checksums=True,
     )
 
     def compute(cache: TokenCache | None, assets: list[int]) -> list[float]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ultrashape_cli.config.resolve import Resolved, resolve
+from ultrashape_cli.devices import synchronise
 from ultrashape_cli.diagnosis.card.parts import Settings, Sizes
 from ultrashape_cli.models.registry import ModelSpec, model_spec
 
@@ -97,8 +98,7 @@ class Context:
 
     def synchronise(self) -> None:
         """Waits until the device has done what it was told."""
-        if self.cuda:
-            torch.cuda.synchronize(self.device)
+        synchronise(self.device)
 
     def time(self, run: Callable[[], object], at_least: float = 0.3) -> float:
         """Returns the mean seconds of a call, over as many as take `at_least` together."""

@@ -11,13 +11,11 @@ import torch
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.diagnosis.card.context import Context, Failed, require_compiler
 from ultrashape_cli.diagnosis.card.steered import sphere_voxels
-from ultrashape_cli.inference.refiner import compile_blocks
 from ultrashape_cli.models.attention_choice import AttentionShape, is_native, time_backends
-from ultrashape_cli.models.compiling import compile_regions
+from ultrashape_cli.models.compiling import compile_blocks, compile_regions
 from ultrashape_cli.models.dit import MLP_RATIO, RefineDiT
 from ultrashape_cli.models.moe import MoEFeedForward, set_expert_dispatch
 from ultrashape_cli.models.random_weights import random_networks
-from ultrashape_cli.models.registry import Networks
 
 COMPILE_S = {"cuda": 60.0, "cpu": 25.0}
 """Seconds that compiling three kinds of blocks takes, or half as many again."""
@@ -126,7 +124,7 @@ def measure_compile(context: Context, *, training: bool) -> dict[str, Any]:
         if training:
             compile_regions(dit, context.device)
         else:
-            compile_blocks(Networks(None, dit, None))
+            compile_blocks(dit, context.device)
         started = time.perf_counter()
         run()
         context.synchronise()

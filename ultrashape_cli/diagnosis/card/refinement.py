@@ -12,7 +12,7 @@ import torch
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.models import quality_settings
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION
+from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, empty_cache
 from ultrashape_cli.diagnosis.card.context import Context, Failed, NotHere
 from ultrashape_cli.diagnosis.card.steered import decoded_points, sphere_voxels, steer
 from ultrashape_cli.diffusion.sampler import SOLVERS
@@ -115,8 +115,7 @@ def _networks(context: Context, mode: MemoryMode) -> Networks:
         for network in networks:
             assert network is not None
             network.to("cpu")
-    if context.cuda:
-        torch.cuda.empty_cache()
+    empty_cache(context.device)
     return networks
 
 

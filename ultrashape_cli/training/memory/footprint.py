@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ultrashape_cli.config.schema import Config
-from ultrashape_cli.devices import autocast
+from ultrashape_cli.devices import autocast, compute_dtype
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.metering import Meter, Work, materialise, planning, replaced, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
@@ -106,7 +106,7 @@ def measure_footprint(
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in encoders:
             if module is not None:
-                materialise(module, lambda parameter: _half(settings.dtype))
+                materialise(module, lambda parameter: compute_dtype(settings.dtype))
         materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
         return _measure_step(config, strategy, net, spec, _measure_encoders(config, encoders))
 
@@ -141,10 +141,9 @@ def _measure_step(
     gradients = sum(size_of(p.grad) for p in trained if p.grad is not None)
     peak = meter.peak - static
     optimizer.step()
-    states = optimizer.inner.state if isinstance(optimizer, OffloadedAdamW) else optimizer.state
     moments = sum(
         size_of(value)
-        for state in states.values()
+        for state in optimizer.state.values()
         for value in state.values()
         if isinstance(value, Tensor) and value.ndim
     )
@@ -195,9 +194,9 @@ def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
                 )
             else:
                 context = torch.randn(
-                    *(batch, (side // spec.conditioner.patch_size) ** 2 + 1),
+                    *(batch, spec.conditioner.tokens_of(side)),
                     spec.conditioner.width,
-                    dtype=_half(settings.dtype),
+                    dtype=compute_dtype(settings.dtype),
                 )
             output = dit(
                 torch.randn(batch, tokens, channels),
@@ -233,12 +232,8 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
         if conditioner is not None:
             side = settings.image_size or conditioner.params.image_size
             pixels = torch.randn(settings.microbatch, 3, side, side)
-            conditioner.main_image_encoder.model(pixels.to(_half(settings.dtype)))
+            conditioner.main_image_encoder.model(pixels.to(compute_dtype(settings.dtype)))
     return _Encoders(weights, meter.peak, meter.work + again)
-
-
-def _half(dtype: str) -> torch.dtype:
-    return torch.bfloat16 if dtype == "bf16" else torch.float32
 
 
 def _blocks(net: nn.Module) -> Sequence[nn.Module]:

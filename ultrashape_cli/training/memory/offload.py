@@ -68,6 +68,11 @@ class OffloadedAdamW:
         """Returns the fp32 master of a device weight."""
         return self._masters_by_weight[weight]
 
+    @property
+    def state(self) -> dict[Any, Any]:
+        """Moments by master."""
+        return self.inner.state
+
     def wait(self) -> None:
         """Returns when every gradient has arrived in the masters.
 
