@@ -55,6 +55,23 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         write(file)
 
 
+def try_lock(file: int) -> bool:
+    """Locks an open file until it is closed or the process ends; False where another has it.
+
+    Raises:
+        OSError: The file system has no locks.
+    """
+    import fcntl  # Windows has none
+
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
 def partial_path(path: Path, pid: int) -> Path:
     """Returns where a process keeps the unfinished `path`."""
     # The suffix stays last because mesh and image writers choose the format by it.

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 
 import pytest
+from process_pair import WORLD, run_in_two
 
-WORLD = 2
 MICROBATCHES = 3
 
 
 @pytest.mark.parametrize("strategy", ["full", "full-8bit", "sharded"])
 def test_no_process_holds_more_gradients_than_planned(tmp_path: Path, strategy: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ultrashape_cli.training.trainee"])
-    pair = [
-        context.Process(target=_hold, args=(rank, port, strategy, tmp_path))
-        for rank in range(WORLD)
-    ]
-    for process in pair:
-        process.start()
-    for process in pair:
-        process.join(120)
+    run_in_two(_hold, strategy, tmp_path)
     for rank in range(WORLD):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         # Those that wait between microbatches, and those that are exchanged.
@@ -38,16 +23,7 @@ def test_no_process_holds_more_gradients_than_planned(tmp_path: Path, strategy: 
         assert len(set(found["held"])) == 1
 
 
-def _hold(rank: int, port: int, strategy: str, folder: Path) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(WORLD),
-        "LOCAL_WORLD_SIZE": str(WORLD),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "1",
-    }
+def _hold(rank: int, strategy: str, folder: Path) -> None:
     import torch
     from accelerate import Accelerator
 

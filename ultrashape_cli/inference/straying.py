@@ -9,18 +9,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from scipy.spatial import cKDTree
-
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.surface import sample_faces
+from ultrashape_cli.geometry.metrics import compare_meshes
 
 NEAR = 2 / 32
 """Distance in the cube of side 2 that a refined surface keeps: a cell of the usual coarse mesh."""
 ALLOWED = 0.1
 """Share of the result beyond it that counts as strayed. Of figurines, which the packaged model
 knows, at most 0.05 are; of sculpts that it does not know 0.15 to 0.8."""
-_SAMPLES, _STRIDE = 50_000, 5
+_SAMPLES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Straying:
     """Distances in the cube of side 2."""
 
     mean: float
-    """From the result to the input."""
+    """Chamfer-L1, of both directions."""
     beyond: float
     """Share of the result's surface further than `NEAR` from the input."""
     lost: float
@@ -46,12 +43,9 @@ class Straying:
 
 def measure_straying(result: Mesh, coarse: Mesh) -> Straying:
     """Compares a result with its input, both in the normalised frame."""
-    rng = np.random.default_rng(0)
-    points, given = (sample_faces(mesh, _SAMPLES, rng)[0] for mesh in (result, coarse))
-    forth = cKDTree(given).query(points[::_STRIDE])[0]
-    back = cKDTree(points).query(given[::_STRIDE])[0]
+    found = compare_meshes(result, coarse, _SAMPLES, taus=(NEAR,))
     return Straying(
-        mean=float(forth.mean()),
-        beyond=float((forth > NEAR).mean()),
-        lost=float((back > NEAR).mean()),
+        mean=found["chamfer_l1"],
+        beyond=1 - found[f"precision@{NEAR:g}"],
+        lost=1 - found[f"recall@{NEAR:g}"],
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from ultrashape_cli.errors import UsageError
-from ultrashape_cli.files import disk_errors, read_json
+from ultrashape_cli.files import disk_errors, read_json, try_lock
 from ultrashape_cli.runs import RunFolder, describe_state
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -42,13 +42,10 @@ def owning(run: RunFolder) -> Iterator[None]:
 
 
 def _lock(run: RunFolder, file: int) -> None:
-    import fcntl  # Windows has none
-
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(file):
+            raise _refused(run, read_json(run.owner))
     except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise _refused(run, read_json(run.owner)) from error
         if error.errno not in NO_LOCKS:
             raise
         status = run.read_status()

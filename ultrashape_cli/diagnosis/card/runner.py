@@ -22,6 +22,7 @@ from ultrashape_cli.diagnosis.card.case import IDENTIFY
 from ultrashape_cli.diagnosis.card.parts import Part, Settings, all_names
 from ultrashape_cli.diagnosis.card.report import Report
 from ultrashape_cli.errors import DependencyError, UsageError
+from ultrashape_cli.files import try_lock
 
 CASE = [sys.executable, "-m", "ultrashape_cli.diagnosis.card.case"]
 IDENTIFY_S = 120.0
@@ -42,8 +43,6 @@ def alone_on_card() -> Iterator[None]:
     Raises:
         UsageError: Another report is being made on them.
     """
-    import fcntl  # Windows has none
-
     seen = re.sub(r"\W+", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
     path = Path(tempfile.gettempdir()) / f"ushape-card-{os.getuid()}-{seen}.lock"
     try:
@@ -52,17 +51,20 @@ def alone_on_card() -> Iterator[None]:
         yield
         return
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        raise UsageError(
-            "another `ushape doctor --card` is measuring here", hint="wait until it is done"
-        ) from error
-    try:
+        if not _alone(file):
+            raise UsageError(
+                "another `ushape doctor --card` is measuring here", hint="wait until it is done"
+            )
         yield
     finally:
-        # The lock goes with it, and with the process, however it ends.
         os.close(file)
+
+
+def _alone(file: int) -> bool:
+    try:
+        return try_lock(file)
+    except OSError:  # no locks in this place: without
+        return True
 
 
 def identify(device: str, should_stop: Callable[[], bool]) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 WORLD = 2
 
@@ -22,10 +24,18 @@ def free_port() -> int:
 
 def train_in_two(run: Path) -> None:
     """Trains a run that asks for two processes to its end."""
+    run_in_two(_train, run)
+
+
+def run_in_two(work: Callable[..., None], *arguments: Any) -> None:
+    """Calls `work(rank, *arguments)` in two processes that torchrun could have started."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ultrashape_cli.training.worker"])
-    arguments = (run, free_port())
-    pair = [context.Process(target=_train, args=(rank, *arguments)) for rank in range(WORLD)]
+    port = free_port()
+    pair = [
+        context.Process(target=_as_by_torchrun, args=(rank, port, work, arguments))
+        for rank in range(WORLD)
+    ]
     for process in pair:
         process.start()
     for process in pair:
@@ -33,8 +43,9 @@ def train_in_two(run: Path) -> None:
     assert [process.exitcode for process in pair] == [0] * WORLD
 
 
-def _train(rank: int, root: Path, port: int) -> None:
-    # As torchrun sets them.
+def _as_by_torchrun(
+    rank: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -44,6 +55,10 @@ def _train(rank: int, root: Path, port: int) -> None:
         "MASTER_PORT": str(port),
         "ACCELERATE_USE_CPU": "1",
     }
+    work(rank, *arguments)
+
+
+def _train(rank: int, root: Path) -> None:
     import small_model  # noqa: F401
 
     from ultrashape_cli.config.resolve import resolve
