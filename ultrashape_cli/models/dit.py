@@ -167,6 +167,7 @@ class DiTBlock(nn.Module):
         """Apply the block; loss and load are None without routing."""
         x, normed = self.attend(x, skip, rope)
         x = x + self.attn2(normed, context, lengths)
+        del normed  # not held through the feed-forward, where memory peaks
         if not self.routed:
             return self.feed(x), None, None
         out: Routed = self.moe(self.norm3(x))
