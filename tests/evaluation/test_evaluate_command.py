@@ -54,7 +54,10 @@ def test_meshes_of_other_tools_are_compared(ushape, pairs: Path, tmp_path: Path)
     chamfer = comparison["scores"]["chamfer_l1"]
     assert chamfer["better"] == 1
     assert chamfer["difference"]["mean"] == pytest.approx(-0.28 * 0.85, abs=0.03)
-    text = "better than far on 3 of 4 measures; no clear difference in F-score@0.01"
+    text = (
+        "better than far on 3 of 4 measures; no clear difference in F-score@0.01; "
+        "2 assets are too few to say, it takes 6"
+    )
     assert comparison["verdict"]["text"] == text
     assert body["verdicts"] == [{key: comparison[key] for key in ("row", "against", "verdict")}]
     assert f"near: {text} (p 0.5 for Chamfer-L1)" in result.err

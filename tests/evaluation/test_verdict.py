@@ -44,6 +44,12 @@ def test_a_verdict_is_not_good_where_meshes_are_lost_or_all_may_be_chance() -> N
     chance = judge(BETTER, "x", unclear=BETTER)
     assert (chance.good, chance.worse, len(chance.unclear)) == (False, (), 3)
     assert judge({"seconds": (1.0, 2.0)}, "x") is None
+    few = judge(BETTER, "x", pairs=5)
+    assert (few.good, few.text.endswith("; 5 assets are too few to say, it takes 6")) == (
+        False,
+        True,
+    )
+    assert judge(BETTER, "x", pairs=6).good
 
 
 @pytest.mark.parametrize(
@@ -84,5 +90,6 @@ def test_a_comparison_carries_its_verdict() -> None:
     (found,) = summary(result, {"mine": ["coarse"]})["comparisons"]
     assert found["verdict"]["better"] == ("chamfer_l1",)
     assert found["verdict"]["text"] == (
-        "better than the input on all 1 measures; no surface on 1 of 3 assets"
+        "better than the input on all 1 measures; no surface on 1 of 3 assets; "
+        "2 assets are too few to say, it takes 6"
     )

@@ -236,6 +236,7 @@ def _verdict(
         "the input" if other == INPUT else other,
         unclear=[name for name, c in known.items() if c.difference.holds_zero],
         lost=f"no surface on {empty} of {len(result.scores[row])} assets" if empty else "",
+        pairs=max((c.difference.count for c in known.values()), default=0),
     )
     return asdict(verdict) if verdict else None
 

@@ -48,7 +48,7 @@ def write_report(
     for comparison in found["comparisons"]:
         title = f"{comparison['row']} against {comparison['against']}"
         body += section(title, _comparison(comparison, names), "the same assets, paired")
-    body += section("Assets", _assets(result, out, subject, base), "largest gains first")
+    body += section("Assets", _assets(result, out, subject, base), "largest losses first")
     body += section("All other scores", _means(found, long))
     rows = [(f["row"], f["asset"], f["error"]) for f in found["failures"]]
     body += section("Not made", table(("row", "asset", "why"), rows) if rows else "")
@@ -141,7 +141,7 @@ def _assets(result: Evaluation, out: Path, subject: str, base: str) -> str:
         for asset in result.assets
         if name in ours.get(asset, {}) and theirs.get(asset, {}).get(name)
     }
-    order = sorted(gains, key=lambda asset: -gains[asset])
+    order = sorted(gains, key=lambda asset: gains[asset])
     half = SHOWN_ASSETS // 2
     shown = order if len(order) <= SHOWN_ASSETS else order[:half] + order[-half:]
     parts = []

@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 
 from ultrashape_cli.evaluation.perceptual import PerceptualScore
 from ultrashape_cli.geometry.check import topology
-from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.geometry.mesh import Mesh, unit
 from ultrashape_cli.geometry.metrics import (
     NUM_POINTS,
     earth_movers_distance,
@@ -38,7 +38,7 @@ LOWER_IS_BETTER = (
 )
 HIGHER_IS_BETTER = (
     *("normal_consistency", "volume_iou", "watertight", "manifold", "edge_f_score"),
-    *("psnr", "ssim", "silhouette_iou", "normal_psnr", "clip"),
+    *("psnr", "ssim", "silhouette_iou", "normal_psnr", "front_normals", "clip"),
     *("f_score@", "precision@", "recall@"),
 )
 
@@ -81,9 +81,10 @@ def score_mesh(
     scores["manifold"] = float(state.nonmanifold_edges + state.nonmanifold_vertices == 0)
     scores["components"] = float(state.components)
     scores["faces"] = float(len(mesh.faces))
-    scores["earth_movers"] = earth_movers_distance(
-        mesh, truth, sampling.earth_movers_points, sampling.seed
-    )
+    if sampling.earth_movers_points:
+        scores["earth_movers"] = earth_movers_distance(
+            mesh, truth, sampling.earth_movers_points, sampling.seed
+        )
     edges = edge_f_score(mesh, truth)
     if edges is not None:
         scores["edge_f_score"] = edges
@@ -100,12 +101,14 @@ def _score_views(
     """Returns means over fixed views of shaded pictures, silhouettes and normals.
 
     `view_spread` is the standard deviation of the normals' PSNR between the views: a mesh that is
-    right from one side only has a large one.
+    right from one side only has a large one. `front_normals` is the mean cosine of the normals in
+    the first view, where both are: the half that a reference image shows.
     """
     scenes = Scene(mesh), Scene(truth)
     light = {"supersample": 1, "ambient_rays": 0, "shadow_rays": 1}
     pictures = [list(render_views(scene, cameras, **light)) for scene in scenes]  # type: ignore[arg-type]
     rows: dict[str, list[float]] = {}
+    front: Scores = {}
     for camera, ours, theirs in zip(cameras, *pictures, strict=True):
         a, b = on_ground(ours), on_ground(theirs)
         (maps, _), (true_maps, _) = (view_maps(scene, camera, 1) for scene in scenes)
@@ -121,7 +124,11 @@ def _score_views(
         }
         for name, value in found.items():
             rows.setdefault(name, []).append(value)
-    scores = {name: float(np.mean(values)) for name, values in rows.items()}
+        both = mask & true_mask
+        if camera is cameras[0] and both.any():
+            ours_, theirs_ = (unit(m["normal"][both][:, :3] / 127.5 - 1) for m in (maps, true_maps))
+            front["front_normals"] = float((ours_ * theirs_).sum(1).mean())
+    scores = {name: float(np.mean(values)) for name, values in rows.items()} | front
     return scores | {"view_spread": float(np.std(rows["normal_psnr"]))}
 
 

@@ -16,6 +16,8 @@ MEASURES = {
     "volume_iou": ("IoU", "volume IoU"),
 }
 """The scores that decide -> their name in a table and in a sentence."""
+ENOUGH = 6
+"""With fewer pairs no signed-rank test reaches p < 0.05, even where all of them agree."""
 LEGEND = (
     "CD-L1 is Chamfer-L1 (lower is better), F@1% the F-score at 0.01, NC normal consistency, IoU "
     "that of the volumes; in the cube [-1, 1]"
@@ -41,6 +43,7 @@ def judge(
     *,
     unclear: Collection[str] = (),
     lost: str = "",
+    pairs: int | None = None,
 ) -> Verdict | None:
     """Returns the verdict over those of `MEASURES` that are there; None without any.
 
@@ -49,6 +52,7 @@ def judge(
         against: What the other is called.
         unclear: Scores whose difference may be chance.
         lost: What ours lacks altogether, in words.
+        pairs: Assets that were compared; None for a single mesh, which speaks for itself.
     """
     names = [name for name in MEASURES if name in means]
     if not names:
@@ -67,7 +71,11 @@ def judge(
         parts.append(f"no clear difference in {', '.join(MEASURES[name][1] for name in even)}")
     if lost:
         parts.append(lost)
-    good = bool(better) and not worse and not lost
+    few = pairs is not None and pairs < ENOUGH
+    if few:
+        assets = "1 asset is" if pairs == 1 else f"{pairs} assets are"
+        parts.append(f"{assets} too few to say, it takes {ENOUGH}")
+    good = bool(better) and not worse and not lost and not few
     return Verdict(tuple(better), tuple(worse), tuple(even), good, "; ".join(parts))
 
 
