@@ -68,6 +68,9 @@ class RefineConfig:
     colours: Colours = "keep"
     """`keep` gives the vertices of the result the colours of the coarse mesh, where it has some and
     the format of the result holds them."""
+    accept_only_better: bool = False
+    """Write the input instead of a result that has strayed from it, or that agrees less with the
+    image in outline and shading."""
     repair: bool = False
     """Run the watertight step on the coarse mesh first."""
     faces: int = 0

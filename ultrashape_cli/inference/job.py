@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import Config, RefineConfig, flatten
 from ultrashape_cli.data.background import image_warnings, load_reference
 from ultrashape_cli.files import disk_errors, file_hash, read_json, write_json
+from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import Up, up_axis
 from ultrashape_cli.geometry.places import shared_places
+from ultrashape_cli.inference.acceptance import judge
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Prepared, Refined
@@ -205,6 +207,12 @@ def write_outputs(
         return Mesh(vertices, mesh.faces)
 
     result = normalised(refined.mesh)
+    straying, verdict = measure_straying(result, prepared.mesh), None
+    if recipe["settings"]["accept_only_better"]:
+        verdict = judge(result, prepared.mesh, inputs.rgba, straying)
+        if not verdict.better:
+            result = prepared.mesh
+            refined = _input_instead(refined, result if is_placed else inputs.mesh)
     colours = SurfaceColours(inputs.appearance, prepared.frame) if inputs.appearance else None
     files = [(refined.mesh, job.target)]
     if job.keep_full and refined.full is not None:
@@ -213,7 +221,9 @@ def write_outputs(
         save_mesh(mesh, path, _vertex_colours(colours, normalised(mesh)))
     measured = measure(inputs, refined, device)
     measured["colours"] = "kept" if colours else "none"
-    measured["straying"] = measure_straying(result, prepared.mesh).as_dict()
+    measured["straying"] = straying.as_dict()
+    if verdict is not None:
+        measured["acceptance"] = verdict.as_dict()
     truth = _ground_truth(job, prepared)
     if job.metrics:
         pairs = {"to_input": (result, prepared.mesh)}
@@ -231,6 +241,19 @@ def write_outputs(
         measured["preview"] = str(job.preview)
     write_json(job.record, {**recipe, "result": measured})
     return measured
+
+
+def _input_instead(refined: Refined, mesh: Mesh) -> Refined:
+    """Returns what is written where the result is not better than the mesh it came from."""
+    return replace(
+        refined,
+        mesh=mesh,
+        topology=topology(mesh),
+        full=None,
+        repaired=False,
+        floaters=0,
+        dropped_faces=0,
+    )
 
 
 def _vertex_colours(colours: SurfaceColours | None, mesh: Mesh) -> NDArray[np.uint8] | None:

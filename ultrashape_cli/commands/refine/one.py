@@ -163,7 +163,21 @@ def show_result(ui: UI, measured: dict[str, Any]) -> None:
     ]
     ui.table(("result", ""), rows)
     show_scores(ui, measured.get("metrics", {}))
-    _show_straying(ui, measured["straying"])
+    if _is_kept(ui, measured.get("acceptance")):
+        _show_straying(ui, measured["straying"])
+
+
+def _is_kept(ui: UI, found: dict[str, Any] | None) -> bool:
+    """Says what `--accept-only-better` decided, and returns whether the result was kept."""
+    if found is None:
+        return True
+    pairs = [
+        f"{name} {found['result'][name]:.3f} against {found['input'][name]:.3f}"
+        for name in ("silhouette", "shading")
+    ]
+    kept = "the result" if found["better"] else "the INPUT, for the result is not better"
+    ui.verdict(f"written: {kept} ({', '.join(pairs)} of the input)", good=found["better"])
+    return bool(found["better"])
 
 
 def _show_straying(ui: UI, found: dict[str, Any]) -> None:

@@ -83,6 +83,15 @@ RepairOpt = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+AcceptOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--accept-only-better/--accept-all",
+        help="Write MESH itself where the result has strayed from it, or looks less like IMAGE. "
+        "Default: accept all.",
+        rich_help_panel="Output",
+    ),
+]
 QualityOpt = Annotated[
     Quality | None,
     typer.Option(
