@@ -1,40 +1,49 @@
 #!/usr/bin/env bash
 # The whole main job on this machine, in minutes on a CPU:
 #   bash examples/quickstart.sh [MODELS_DIR]
-# Makes a venv, installs ushape, prepares a dataset (of MODELS_DIR, or of figurines it generates),
-# fine-tunes the tiny model that comes with the package on it, shows base against fine-tuned on
-# held-out meshes, and refines one of them. Re-running it only does what is left. Everything it
-# writes is in quickstart/ (USHAPE_QUICKSTART names another).
+# Makes a venv, installs ushape, prepares a dataset (of MODELS_DIR, or of a collection in a style of
+# its own that it generates), fine-tunes the tiny model that comes with the package on it, in full
+# and as LoRA, and shows on held-out meshes what that gained, and on shapes of other kinds what was
+# forgotten. Re-running it only does what is left. Everything it writes is in quickstart/
+# (USHAPE_QUICKSTART names another).
 set -euo pipefail
 models=${1:+$(realpath "$1")}
 cd "$(dirname "$0")/.."
 out=${USHAPE_QUICKSTART:-quickstart}
-source tests/venv.sh "${USHAPE_VENV:-.venv}"
+source tests/venv.sh "${USHAPE_VENV:-.venv}" lora
 # To ushape itself variables with this beginning are settings.
 unset USHAPE_QUICKSTART USHAPE_VENV
 export PATH=$PWD/$venv/bin:$PATH
-config=examples/tiny/quickstart.toml
+config=examples/tiny/quickstart.toml steps=${STEPS:-300}
 
 if [ -z "$models" ]; then
-  models=$out/models
-  # The tiny model has not seen these seeds.
-  python examples/make_figurines.py "$models" --count 12 --start 10000
-  name=figurines
+  models=$out/models name=studio
+  # The tiny model has seen nothing of this style.
+  python examples/make_shapes.py "$models" --family studio --count 40 --start 10000
 else
   name=$(basename "$models")
 fi
-data=$out/$name/data run=$out/$name/runs/finetuned
+data=$out/$name/data runs=$out/$name/runs
 
 echo "1. prepare: meshes -> watertight, rendered, sampled, split"
 # Exit code 1 says that some meshes failed and are recorded; the others make the dataset.
 ushape prepare "$models" -o "$data" --config $config || [ $? = 1 ]
 
-echo "2. train: fine-tune the tiny model"
-ushape train --config $config --data "$data" --init tiny --steps 400 --out "$run"
+echo "2. train: fine-tune the tiny model, in full and as LoRA"
+for strategy in full lora; do
+  ushape train --config $config --data "$data" --init tiny --strategy $strategy --steps "$steps" \
+    --out "$runs/$strategy"
+done
 
-echo "3. evaluate: base against fine-tuned on held-out meshes"
-ushape evaluate --checkpoint "$run" --against tiny --data "$data" --config $config \
-  -o "$out/$name/evaluation" || [ $? = 1 ]
+echo "3. evaluate: base against fine-tuned on held-out meshes, and on shapes of other kinds"
+ushape evaluate --checkpoint "$runs/full" --against tiny --against "$runs/lora" --data "$data" \
+  --config $config -o "$out/$name/evaluation" || [ $? = 1 ]
+others=$out/others
+python examples/make_shapes.py "$others/models" --family all --count 48 --start 20000
+ushape prepare "$others/models" -o "$others/data" --config $config --until render
+ushape split "$others/data" --val 0
+ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" --split train \
+  --config $config --set refine.quality=draft -o "$out/$name/forgetting" || [ $? = 1 ]
 
 echo "4. refine: a held-out mesh, coarsened on purpose"
 asset=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))[0])' \
@@ -42,11 +51,13 @@ asset=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))[0])' \
 [ -e "$out/$name/coarse.glb" ] || python examples/coarsen.py "$data/meshes/$asset.ply" \
   "$out/$name/coarse.glb"
 ushape refine "$out/$name/coarse.glb" "$data/renders/$asset/view_000.png" --config $config \
-  --checkpoint "$run" -o "$out/$name/refined.glb" --preview "$out/$name/preview.png"
+  --checkpoint "$runs/full" -o "$out/$name/refined.glb"
 
 echo
 echo "dataset report      $data/report.html"
-echo "training run        $run  (ushape monitor $run, ushape report $run)"
+echo "training run        $runs/full  (ushape monitor $runs, ushape report $runs/full)"
 echo "base against fine-tuned   $out/$name/evaluation/report.html"
 echo "refined mesh        $out/$name/refined.glb"
-echo "reference, coarse, refined side by side   $out/$name/preview.png"
+echo "coarse, base, fine-tuned, truth   $out/$name/gain.png"
+python examples/show_gain.py "$out/$name/evaluation" "$out/$name/gain.png" \
+  --others "$out/$name/forgetting"

@@ -12,6 +12,7 @@ from ultrashape_cli.models.vae import ShapeVAE, VAEParams
 SMALL = replace(
     model_spec("tiny"),
     image_size=56,
+    start="noise",
     vae=VAEParams(
         num_latents=64,
         width=32,

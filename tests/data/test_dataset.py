@@ -18,7 +18,12 @@ from ultrashape_cli.data.dataset import (
     to_device,
 )
 from ultrashape_cli.data.layout import Dataset
-from ultrashape_cli.data.samples import QUERY_SETS, quantise_positions, write_samples
+from ultrashape_cli.data.samples import (
+    QUERY_SETS,
+    encode_normals,
+    quantise_positions,
+    write_samples,
+)
 from ultrashape_cli.errors import AssetError, DatasetError, LoaderError
 
 
@@ -257,3 +262,13 @@ def test_coarse_points_are_drawn_where_asked(folder: Dataset) -> None:
     coarse = _items(folder, coarse_points=5, query_points=0)[(0, 0)]["coarse"]
     assert coarse.shape == (5, 3)
     assert coarse.numpy() == pytest.approx(0.5, abs=1.6e-5)
+    with pytest.raises(AssetError, match="no coarse normals") as refused:
+        _items(folder, coarse_points=5, coarse_normals=True, query_points=0)[(0, 0)]
+    assert "--force" in str(refused.value.hint)
+    arrays["coarse_normals"] = encode_normals(np.tile([0.0, 0.0, 1.0], (20, 1)))
+    write_samples(folder.samples("a"), {"contents": "dit", "num_uniform": 32}, arrays)
+    items = _items(folder, coarse_points=6, coarse_normals=True, query_points=0)
+    coarse = items[(0, 0)]["coarse"]
+    assert coarse.shape == (6, 7)
+    assert coarse[:, 5].numpy() == pytest.approx(1.0)
+    assert coarse[:, 6].tolist() == [0, 0, 0, 1, 1, 1]

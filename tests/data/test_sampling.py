@@ -126,6 +126,22 @@ def test_coarse_points_lie_near_the_mesh_and_not_on_it(ball: Mesh) -> None:
     radius = np.linalg.norm(restore_positions(arrays["coarse_points"]), axis=1)
     assert radius == pytest.approx(1 / 1.02, abs=0.08)
     assert np.abs(radius - 1 / 1.02).mean() > 1e-3
+    normals = decode_normals(arrays["coarse_normals"])
+    assert len(normals) == 400
+    outward = (normals * restore_positions(arrays["coarse_points"])).sum(1) / radius
+    assert outward.mean() > 0.95
+
+
+def test_coarse_versions_differ_from_asset_to_asset_where_asked(ball: Mesh) -> None:
+    def points(spread: float, seed: int) -> np.ndarray:
+        settings = replace(SMALL, contents="dit", coarse_points=400, coarse_spread=spread)
+        found = sample_mesh(ball, settings, np.random.default_rng(seed))[0]["coarse_points"]
+        return np.sort(np.linalg.norm(restore_positions(found), axis=1))
+
+    # Few cells smoothed much shrink a ball's bumps differently from many smoothed little.
+    alike = np.abs(points(0.0, 1) - points(0.0, 2)).mean()
+    varied = max(np.abs(points(0.5, seed) - points(0.0, seed)).mean() for seed in range(4))
+    assert varied > 2 * alike
 
 
 def test_a_tetrahedron_is_enough() -> None:

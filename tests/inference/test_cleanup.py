@@ -6,7 +6,7 @@ import trimesh
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.inference.cleanup import clean, remove_floaters
+from ultrashape_cli.inference.cleanup import Tokens, clean, remove_floaters, remove_imagined
 
 
 def ball(radius: float, at: tuple[float, float, float] = (0, 0, 0), detail: int = 3) -> Mesh:
@@ -38,6 +38,20 @@ def test_the_largest_component_is_never_a_floater() -> None:
     kept, removed = remove_floaters(ball(0.5), 1.0)
     assert removed == 0
     assert len(kept.faces) == len(ball(0.5).faces)
+
+
+def test_parts_that_no_token_speaks_for_go_unless_all_are_such() -> None:
+    two = joined(ball(0.3, (-0.5, 0, 0)), ball(0.3, (0.5, 0, 0)))
+    left = Tokens(np.array([[1, 8, 8]]), 16)  # beside x = -0.8
+    kept, removed = remove_imagined(two, left)
+    assert removed == 1
+    assert kept.bounds[1, 0] < 0
+    far = Tokens(np.array([[8, 1, 8]]), 16)
+    assert remove_imagined(two, far)[0] is two
+    cleaned = clean(two, RefineConfig(), left)
+    assert (cleaned.topology.components, cleaned.floaters) == (1, 1)
+    cleaned = clean(two, RefineConfig(keep_floaters=True), left)
+    assert (cleaned.topology.components, cleaned.floaters) == (2, 0)
 
 
 def test_degenerate_and_repeated_faces_are_dropped() -> None:

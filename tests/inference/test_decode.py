@@ -10,6 +10,7 @@ from torch import Tensor
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.inference.decode import (
+    coarsest_cells,
     decode_field,
     fitting_chunk,
     level_cells,
@@ -47,6 +48,8 @@ def test_levels_halve_down_to_the_smallest_allowed():
     assert level_cells(1024) == [64, 128, 256, 512, 1024]
     assert level_cells(100) == [100]
     assert level_cells(128, 15) == [16, 32, 64, 128]
+    assert coarsest_cells(0.01) == 63
+    assert level_cells(128, coarsest_cells(0.04)) == [32, 64, 128]
 
 
 def test_reference_levels_match_the_specification():
@@ -138,6 +141,24 @@ def test_refinement_loses_nothing_of_the_surface():
     assert len(sparse.coords) < len(full.coords)
     assert len(a[1]) == len(b[1])
     assert np.allclose(np.sort(a[0], axis=0), np.sort(b[0], axis=0))
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.5])
+def test_the_coarsest_level_sees_sheets_and_rods_thinner_than_its_cells(shift):
+    truncation = 0.04
+    cells = level_cells(128, coarsest_cells(truncation))
+    middle = shift * 2 / cells[0]
+
+    def field(points: Tensor) -> Tensor:
+        p = points - middle
+        sheet = torch.maximum(p[:, 0].abs() - 0.01, p.norm(dim=1) - 0.7)
+        rod = torch.maximum(p[:, 1:].norm(dim=1) - 0.02, p[:, 0].abs() - 0.8)
+        return (-torch.minimum(sheet, rod) / truncation).clamp(-1, 1)
+
+    sparse, full = (decode_field(field, 128, cells=c) for c in (cells, [128]))
+    a, b = (extract_isosurface(grid, 0.0, inside="positive") for grid in (sparse, full))
+    assert len(a[1]) == len(b[1]) > 0
+    assert np.isfinite(sparse.values).mean() < 0.8
 
 
 def signed_distance(shape: str, cells: int):

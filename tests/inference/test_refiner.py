@@ -71,6 +71,23 @@ def test_the_tokens_are_the_occupied_voxels_up_to_the_limit(
     assert 32 < all_of_them.tokens < 100_000
 
 
+def test_a_flow_from_the_coarse_mesh_ends_there_where_nothing_moves(coarse: Mesh) -> None:
+    networks = ball_networks()
+    assert networks.dit is not None
+    networks.dit.final_layer.linear.weight.zero_()
+    networks.dit.final_layer.linear.bias.zero_()
+    spec = replace(SMALL, start="coarse")
+    made = Refiner(networks, spec, CONFIG, torch.device("cpu"))
+    prepared = made.prepare(coarse, seed=0)
+    start = made.start(prepared)
+    assert start.shape == (1, prepared.voxels.shape[1], SMALL.vae.latent_channels)
+    end = made.sample(prepared.voxels, start, None, None, lambda *a: None)
+    assert torch.equal(start, end)
+    # What it starts from is the mesh, and not the seed of any noise.
+    other = made.start(made.prepare(make_figurine(1, resolution=24), seed=0))
+    assert other.shape != start.shape or not torch.allclose(other, start)
+
+
 def test_a_field_that_does_not_fit_is_asked_in_halves() -> None:
     asked = []
 

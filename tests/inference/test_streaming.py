@@ -39,7 +39,11 @@ def latents(networks: Networks, memory: str, dtype: str = "fp32") -> torch.Tenso
     for _ in range(2):  # a second mesh finds the weights where the first left them
         with torch.inference_mode():
             context, lengths = refiner.condition(rgba)
-            found.append(refiner.sample(prepared.voxels, context, lengths, 0, lambda *a: None))
+            found.append(
+                refiner.sample(
+                    prepared.voxels, refiner.start(prepared), context, lengths, lambda *a: None
+                )
+            )
     assert torch.equal(*found)
     return found[0]
 
@@ -171,6 +175,10 @@ def test_streaming_on_a_gpu_equals_resident_weights() -> None:
         refiner = Refiner(networks, SMALL, replace(config, memory=mode), device)
         prepared = refiner.prepare(make_figurine(0, resolution=16), 0)
         with torch.inference_mode():
-            results.append(refiner.sample(prepared.voxels, None, None, 0, lambda *a: None).cpu())
+            results.append(
+                refiner.sample(
+                    prepared.voxels, refiner.start(prepared), None, None, lambda *a: None
+                ).cpu()
+            )
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])

@@ -27,7 +27,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "train.save_every_steps": 200,
         "refine.steps": 20,
         "refine.guidance_scale": 2.0,
-        "refine.tokens": 1536,
+        "refine.tokens": 3072,
         "refine.grid_resolution": 128,
         "refine.surface_points": 65_536,
     },
@@ -48,8 +48,7 @@ QUALITY_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "refine.grid_resolution": 512,
         },
     },
-    # Its single step from noise, the mean of what it expects, is closer to the truth than any
-    # sample: on four held-out figurines Chamfer-L1 is 0.0219, and 0.0225 after four steps.
+    # Its path is straight from the coarse mesh: one step is all of it.
     "tiny": {
         "standard": _ONE_STEP,
         "draft": {**_ONE_STEP, "refine.grid_resolution": 64},

@@ -109,7 +109,11 @@ class SampleConfig:
     sharp_points: int = 0
     """Points on sharp edges, as `refine` takes them from its input; 0 for none."""
     coarse_points: int = 0
-    """Points on a coarse version of the mesh, for training on coarse voxels; 0 for none."""
+    """Points on a coarse version of the mesh, for training on coarse voxels or from coarse
+    latents; 0 for none."""
+    coarse_spread: float = 0.0
+    """By how much the cells and the smoothing of that version differ from asset to asset, as a
+    share; 0 makes all alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,6 +258,9 @@ class TrainConfig:
     voxel_coarse: float = 0.0
     """Share of samples whose voxels are those of the asset's coarsened mesh; needs
     `sample.coarse_points`."""
+    field_loss: float = 0.0
+    """Weight of the error of the decoded field at the end of the path, beside that of the latents;
+    needs distances (`sample.contents=full`)."""
     ema_decay: float = 0.0
     """Decay per step of an fp32 average of the weights in host memory; 0 keeps none."""
     ema_every: int = 1
@@ -312,6 +319,11 @@ class TrainConfig:
             return ["dit", "conditioner"]
         return [self.stage]
 
+    @property
+    def frozen_vae_parts(self) -> tuple[str, ...]:
+        """Halves of the autoencoder that the DiT's loss needs."""
+        return ("encoder", "decoder") if self.field_loss else ("encoder",)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
@@ -324,7 +336,7 @@ class EvaluateConfig:
     points: int = 100_000
     """Surface samples of each mesh."""
     earth_movers_points: int = 1024
-    """Samples of each mesh that the earth mover's distance assigns, exactly."""
+    """Samples of each mesh that the earth mover's distance assigns, exactly; 0 leaves it out."""
     views: int = 4
     """Views that are compared; 0 for none."""
     view_size: int = 256

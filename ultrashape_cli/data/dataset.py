@@ -60,6 +60,7 @@ class ShapeDataset(Dataset[Item]):
         checksums: Add that of the view's file, which is read once more for it.
         skip_bad: Leave broken assets out of a microbatch and name them, instead of raising.
         coarse_points: Points of the asset's coarse version, `coarse` [P, 3]; 0 for none.
+        coarse_normals: Give them normals and the sharp label too, `coarse` [P, 7].
         colour_jitter: Largest relative change of contrast and colour gains.
         crop_jitter: Largest relative growth of the white border's square.
     """
@@ -78,6 +79,7 @@ class ShapeDataset(Dataset[Item]):
         checksums: bool = False,
         skip_bad: bool = False,
         coarse_points: int = 0,
+        coarse_normals: bool = False,
         colour_jitter: float = 0.0,
         crop_jitter: float = 0.0,
     ) -> None:
@@ -92,6 +94,7 @@ class ShapeDataset(Dataset[Item]):
         self.checksums = checksums
         self.skip_bad = skip_bad
         self.coarse_points = coarse_points
+        self.coarse_normals = coarse_normals
         self.colour_jitter = colour_jitter
         self.crop_jitter = crop_jitter
 
@@ -135,7 +138,8 @@ class ShapeDataset(Dataset[Item]):
                 queries = samples.draw_queries(name, self.query_points, rng)
                 item[name] = torch.from_numpy(queries)
         if self.coarse_points:
-            item["coarse"] = torch.from_numpy(samples.draw_coarse(self.coarse_points, rng))
+            coarse = samples.draw_coarse(self.coarse_points, rng, normals=self.coarse_normals)
+            item["coarse"] = torch.from_numpy(coarse)
         return item
 
     def _image(self, asset_id: str, size: int, rng: np.random.Generator) -> Item:

@@ -14,7 +14,9 @@ the normalised frame ([-1, 1] cube):
     near_sdf, near_curvature_sdf, space_sdf     float16 [Q]     positive outside; exact at the
                                     stored positions, then rounded by 2^-12 of the value at most
     sharp_points, sharp_normals     on sharp edges, as `surface_*`       (where asked for)
-    coarse_points                   on a coarse version of the mesh      (where asked for)
+    coarse_points, coarse_normals   on a coarse version of the mesh, the first half uniform, the
+                                    others curvature-weighted            (where asked for; older
+                                    files have no normals, and all of their points uniform)
 
 Version 1 lacks `near_reach`, which is then 1, and is read as well.
 
@@ -118,7 +120,16 @@ class SampleFile:
         replacement, as in spec section 10.2.
         """
         points, normals = self._read("surface_points"), self._read("surface_normals")
-        uniform = int(self.meta["num_uniform"])
+        return self._draw_both(points, normals, int(self.meta["num_uniform"]), count, rng)
+
+    def _draw_both(
+        self,
+        points: np.ndarray,  # [N, 3] as stored, the first `uniform` rows area-uniform
+        normals: np.ndarray,  # [N, 2 or 3] as stored
+        uniform: int,
+        count: int,
+        rng: np.random.Generator,
+    ) -> np.ndarray:  # [count, 7]
         if not 0 < uniform < len(points) == len(normals):
             raise AssetError(
                 f"`{self.path}` contradicts its own counts", hint=_redo(self.path, force=True)
@@ -156,15 +167,26 @@ class SampleFile:
             found[:, 3] *= 2
         return found
 
-    def draw_coarse(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Returns `count` points on the coarse version of the mesh, [count, 3] float32."""
-        if "coarse_points" not in self.arrays.names:
+    def draw_coarse(
+        self, count: int, rng: np.random.Generator, *, normals: bool = False
+    ) -> np.ndarray:
+        """Returns `count` points on the coarse version of the mesh, [count, 3] float32.
+
+        With normals it is [count, 7], as of `draw_surface`.
+        """
+        wanted = {"coarse_points", "coarse_normals"} if normals else {"coarse_points"}
+        if missing := wanted - set(self.arrays.names):
+            what = "no coarse points" if "coarse_points" in missing else "no coarse normals"
             raise AssetError(
-                f"`{self.path}` has no coarse points",
-                hint=f"{_redo(self.path)} --set sample.coarse_points=100000",
+                f"`{self.path}` has {what}",
+                hint=f"{_redo(self.path, force='coarse_points' not in missing)} "
+                "--set sample.coarse_points=100000",
             )
         points = self._read("coarse_points")
-        return self.positions(points.take(_draw(len(points), count, rng), axis=0))
+        if not normals:
+            return self.positions(points.take(_draw(len(points), count, rng), axis=0))
+        uniform = len(points) - len(points) // 2
+        return self._draw_both(points, self._read("coarse_normals"), uniform, count, rng)
 
     def positions(self, stored: np.ndarray, name: str = "") -> np.ndarray:
         """Returns stored positions [N, 3] of a query set, or others, in the normalised frame."""

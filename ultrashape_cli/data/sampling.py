@@ -18,8 +18,13 @@ from ultrashape_cli.data.samples import (
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame
-from ultrashape_cli.geometry.surface import curvature_weights, sample_faces, sample_sharp_edges
-from ultrashape_cli.synthetic.coarsen import coarsen
+from ultrashape_cli.geometry.surface import (
+    curvature_weights,
+    sample_faces,
+    sample_sharp_edges,
+    sample_uniform_and_curved,
+)
+from ultrashape_cli.synthetic.coarsen import COARSE_RESOLUTION, COARSE_SMOOTHING, coarsen
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,8 +64,9 @@ def sample_mesh(
         arrays["sharp_points"], arrays["sharp_normals"] = place(points, 1.0)[0], turn(normals)
         measurements["sharp_edges"] = sharp is not None
     if settings.coarse_points:
-        rough = coarsen(mesh)
-        arrays["coarse_points"] = place(sample_faces(rough, settings.coarse_points, rng)[0], 1.0)[0]
+        rough = _coarse_version(mesh, settings, rng)
+        points, normals = sample_uniform_and_curved(rough, settings.coarse_points, rng)
+        arrays["coarse_points"], arrays["coarse_normals"] = place(points, 1.0)[0], turn(normals)
     if reference:
         arrays = {REFERENCE_NAMES.get(name, name): array for name, array in arrays.items()}
     return arrays, measurements
@@ -133,6 +139,14 @@ def jitter(
     while len(beyond := np.argwhere(np.abs(offset) > limit)):
         offset[tuple(beyond.T)] = rng.normal(size=len(beyond)) * sigma[beyond[:, 0]]
     return surface[rows] + offset
+
+
+def _coarse_version(mesh: Mesh, settings: SampleConfig, rng: np.random.Generator) -> Mesh:
+    if not settings.coarse_spread:
+        return coarsen(mesh)
+    low, high = 1 - settings.coarse_spread, 1 + settings.coarse_spread
+    resolution, smoothing = rng.uniform(low, high, 2) * (COARSE_RESOLUTION, COARSE_SMOOTHING)
+    return coarsen(mesh, round(resolution), round(smoothing))
 
 
 def _in_codes(points: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:

@@ -124,3 +124,17 @@ def sample_sharp_edges(
     w = rng.random(count)[:, None]
     normals = mesh.vertex_normals[edges[edge]]
     return w * a[edge] + (1 - w) * b[edge], w * normals[:, 0] + (1 - w) * normals[:, 1]
+
+
+def sample_uniform_and_curved(
+    mesh: Mesh, count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points `[count, 3]` and normals `[count, 3]` as the autoencoder reads a surface.
+
+    The first half is area-uniform, the others (`count // 2`) weighted by curvature (spec
+    section 10.2).
+    """
+    half = count // 2
+    uniform = sample_faces(mesh, count - half, rng)[:2]
+    curved = sample_faces(mesh, half, rng, curvature_weights(mesh))[:2]
+    return np.concatenate([uniform[0], curved[0]]), np.concatenate([uniform[1], curved[1]])

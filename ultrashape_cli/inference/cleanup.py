@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.errors import MeshError
@@ -59,8 +61,22 @@ def surface_mesh(grid: BrickGrid) -> Mesh:
     return Mesh(place_vertices(vertices, grid.num_cells), faces)
 
 
-def clean(mesh: Mesh, config: RefineConfig) -> Cleaned:
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Where the latents of a result sit."""
+
+    voxels: NDArray[np.int64]  # [M, 3]
+    resolution: int
+    """Voxels along one side of the cube [-1, 1]^3."""
+
+
+def clean(mesh: Mesh, config: RefineConfig, tokens: Tokens | None = None) -> Cleaned:
     """Returns the mesh welded, without floaters, closed, turned outward and reduced, as set.
+
+    Args:
+        mesh: Surface of a decoded field.
+        config: What is to be done.
+        tokens: Parts that lie far from all of them are floaters too; None knows of none.
 
     Raises:
         DependencyError: Faces are to be reduced and nothing that does it can load.
@@ -69,7 +85,10 @@ def clean(mesh: Mesh, config: RefineConfig) -> Cleaned:
     dropped = len(mesh.faces) - len(welded.faces)
     floaters = 0
     if not config.keep_floaters:
-        welded, floaters = remove_floaters(welded, config.floater_ratio)
+        if tokens is not None:
+            welded, floaters = remove_imagined(welded, tokens)
+        welded, small = remove_floaters(welded, config.floater_ratio)
+        floaters += small
     state = topology(welded)
     repaired = not state.watertight
     if repaired:
@@ -92,5 +111,23 @@ def remove_floaters(mesh: Mesh, ratio: float) -> tuple[Mesh, int]:
     sizes = np.bincount(labels)
     keep = sizes >= ratio * sizes.max()
     if keep.all():
+        return mesh, 0
+    return mesh.with_faces(mesh.faces[keep[labels]]), int((~keep).sum())
+
+
+def remove_imagined(mesh: Mesh, tokens: Tokens) -> tuple[Mesh, int]:
+    """Drops components without a vertex in a token's voxel or beside it; returns how many.
+
+    No latent speaks for what is there: the field is what the decoder makes of far-away ones. All
+    stay where none is near.
+    """
+    occupied = np.zeros((tokens.resolution,) * 3, bool)
+    occupied[tuple(tokens.voxels.T)] = True
+    occupied = ndimage.binary_dilation(occupied, np.ones((3, 3, 3), bool))
+    index = np.floor((mesh.vertices + 1) / 2 * tokens.resolution).astype(np.int64)
+    near = occupied[tuple(index.clip(0, tokens.resolution - 1).T)]
+    labels = face_components(mesh.faces, len(mesh.vertices))
+    keep = np.bincount(labels, near[mesh.faces].any(1)) > 0
+    if keep.all() or not keep.any():
         return mesh, 0
     return mesh.with_faces(mesh.faces[keep[labels]]), int((~keep).sum())

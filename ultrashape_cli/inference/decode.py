@@ -4,6 +4,7 @@ The field is positive inside. N nodes, Q query points.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -45,6 +46,18 @@ class GroupedField(Protocol):
     def query_group(self, points: Tensor, stride: int, chunk_size: int) -> Tensor:
         """Return the field at points, with keys chosen by every stride-th of them."""
         ...
+
+
+def coarsest_cells(truncation: float) -> int:
+    """Return the fewest cells an axis that still show all of a field near its surface.
+
+    A cell is at most two truncations wide: a sheet halfway between nodes, however thin, then lies
+    within the band of both. Never more than the reference takes, whose cells are wider.
+
+    Args:
+        truncation: Half-width of that band, in half-sides of the cube.
+    """
+    return min(math.ceil(1 / truncation), MIN_RESOLUTION)
 
 
 def level_cells(resolution: int, min_resolution: int = MIN_RESOLUTION) -> list[int]:

@@ -133,7 +133,7 @@ def measure_refinement(
         accelerator: Count the kernels of a GPU, where they differ from those of a CPU.
         int8: Quantise the DiT.
     """
-    networks = build(spec, vae_parts=("decoder",))
+    networks = build(spec, vae_parts=spec.inference_parts)
     if int8:
         assert networks.dit is not None
         quantise_dit(networks.dit)

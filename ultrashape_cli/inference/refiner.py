@@ -25,8 +25,14 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
 from ultrashape_cli.geometry.places import in_own_places
 from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
-from ultrashape_cli.inference.cleanup import clean, surface_mesh
-from ultrashape_cli.inference.decode import SMALLEST_CHUNK, decode_field, fitting_chunk
+from ultrashape_cli.inference.cleanup import Tokens, clean, surface_mesh
+from ultrashape_cli.inference.decode import (
+    SMALLEST_CHUNK,
+    coarsest_cells,
+    decode_field,
+    fitting_chunk,
+)
+from ultrashape_cli.inference.encoding import encoder_surface
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
 from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
@@ -42,7 +48,7 @@ from ultrashape_cli.models.compiling import compile_blocks
 from ultrashape_cli.models.dit import ContextKeys
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
-from ultrashape_cli.models.voxels import occupied_voxels, select_voxels
+from ultrashape_cli.models.voxels import occupied_voxels, select_voxels, voxel_centres
 
 Progress = Callable[[str, int, int], None]
 """Stage, done, total."""
@@ -90,7 +96,8 @@ class Refiner:
 
     Args:
         networks: In eval mode; on `device`, or on the host where `refine.memory` says so. The
-            autoencoder needs its decoder only, and unconditional refinement no conditioner.
+            autoencoder needs its `ModelSpec.inference_parts` only, and unconditional refinement no
+            conditioner.
         spec: The model they belong to.
         config: Settings of the sampler and the decoder.
         device: Where the networks are.
@@ -122,7 +129,8 @@ class Refiner:
         """
         dtype = compute_dtype(config.dtype)
         home = device if config.memory in ("auto", "resident") else torch.device("cpu")
-        networks = load_networks(source, vae_parts=("decoder",), device=home, dtype=dtype)
+        parts = model_spec(source.model).inference_parts
+        networks = load_networks(source, vae_parts=parts, device=home, dtype=dtype)
         if config.memory == "int8":
             assert networks.dit is not None
             quantise_dit(networks.dit, device)
@@ -184,7 +192,8 @@ class Refiner:
         with _timed(seconds, "condition"), memory_errors("condition", "--device cpu"):
             context, lengths = self.condition(rgba)
         with _timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
-            latents = self.sample(prepared.voxels, context, lengths, prepared.seed, progress)
+            start = self.start(prepared)
+            latents = self.sample(prepared.voxels, start, context, lengths, progress)
             prepared.passes = self.passes
         coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
         with _timed(seconds, "decode"), memory_errors("decode", coarser):
@@ -198,7 +207,9 @@ class Refiner:
         """
         coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
         with _timed(prepared.seconds, "mesh"), memory_errors("mesh", coarser):
-            cleaned = clean(surface_mesh(grid), self.config)
+            voxels = prepared.voxels[0].cpu().numpy()
+            tokens = Tokens(voxels, self.spec.vae.voxel_resolution)
+            cleaned = clean(surface_mesh(grid), self.config, tokens)
 
             def place(mesh: Mesh) -> Mesh:
                 if self.config.frame == "normalised":
@@ -236,24 +247,37 @@ class Refiner:
             with autocast(self.device, self.config.dtype):
                 return conditioner.encode(upload(image[None], self.device), mask[None])
 
+    def start(self, prepared: Prepared) -> Tensor:  # [1, M, C] fp32
+        """Returns where the flow starts: seeded noise, or the latents of the coarse mesh."""
+        voxels, seed = prepared.voxels, prepared.seed
+        if self.spec.start == "noise":
+            generator = torch.Generator().manual_seed(seed + 1)
+            noise = torch.randn(1, voxels.shape[1], self.spec.dit.in_channels, generator=generator)
+            return upload(noise, self.device)
+        vae, params = self.networks.vae, self.spec.vae
+        assert vae is not None
+        surface = encoder_surface(prepared.mesh, params, seed)
+        centres = voxel_centres(voxels, params.voxel_resolution)
+        with self.placement.using("vae"), autocast(self.device, self.config.dtype):
+            found = vae.encode(upload(surface, self.device), upload(centres, self.device))
+        return found.mean * params.scale_factor
+
     def sample(
         self,
         voxels: Tensor,  # [1, M, 3]
+        start: Tensor,  # [1, M, C], from `start`
         context: Tensor | None,  # [1, L, X]
         lengths: list[int] | None,
-        seed: int,
         progress: Progress,
         on_step: Callable[[float, Tensor], None] = lambda t, x: None,
     ) -> Tensor:  # [1, M, C] fp32
-        """Integrates the flow from seeded noise to latents; without context, unguided.
+        """Integrates the flow from its start to latents; without context, unguided.
 
         `on_step` gets t and x at the start and after each step.
         """
         dit = self.networks.dit
         assert dit is not None
         config, params, tokens = self.config, self.spec.dit, voxels.shape[1]
-        generator = torch.Generator().manual_seed(seed + 1)
-        noise = torch.randn(1, tokens, params.in_channels, generator=generator)
         seen_tokens = 0 if context is None else context.shape[1]
         with kept_backends(dit), self.placement.using("dit") as stream:
             shapes = dit_shapes(params, 1, tokens, seen_tokens)
@@ -265,7 +289,7 @@ class Refiner:
                     seen = dit.context_keys(context, blocks)
             places = upload(voxels, self.device)
             velocity = NetworkVelocity(dit, seen, lengths, places, config, self.device)
-            times, x = schedule(config.steps), upload(noise, self.device)
+            times, x = schedule(config.steps), start
 
             def callback(step: int, steps: int, x: Tensor) -> None:
                 progress("sample", step, steps)
@@ -294,6 +318,7 @@ class Refiner:
             return decode_field(
                 ask,
                 self.config.grid_resolution,
+                min_resolution=coarsest_cells(self.spec.vae.truncation),
                 chunk_size=min(self.config.chunk_size, fitting_chunk(query, None, self.device)),
                 device=self.device,
                 progress=lambda level, done, total: progress(f"decode {level}", done, total),

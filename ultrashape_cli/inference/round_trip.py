@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.surface import curvature_weights, sample_faces
-from ultrashape_cli.inference.cleanup import surface_mesh
-from ultrashape_cli.inference.decode import decode_field, fitting_chunk
+from ultrashape_cli.inference.cleanup import Tokens, remove_imagined, surface_mesh
+from ultrashape_cli.inference.decode import coarsest_cells, decode_field, fitting_chunk
+from ultrashape_cli.inference.encoding import encoder_surface
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.models.voxels import occupied_voxels, select_voxels, voxel_centres
 
-_SURFACE_POINTS = 81_920
 _DECODE_GIB = 1.0
 
 
@@ -33,27 +30,21 @@ def reconstruct(
     """
     params = vae.params
     device = next(vae.parameters()).device
-    limit = params.num_latents * params.downsample_ratio
-    surface = _surface(mesh, min(_SURFACE_POINTS, limit), seed)
+    surface = encoder_surface(mesh, params, seed)
     generator = torch.Generator().manual_seed(seed)
-    occupied = occupied_voxels(surface[:, :3], params.voxel_resolution)
+    occupied = occupied_voxels(surface[0, :, :3], params.voxel_resolution)
     tokens = min(num_tokens, params.num_latents)
     voxels = select_voxels([occupied], tokens, generator)
     queries = voxel_centres(voxels, params.voxel_resolution)
-    posterior = vae.encode(surface[None].to(device), queries.to(device), generator)
+    posterior = vae.encode(surface.to(device), queries.to(device), generator)
     field = vae.field(vae.decode(posterior.mean))
     chunk = fitting_chunk(field, _DECODE_GIB, device)
+    smallest = coarsest_cells(params.truncation)
     try:
-        return surface_mesh(decode_field(field, resolution, chunk_size=chunk, device=device))
+        grid = decode_field(
+            field, resolution, min_resolution=smallest, chunk_size=chunk, device=device
+        )
+        made = surface_mesh(grid)
     except MeshError:
         return None
-
-
-def _surface(mesh: Mesh, count: int, seed: int) -> Tensor:  # [N, 7]
-    """Returns points, normals and the sharp flag, half of them weighted by curvature."""
-    rng = np.random.default_rng(seed)
-    parts = []
-    for flag, weights in ((0.0, None), (1.0, curvature_weights(mesh))):
-        points, normals, _ = sample_faces(mesh, count // 2, rng, weights)
-        parts.append(np.concatenate([points, normals, np.full((len(points), 1), flag)], axis=1))
-    return torch.from_numpy(np.concatenate(parts).astype(np.float32))
+    return remove_imagined(made, Tokens(voxels[0].numpy(), params.voxel_resolution))[0]

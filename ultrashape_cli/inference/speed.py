@@ -163,7 +163,7 @@ def _trial(
         path.states.append(x)
 
     started = time.perf_counter()
-    inputs = (prepared.voxels, context, lengths, prepared.seed, lambda *a: None)
+    inputs = (prepared.voxels, refiner.start(prepared), context, lengths, lambda *a: None)
     found = refiner.sample(*inputs, on_step=on_step)
     synchronise(found.device)
     seconds = time.perf_counter() - started

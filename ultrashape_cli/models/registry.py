@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -27,9 +27,16 @@ class ModelSpec:
     licence: str
     image_size: int
     """pixels per side of the preprocessed inference image"""
+    start: Literal["noise", "coarse"] = "noise"
+    """where the flow starts: normal noise, or the latents of the coarse mesh itself"""
     vae: VAEParams = field(default_factory=VAEParams)
     dit: DiTParams = field(default_factory=DiTParams)
     conditioner: ConditionerParams = field(default_factory=ConditionerParams)
+
+    @property
+    def inference_parts(self) -> tuple[str, ...]:
+        """Halves of the autoencoder that refinement needs."""
+        return ("encoder", "decoder") if self.start == "coarse" else ("decoder",)
 
     def __post_init__(self) -> None:
         pairs = (
@@ -58,9 +65,11 @@ MODELS = {
             repo_id=None,
             files=(),
             licence="Apache-2.0",
-            image_size=128,
+            image_size=256,
+            start="coarse",
             vae=VAEParams(
-                num_latents=1536,
+                num_latents=3072,
+                downsample_ratio=10,
                 width=64,
                 num_heads=2,
                 latent_channels=32,
@@ -70,8 +79,8 @@ MODELS = {
                 voxel_resolution=32,
                 # The same part of a voxel as in the released model.
                 truncation=0.04,
-                # One over the standard deviation of its latents on figurines.
-                scale_factor=0.76,
+                # One over the standard deviation of its latents.
+                scale_factor=0.67,
             ),
             dit=DiTParams(
                 in_channels=32,
@@ -84,7 +93,7 @@ MODELS = {
                 voxel_resolution=32,
             ),
             conditioner=ConditionerParams(
-                width=64, num_layers=2, num_heads=2, position_grid=8, image_size=112
+                width=64, num_layers=2, num_heads=2, position_grid=16, image_size=224
             ),
         ),
     )

@@ -8,8 +8,13 @@ from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.watertight.remesh import remesh
 
+COARSE_RESOLUTION = 32
+COARSE_SMOOTHING = 5
 
-def coarsen(mesh: Mesh, resolution: int = 32, smoothing: int = 5) -> Mesh:
+
+def coarsen(
+    mesh: Mesh, resolution: int = COARSE_RESOLUTION, smoothing: int = COARSE_SMOOTHING
+) -> Mesh:
     """Returns the mesh without its detail: remeshed on few cells, then smoothed. Deterministic.
 
     Smoothing shrinks, so the result is scaled back to the longest side and centre it had: a coarse

@@ -164,9 +164,9 @@ def synthetic_batches(config: Config, device: torch.device) -> Iterator[Item]:
         side = settings.image_size or spec.conditioner.image_size
         item["image"] = torch.rand(batch, 3, side, side, generator=draw) * 2 - 1
         item["mask"] = torch.ones(batch, 1, side, side)
-        if settings.voxel_coarse:
-            item["coarse"] = surface[..., :3].clone()
-    else:
+        if settings.voxel_coarse or spec.start == "coarse":
+            item["coarse"] = surface.clone() if spec.start == "coarse" else surface[..., :3].clone()
+    if settings.stage == "vae" or settings.field_loss:
         for name in QUERY_SETS:
             item[name] = torch.rand(batch, settings.query_points, 4, generator=draw) * 2 - 1
     counter = 0

@@ -197,18 +197,21 @@ def _items(
 ) -> ShapeDataset:
     settings = config.train
     vae = settings.stage == "vae"
+    from_coarse = not vae and model_spec(settings.model).start == "coarse"
+    coarse = from_coarse or (augment and settings.voxel_coarse > 0)
     return ShapeDataset(
         dataset,
         ids,
         seed=config.seed,
         surface_points=settings.surface_points,
         image_size=None if vae else sizes,
-        query_points=settings.query_points if vae else 0,
+        query_points=settings.query_points if vae or (augment and settings.field_loss) else 0,
         variants=settings.latent_variants,
         fixed_view=bool(settings.overfit),
         checksums=settings.token_cache,
         skip_bad=settings.skip_bad,
-        coarse_points=settings.surface_points if augment and settings.voxel_coarse else 0,
+        coarse_points=settings.surface_points if coarse else 0,
+        coarse_normals=from_coarse,
         colour_jitter=settings.colour_jitter if augment else 0.0,
         crop_jitter=settings.crop_jitter if augment else 0.0,
     )

@@ -191,8 +191,12 @@ class MeshValidation:
             yield {kind: round_trip(net) for kind, net in variants.items()}
             return
         half = compute_dtype(settings.dtype)
-        decoder = load_networks(
-            self.source, components=("vae",), vae_parts=("decoder",), device=self.device, dtype=half
+        vae = load_networks(
+            self.source,
+            components=("vae",),
+            vae_parts=spec.inference_parts,
+            device=self.device,
+            dtype=half,
         ).vae
         config = replace(
             refine,
@@ -212,7 +216,7 @@ class MeshValidation:
             dit, conditioner = net, self.conditioner
             if isinstance(net, ConditionedDiT):
                 dit, conditioner = net.dit, net.conditioner
-            networks = Networks(decoder, dit, conditioner)  # type: ignore[arg-type]
+            networks = Networks(vae, dit, conditioner)  # type: ignore[arg-type]
             made = Refiner(networks, spec, config, self.device)
 
             def produce(mesh: Mesh, rgba: np.ndarray) -> Mesh | None:

@@ -70,10 +70,10 @@ def build_networks(
     dit = net.dit if isinstance(net, ConditionedDiT) else net
     assert isinstance(dit, RefineDiT)
     half = compute_dtype(settings.dtype)
-    # Only what the loss needs is resident: not the VAE's decoder.
+    # Only what the loss needs is resident.
     frozen = load(
         components=("vae",) if net is not dit else ("vae", "conditioner"),
-        vae_parts=("encoder",),
+        vae_parts=settings.frozen_vae_parts,
         device=device,
         dtype=half,
     )
@@ -89,6 +89,7 @@ def build_networks(
         frozen.conditioner,
         settings,
         params=spec.dit,
+        start=spec.start,
         seed=config.seed,
         cache=cache,
         tokens=tokens,

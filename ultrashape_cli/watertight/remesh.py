@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 Holes = Literal["lids", "strips", "none"]
 
 MAX_RESOLUTION = 2048
-MIN_RESOLUTION = 32
+MIN_RESOLUTION = 16
 MAX_MEMORY_BYTES = 12 * 2**30
 
 # Cells between the bounding box and the border of the grid: the band, and one brick of air.

@@ -185,11 +185,11 @@ def _run(
         return result
 
     seen, lengths = timed("condition", lambda: refiner.condition(rgba))
+    shape = (1, voxels.shape[1], context.spec.dit.in_channels)
+    start = torch.randn(shape, device=context.device)
     latents = timed(
         "sample",
-        lambda: refiner.sample(
-            voxels, seen, lengths, context.settings.seed, lambda *a: None, on_step=stamp
-        ),
+        lambda: refiner.sample(voxels, start, seen, lengths, lambda *a: None, on_step=stamp),
     )
     timed("decode", lambda: refiner.decode(latents, count))
     return stages, stamps, asked

@@ -102,7 +102,7 @@ def measure_footprint(
     net = _build_net(config, spec, strategy, checkpoint_blocks)
     frozen = {"vae", "conditioner"} - set(config.train.trained_networks)
     parts = tuple(frozen) if settings.stage == "dit" else ()
-    encoders = build(spec, components=parts, vae_parts=("encoder",))
+    encoders = build(spec, components=parts, vae_parts=settings.frozen_vae_parts)
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in encoders:
             if module is not None:

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ultrashape_cli.config.schema import TrainConfig
 from ultrashape_cli.data.dataset import Item, sample_generator, variant_counter
+from ultrashape_cli.data.samples import QUERY_SETS
 from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.flow import (
     draw_noise,
@@ -36,7 +37,7 @@ from ultrashape_cli.models.voxels import (
     voxel_centres,
 )
 from ultrashape_cli.training.objectives.latents import LatentCache, Moments
-from ultrashape_cli.training.objectives.losses import Losses, Watch
+from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors
 from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 from ultrashape_cli.training.objectives.tokens import TokenCache, View
 
@@ -72,9 +73,10 @@ class Group(NamedTuple):
 
     rows: Tensor  # [G] of the microbatch
     latents: Tensor  # [G, M, C], scaled
-    noise: Tensor  # [G, M, C]
+    start: Tensor  # [G, M, C], noise or the scaled latents of the coarse mesh
     inputs: tuple[Any, ...]
     """What the network takes after x and t."""
+    queries: Tensor | None  # [G, Q, 4], position and distance, where the field counts
 
 
 class Encoded(NamedTuple):
@@ -88,11 +90,13 @@ class FlowObjective:
     """Rectified-flow loss of the DiT on latents of the frozen VAE.
 
     Args:
-        vae: Encoder half, frozen.
+        vae: Frozen; its encoder, and with `train.field_loss` its decoder too.
         conditioner: Image encoder, frozen; None where it trains, inside a `ConditionedDiT`.
         settings: Tokens, dropout, timesteps and voxel noise.
         seed: With a sample's counter, fixes its voxels, t, noise and dropout.
         params: Sizes of the DiT.
+        start: Where the flow starts, as of `ModelSpec`. From the coarse mesh's latents all is the
+            mean of its posterior, and voxels are always those of that mesh.
         cache: Where the latents of `train.latent_variants` are kept.
         tokens: Where the image tokens of `train.token_cache` are kept.
     """
@@ -105,6 +109,7 @@ class FlowObjective:
         *,
         params: DiTParams,
         seed: int,
+        start: str = "noise",
         cache: LatentCache | None = None,
         tokens: TokenCache | None = None,
     ) -> None:
@@ -116,6 +121,7 @@ class FlowObjective:
         self.cache = cache
         self.tokens = tokens
         self.params = params
+        self.start = start
         self.watch: Watch | None = None
         """Told how long the encoders take."""
         self.voxel_noise = VoxelNoise(
@@ -149,12 +155,16 @@ class FlowObjective:
         with self.watch("encode") if self.watch else contextlib.nullcontext():
             entries = [self._moments(batch, i, g, noisy=noisy) for i, g in enumerate(draws)]
             condition = self._condition(batch, dropped if noisy else None)
+            has_field = self.settings.field_loss and noisy
+            queries = torch.cat([batch[n] for n in QUERY_SETS], dim=1) if has_field else None
             groups = []
             for rows in _rows_of_equal_length([len(entry.mean) for entry in entries]):
-                latents, noise = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
+                latents, start = self._latents([entries[r] for r in rows], [draws[r] for r in rows])
                 index = upload(torch.tensor(rows), latents.device)
                 voxels = torch.stack([entries[r].voxels for r in rows])
-                groups.append(Group(index, latents, noise, condition(rows, index, voxels)))
+                inputs = condition(rows, index, voxels)
+                found = None if queries is None else queries[index]
+                groups.append(Group(index, latents, start, inputs, found))
         return Encoded(upload(t, batch["image"].device), groups)
 
     def losses(self, net: nn.Module, encoded: Encoded, t: Tensor | None = None) -> Losses:
@@ -168,19 +178,24 @@ class FlowObjective:
         t = encoded.t if t is None else upload(t, encoded.t.device)
         per_sample = t.new_zeros(len(t))
         aux, power, loads, flops = t.new_zeros(()), t.new_zeros(()), [], 0
-        for rows, latents, noise, inputs in encoded.groups:
-            output = net(interpolate(latents, noise, t[rows]), t[rows], *inputs)
+        field = t.new_zeros(())
+        for rows, latents, start, inputs, queries in encoded.groups:
+            x = interpolate(latents, start, t[rows])
+            output = net(x, t[rows], *inputs)
             if self.conditioner:
                 lengths = inputs[-1]
             else:
                 # Wrapped for several processes, the network itself is `module`.
                 lengths = cast("ConditionedDiT", getattr(net, "module", net)).lengths
             flops += sum(dit_flops(self.params, latents.shape[1], n) for n in lengths)
-            target = velocity_target(latents, noise)
+            target = velocity_target(latents, start)
             loss = flow_loss(output.velocity, target)
             share = len(rows) / len(t)
             power = power + target.detach().square().mean() * share
             per_sample = per_sample.index_put((rows,), loss)
+            if queries is not None:
+                end = x + (1 - t[rows])[:, None, None] * output.velocity
+                field = field + self._field_error(end, queries) * share
             aux = aux + output.aux_losses.sum() * share
             loads.append(output.expert_load)
         # A network that predicts nothing has the target's power as its loss.
@@ -189,7 +204,17 @@ class FlowObjective:
             "target_power": power,
             **_expert_load(torch.stack(loads).sum(0)),
         }
-        return Losses(per_sample.mean() + aux, per_sample.detach(), parts, flops, t)
+        if self.settings.field_loss:
+            parts["field_loss"] = field.detach()
+        total = per_sample.mean() + aux + self.settings.field_loss * field
+        return Losses(total, per_sample.detach(), parts, flops, t)
+
+    def _field_error(self, latents: Tensor, queries: Tensor) -> Tensor:  # [G, M, C], [G, Q, 4]
+        """Returns how far the field that the frozen decoder makes of latents is off."""
+        vae = self.vae
+        features = vae.decode(latents / vae.params.scale_factor)
+        field = vae.query_field(features, queries[..., :3])
+        return field_errors(field, queries[..., 3], vae.params.truncation).mean()
 
     def _condition(
         self, batch: Item, dropped: Tensor | None
@@ -250,10 +275,13 @@ class FlowObjective:
             draw = sample_generator(self.seed, variant_counter(uid, variant))
             cached = self.cache and self.cache.read(uid, variant, self.num_latents)
             if cached:
-                return Moments(*(upload(value, device) for value in cached))
+                return cached.on(device)
         params, surface = self.vae.params, batch["surface"][index]
-        points = surface[:, :3]
-        if noisy and "coarse" in batch:
+        points, given = surface[:, :3], surface[None]
+        if self.start == "coarse":
+            coarse = batch["coarse"][index]
+            points, given = coarse[:, :3], torch.stack([surface, coarse])
+        elif noisy and "coarse" in batch:
             share = float(torch.rand(1, generator=draw))
             points = batch["coarse"][index] if share < self.settings.voxel_coarse else points
         occupied = occupied_voxels(points, params.voxel_resolution)
@@ -261,8 +289,9 @@ class FlowObjective:
             occupied = self.voxel_noise.apply(occupied, params.voxel_resolution, draw)
         voxels = select_voxels([occupied], self.num_latents, draw)
         centres = voxel_centres(voxels, params.voxel_resolution)
-        posterior = self.vae.encode(surface[None], centres, draw)
-        found = Moments(posterior.mean[0], posterior.logvar[0], voxels[0])
+        mean, logvar = self.vae.encode(given, centres.expand(len(given), -1, -1), draw)
+        start = mean[1] if len(given) > 1 else None
+        found = Moments(mean[0], logvar[0], voxels[0], start)
         if variant >= 0 and self.cache:
             self.cache.write(uid, variant, self.num_latents, found)
         return found
@@ -270,15 +299,19 @@ class FlowObjective:
     def _latents(
         self, entries: list[Moments], draws: list[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """Returns scaled latents and noise, [B, M, C] each."""
+        """Returns scaled latents and what their flow starts from, [B, M, C] each."""
+        scale = self.vae.params.scale_factor
         mean = torch.stack([entry.mean for entry in entries])
+        if self.start == "coarse":
+            starts = [entry.start for entry in entries if entry.start is not None]
+            return mean * scale, torch.stack(starts) * scale
         logvar = torch.stack([entry.logvar for entry in entries])
         shape = mean.shape[1:]
         spread = self._noise(shape, draws, mean)
         if self.settings.overfit:
             # What the posterior leaves open cannot be memorised.
             spread = torch.zeros_like(spread)
-        latents = Posterior(mean, logvar).sample(spread) * self.vae.params.scale_factor
+        latents = Posterior(mean, logvar).sample(spread) * scale
         return latents, self._noise(shape, draws, latents)
 
     @staticmethod

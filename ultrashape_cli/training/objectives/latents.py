@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ultrashape_cli.devices import upload
 from ultrashape_cli.training.objectives.kept import KeptTensors
 
 
@@ -21,6 +22,13 @@ class Moments(NamedTuple):
     mean: Tensor  # [M, C]
     logvar: Tensor  # [M, C]
     voxels: Tensor  # [M, 3] integers
+    start: Tensor | None = None  # [M, C], mean of the coarse mesh's, where the flow starts there
+
+    def on(self, device: torch.device) -> Moments:
+        """Returns the same on a device."""
+        start = None if self.start is None else upload(self.start, device)
+        mean, logvar, voxels = (upload(x, device) for x in (self.mean, self.logvar, self.voxels))
+        return Moments(mean, logvar, voxels, start)
 
 
 class LatentCache(KeptTensors):
@@ -29,11 +37,13 @@ class LatentCache(KeptTensors):
     def read(self, asset_id: str, variant: int, tokens: int) -> Moments | None:
         """Returns an entry, or None where it is not there or not readable."""
         found = self.load(asset_id, f"{variant}-{tokens}")
-        if found is None or not found.keys() >= set(Moments._fields):
+        if found is None or not found.keys() >= {"mean", "logvar", "voxels"}:
             return None
-        return Moments(found["mean"], found["logvar"], found["voxels"].long())
+        voxels = found["voxels"].long()
+        return Moments(found["mean"], found["logvar"], voxels, found.get("start"))
 
     def write(self, asset_id: str, variant: int, tokens: int, moments: Moments) -> None:
         """Keeps an entry."""
         small = moments._replace(voxels=moments.voxels.to("cpu", torch.int16))
-        self.save(asset_id, f"{variant}-{tokens}", small._asdict())
+        kept = {key: value for key, value in small._asdict().items() if value is not None}
+        self.save(asset_id, f"{variant}-{tokens}", kept)

@@ -20,3 +20,16 @@ class Losses(NamedTuple):
     parts: dict[str, Tensor]  # further scalars to log
     flops: int  # of the trained network's forward pass
     t: Tensor | None = None  # [B] timesteps, of the DiT
+
+
+def field_errors(field: Tensor, distances: Tensor, truncation: float) -> Tensor:
+    """Returns the error of a field at its queries, [B, Q] each -> [B] (spec section 9).
+
+    Args:
+        field: Positive inside.
+        distances: Signed distances, positive outside.
+        truncation: Distance at which the field is clipped to 1.
+    """
+    target = (-distances / truncation).clamp(-1.0, 1.0)
+    error = (field.float() - target).flatten(1)
+    return error.square().mean(1) + error.abs().mean(1)
