@@ -34,6 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
                     "reporting", "inference"),
     "evaluation": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
                    "reporting", "inference"),
+    "service": ("geometry", "meshfiles", "models", "inference"),
     "training.objectives": ("models", "diffusion", "data"),
     "training.memory": ("models", "training.objectives"),
     "training": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",

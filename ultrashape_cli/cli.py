@@ -22,6 +22,7 @@ from ultrashape_cli.commands.render import render
 from ultrashape_cli.commands.report import report
 from ultrashape_cli.commands.runs import runs
 from ultrashape_cli.commands.sample import sample
+from ultrashape_cli.commands.serve.verb import serve
 from ultrashape_cli.commands.show import show
 from ultrashape_cli.commands.split import split
 from ultrashape_cli.commands.train.verb import train
@@ -43,6 +44,7 @@ for verb in (
     show, prepare, render, sample, split, train, refine, evaluate, monitor, runs, report, doctor,
 ):  # fmt: skip
     add_verb(app, verb)
+app.add_typer(serve)
 app.add_typer(weights)
 
 

@@ -147,8 +147,18 @@ DatasetArg = Annotated[
 ]
 
 
-def add_verb(app: typer.Typer, verb: Callable[..., None]) -> None:
+def add_verb(app: typer.Typer, verb: Callable[..., None], name: str | None = None) -> None:
     """Registers a verb whose help follows the convention of this module."""
+    app.command(name, help=_conventional(verb))(verb)
+
+
+def add_group(app: typer.Typer, verb: Callable[..., None]) -> None:
+    """Registers what a group of verbs does where none of them is named."""
+    app.callback(invoke_without_command=True, help=_conventional(verb))(verb)
+
+
+def _conventional(verb: Callable[..., None]) -> str:
+    """Names the values of a verb's options and returns its help."""
     hints = get_type_hints(verb, include_extras=True)
     # Typer is to see these very objects, not others made of the same text.
     verb.__annotations__.update(hints)
@@ -161,7 +171,7 @@ def add_verb(app: typer.Typer, verb: Callable[..., None]) -> None:
     # Lines that are indented, such as examples, stay as they are.
     paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
     flowing = [p if p.startswith(" ") else p.replace("\n", " ") for p in paragraphs]
-    app.command(help="\n\n".join(flowing))(verb)
+    return "\n\n".join(flowing)
 
 
 def _placeholder(kind: Any, info: Any) -> str:

@@ -172,6 +172,18 @@ def _leaf_types(cls: type, prefix: str = "") -> dict[str, Any]:
     return kinds
 
 
+def plain_types(section: type) -> dict[str, dict[str, Any]]:
+    """Returns the type of each field of a section in the words of JSON Schema."""
+    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in _leaf_types(section).items():
+        if get_origin(kind) is Literal:
+            found[name] = {"type": "string", "enum": list(get_args(kind))}
+        else:
+            found[name] = {"type": names.get(kind, "array")}
+    return found
+
+
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from ultrashape_cli.config.choices import (
     UpAxis,
 )
 from ultrashape_cli.config.refine import RefineConfig
+from ultrashape_cli.config.serve import ServeConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -388,6 +389,7 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     alerts: AlertConfig = field(default_factory=AlertConfig)
+    serve: ServeConfig = field(default_factory=ServeConfig)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""`ushape serve`: the service, its options, its tokens, and `verb` that registers them."""

@@ -1,0 +1,79 @@
+"""The web application, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from ultrashape_cli import __version__
+from ultrashape_cli.service import problems, routes_jobs, routes_lease, routes_service
+from ultrashape_cli.service.auth import TOKENS_FILE, Tokens
+from ultrashape_cli.service.gate import Gate
+from ultrashape_cli.service.intake import Desk
+from ultrashape_cli.service.plan import Plan
+from ultrashape_cli.service.store import Store
+from ultrashape_cli.service.ticker import Ticker
+
+SWAGGER = Path(__file__).parent / "swagger"
+PAGE = Path(__file__).parent / "page"
+"""Files of the page; all but `index.html` below `/assets/`."""
+
+
+def make_app(plan: Plan, store: Store) -> ASGIApp:
+    """Returns the application of a service.
+
+    Args:
+        plan: What it was started with.
+        store: Its queue, which is open already.
+    """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.slots = asyncio.Semaphore(plan.serve.uploads_at_once)
+        app.state.ticker = Ticker(store)
+        looking = asyncio.create_task(app.state.ticker.run())
+        yield
+        looking.cancel()
+
+    app = FastAPI(
+        title="ushape",
+        version=__version__,
+        description="Coarse mesh and reference image to refined mesh. Every path also works "
+        "without `/v1`.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        # No cookie of ours is for other sites, and slashes that redirect lose bodies.
+        redirect_slashes=False,
+    )
+    app.state.plan = plan
+    app.state.desk = Desk(store, plan.serve, plan.models, plan.settings)
+    problems.install(app)
+    for module in (routes_jobs, routes_service, routes_lease):
+        app.include_router(module.router)
+    _add_pages(app)
+    return Gate(app, store, plan.serve, Tokens(store.folder / TOKENS_FILE))
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Adds what people see; all of it comes with the package."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(SWAGGER / "docs.html", media_type="text/html")
+
+    if (PAGE / "index.html").is_file():
+
+        @app.get("/", include_in_schema=False)
+        async def index() -> FileResponse:
+            return FileResponse(PAGE / "index.html", media_type="text/html")
+
+    app.mount("/assets/swagger", StaticFiles(directory=SWAGGER))
+    app.mount("/assets", StaticFiles(directory=PAGE, check_dir=False))

@@ -1,0 +1,81 @@
+"""What a service was started with, for all of its processes: a file that only its owner reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ultrashape_cli.config.resolve import restore
+from ultrashape_cli.config.schema import Config, flatten
+from ultrashape_cli.config.serve import ServeConfig
+from ultrashape_cli.files import temporary_path
+from ultrashape_cli.service.options import Settings
+
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights that the service refines with."""
+
+    path: str | None
+    """What `--checkpoint` named; None where `named` or nothing was given."""
+    named: str | None
+    """What `--model` named."""
+    family: str
+    licence: str
+    licence_url: str | None
+    limits: str | None
+    """Where the licence grants nothing."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Network -> name of the file of its weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings, checkpoints and cards."""
+
+    config: Config
+    checkpoints: dict[str, Checkpoint]
+    settings: Settings
+    devices: list[str] = field(default_factory=list)
+    """Names of the cards; empty for the CPU."""
+    job: str = "ultrashape_cli.service.worker"
+    """Module that a worker process runs."""
+
+    @property
+    def serve(self) -> ServeConfig:
+        """Returns the section of the service."""
+        return self.config.serve
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Returns the model families by the names of their checkpoints."""
+        return {name: each.family for name, each in self.checkpoints.items()}
+
+    def write(self, folder: Path) -> Path:
+        """Writes the plan into the folder of the service; returns the file."""
+        path = folder / PLAN_FILE
+        value = {**asdict(self), "config": flatten(self.config)}
+        value["settings"]["flags"] = dict(self.settings.flags or {})
+        with temporary_path(path) as temporary:
+            file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(file, "w") as stream:
+                json.dump(value, stream, indent=1)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Returns the plan in a file."""
+        value: dict[str, Any] = json.loads(path.read_text())
+        settings = value["settings"]
+        return cls(
+            restore(value["config"]),
+            {name: Checkpoint(**each) for name, each in value["checkpoints"].items()},
+            Settings(**{**settings, "overrides": tuple(settings["overrides"])}),
+            value["devices"],
+            value["job"],
+        )

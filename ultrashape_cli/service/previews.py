@@ -1,0 +1,99 @@
+"""Meshes small enough for a viewer, made when somebody looks, in a process of their own.
+
+Started as `python -m ultrashape_cli.service.previews SOURCE TARGET MEMORY_BYTES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+from ultrashape_cli.config.serve import ServeConfig
+from ultrashape_cli.service.problems import Problem
+
+MAX_FACES = 200_000
+_SMALL_BYTES = 4 << 20
+"""A GLB of this size has no more faces: 12 bytes of indices and 12 of half a vertex each."""
+_LIMIT_S = 120.0
+_making: dict[Path, asyncio.Lock] = {}
+_slot = asyncio.Semaphore(1)
+
+
+async def make(source: Path, config: ServeConfig, *, own: bool) -> Path:
+    """Returns a GLB of at most `MAX_FACES` faces of a mesh file, kept beside it.
+
+    Args:
+        source: The mesh.
+        config: Limits of the process that makes it.
+        own: The file was made here, and not sent by somebody.
+
+    Raises:
+        Problem: It could not be made.
+    """
+    if own and source.suffix == ".glb" and source.stat().st_size <= _SMALL_BYTES:
+        return source
+    target = source.with_name(f"{source.stem}-preview.glb")
+    lock = _making.setdefault(target, asyncio.Lock())
+    try:
+        async with lock:
+            if not target.is_file():
+                async with _slot:
+                    await _run(source, target, config)
+    finally:
+        if not lock.locked():
+            _making.pop(target, None)
+    return target
+
+
+async def _run(source: Path, target: Path, config: ServeConfig) -> None:
+    memory = int(config.parse_memory_gib * 2**30)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", __name__, str(source), str(target), str(memory)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        start_new_session=True,
+    )
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), _LIMIT_S)
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise Problem(422, "no-preview", "the preview took too long",
+                          hint="download the mesh") from None  # fmt: skip
+        raise
+    if process.returncode:
+        last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it crashed"]
+        raise Problem(422, "no-preview", f"there is no preview: {last[0][:200]}",
+                      hint="download the mesh")  # fmt: skip
+
+
+def main() -> None:
+    """Writes the preview of one mesh, under a memory limit."""
+    import resource  # Windows has none
+
+    from ultrashape_cli.processes import end_with_parent
+
+    source, target, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    end_with_parent(signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from ultrashape_cli.geometry.decimate import decimate
+    from ultrashape_cli.meshfiles.load import load_mesh
+    from ultrashape_cli.meshfiles.save import save_mesh
+
+    mesh = load_mesh(source)
+    if len(mesh.faces) > MAX_FACES:
+        mesh = decimate(mesh, MAX_FACES)
+    save_mesh(mesh, target)
+
+
+if __name__ == "__main__":
+    main()
