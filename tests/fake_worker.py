@@ -1,0 +1,66 @@
+"""A worker process without a model: what a job's seed says is what it does.
+
+Below 1000 it takes so many milliseconds. CRASH ends the process, HANG hears nothing, LONG goes on
+until it is cancelled, FAIL fails.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from ultrashape_cli.processes import end_with_parent
+from ultrashape_cli.service.telling import Cancelled, Teller, receive, send
+
+CRASH, HANG, LONG, FAIL = 1001, 1002, 1003, 1004
+
+
+def work(task: dict[str, Any], teller: Teller) -> dict[str, Any]:
+    seed, made = task["options"]["seed"], Path(task["made"])
+    if seed == CRASH:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if seed == HANG:
+        time.sleep(600)
+    if seed == FAIL:
+        error = {"code": "bad-mesh", "message": "no", "hint": "another"}
+        return {"state": "failed", "error": error}
+    for percent in range(0, 100, 10):
+        teller.progress("sample", percent)
+        time.sleep(1.0 if seed == LONG else seed / 10_000)
+    (made / "refined.glb").write_bytes(Path(task["mesh"]).read_bytes())
+    (made / "refined.glb.json").write_text("{}")
+    return {
+        "state": "done",
+        "result": {"faces": 1, "seconds": {"sample": seed / 1000}, "pid": os.getpid()},
+        "files": {"mesh": "refined.glb", "record": "refined.glb.json"},
+    }
+
+
+def main() -> None:
+    pipe = Connection(int(sys.argv[1]))
+    end_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.environ.get("FAKE_WORKER_FAILS"):
+        send(pipe, {"error": {"message": "no such weights", "hint": "find them"}})
+        return
+    send(pipe, {"loaded": {"model": "tiny", "device": "none"}})
+    while True:
+        try:
+            task = receive(pipe)
+        except EOFError:
+            return
+        if task["do"] == "refine":
+            try:
+                end = work(task, Teller(pipe, task["job"]))
+            except Cancelled:
+                end = {"state": "cancelled"}
+            send(pipe, {"end": end})
+
+
+if __name__ == "__main__":
+    main()
