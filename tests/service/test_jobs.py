@@ -308,8 +308,7 @@ def test_a_full_disk_is_an_error_that_loses_nothing(queue: Store) -> None:
     pages = queue.connection.execute("PRAGMA page_count").fetchone()[0]
     queue.connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(DiskError, match="no space"):
-        for n in range(1000):
-            jobs.submit(queue, "anna", [new(f"more{n}") for _ in range(1)])
+        jobs.submit(queue, "anna", [new(f"more{n}") for n in range(1000)])
     queue.connection.execute("PRAGMA max_page_count = 100000")
     assert state(queue, "a") == "queued"
     assert claim(queue).job == "a"

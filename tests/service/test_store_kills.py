@@ -109,7 +109,7 @@ def test_a_copy_of_the_files_at_any_moment_goes_on(tmp_path: Path) -> None:
     service = Served(tmp_path / "data").start()
     wait_for(lambda: views.counts(store)["done"] > 5)
     assert service.process is not None
-    tree = [p for p in psutil.Process(service.process.pid).children(recursive=True)]
+    tree = list(psutil.Process(service.process.pid).children(recursive=True))
     for process in (psutil.Process(service.process.pid), *tree):
         process.suspend()
     shutil.copytree(tmp_path / "data", tmp_path / "copy")

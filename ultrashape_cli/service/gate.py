@@ -35,7 +35,7 @@ ALIASED = frozenset(
 LARGEST_RESULT = 8 << 30
 """Bytes of a file that a worker of another machine may send."""
 _SMALL_BODY = 1 << 16
-_DRAINED, _DRAIN_S = 4 << 20, 5.0
+_DRAINED, _DRAIN_S, _SILENCE_S = 4 << 20, 5.0, 0.5
 """A refused body is read so far: a client that still sends would not see the answer."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
@@ -207,12 +207,13 @@ def _with_headers(send: Send) -> Send:
 
 async def _drain(receive: Receive, headers: Headers) -> None:
     length = headers.get("content-length", "0")
-    if length == "0" and "transfer-encoding" not in headers:
+    # One that expects to be asked sends nothing before.
+    if (length == "0" and "transfer-encoding" not in headers) or "expect" in headers:
         return
     read, until = 0, time.monotonic() + _DRAIN_S
     with suppress(TimeoutError):
-        while read < _DRAINED and (left := until - time.monotonic()) > 0:
-            message = await asyncio.wait_for(receive(), left)
+        while read < _DRAINED and time.monotonic() < until:
+            message = await asyncio.wait_for(receive(), _SILENCE_S)
             read += len(message.get("body", b""))
             if not message.get("more_body", False):
                 return

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ultrashape_cli.errors import ConfigError, DiskError, UShapeError
+from ultrashape_cli.service.content import BadFile
 from ultrashape_cli.service.jobs import KeyConflict, QueueFull
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Problem(Exception):
         headers = {}
         if self.retry_s is not None:
             headers["Retry-After"] = str(max(1, round(self.retry_s + 0.5)))
+        if self.status == 408:
+            headers["Connection"] = "close"
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse(
@@ -80,6 +83,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(409, "key-conflict", error.message, hint=error.hint)
         case QueueFull():
             return Problem(429, "queue-full", error.message, hint=error.hint, retry_s=RETRY_S)
+        case BadFile():
+            return Problem(error.status, error.code, error.message, hint=error.hint)
         case ConfigError():
             return Problem(422, "bad-options", error.message, hint=error.hint)
         case DiskError():
