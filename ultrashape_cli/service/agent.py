@@ -286,6 +286,10 @@ class Agent(threading.Thread):
             try:
                 counted = self.lessor.finish(lease, outcome)
                 break
+            except FileNotFoundError as error:  # its files were removed: the lease ends by itself
+                logger.warning("%s cannot end %s: %s", self.name, lease.job, error)
+                self.lessor.drop(lease)
+                return
             except AWAY as error:
                 logger.warning("%s cannot end %s: %s", self.name, lease.job, error)
             if time.monotonic() > self._until + self.config.cancel_s:

@@ -18,7 +18,7 @@ from ultrashape_cli.service.jobs import LOCAL, Outcome
 from ultrashape_cli.service.lessor import attempt_folder
 from ultrashape_cli.service.problems import Problem, no_job
 from ultrashape_cli.service.routes_jobs import caller_of, desk_of
-from ultrashape_cli.service.store import sync_tree
+from ultrashape_cli.service.store import clock, sync_tree
 
 NAMES = {"mesh": "refined", "full": "refined_full", "record": "refined", "picture": "picture"}
 """What a worker may send, and how the files begin."""
@@ -132,13 +132,17 @@ async def put_file(request: Request, job: str, fence: int, name: str, sha256: st
         raise Problem(422, "bad-name", f"`{name[:80]}` is no name of a result")
     folder = attempt_folder(await run_in_threadpool(_leased, request, job, fence), fence)
     folder.mkdir(exist_ok=True)
-    digest = hashlib.sha256()
+    digest, desk, told = hashlib.sha256(), desk_of(request), clock()
     temporary = folder / f".{name}.part"
     try:
         with temporary.open("wb") as file:
             async for piece in request.stream():
                 digest.update(piece)
                 await run_in_threadpool(file.write, piece)
+                if clock() - told > desk.config.heartbeat_s:  # a slow line must not cost the lease
+                    told = clock()
+                    lease_s = desk.config.lease_s
+                    await run_in_threadpool(jobs.beat, desk.store, job, fence, lease_s, "send", 99)
         if digest.hexdigest() != sha256:
             raise Problem(422, "damaged", "the file did not arrive whole", hint="send it again")
         temporary.replace(folder / name)

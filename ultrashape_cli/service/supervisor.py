@@ -45,9 +45,13 @@ class Supervisor:
             DiskError: The folder cannot be used.
         """
         self.plan, self.folder = plan, folder.resolve()
-        self._lock = hold(self.folder)
-        self.store = prepare(self.folder)
         self.socket = bind(plan.serve.host, plan.serve.port)
+        try:
+            self._lock = hold(self.folder)
+            self.store = prepare(self.folder)
+        except BaseException:
+            self.socket.close()
+            raise
         self.port: int = self.socket.getsockname()[1]
         self.log = self.folder / LOG_FILE
         self._web: subprocess.Popen[bytes] | None = None
@@ -191,6 +195,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         UsageError: The port is taken, or the address is none of this machine.
     """
+    listening = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -200,6 +205,8 @@ def bind(host: str, port: int) -> socket.socket:
         # A web process that is replaced finds what waited meanwhile.
         listening.listen(2048)
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UsageError(
             f"cannot listen on `{host}` port {port}: {error.strerror or error}",
             hint="another --port (0 takes a free one) or --host",
