@@ -17,7 +17,9 @@ from ultrashape_cli.config.schema import Config, flatten
 PACKAGE = Path(__file__).parent.parent / "ultrashape_cli"
 VALUE = "X"
 """Stands for what a hint fills in."""
-COMMAND = re.compile(r"\bushape ((?:weights )?[a-z]+)((?:(?! && |; |, |`|\)).)*)", re.DOTALL)
+COMMAND = re.compile(
+    r"\bushape ((?:weights |serve token )?[a-z]+)((?:(?! && |; |, |`|\)).)*)", re.DOTALL
+)
 OPTION = re.compile(r"(?<![-\w])--[a-z][-a-z0-9]*")
 SETTING = re.compile(r"(?<![-\w])--set ([a-z_.0-9]+)=")
 

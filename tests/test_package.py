@@ -13,7 +13,7 @@ from ultrashape_cli import __version__
 
 ROOT = Path(__file__).parent.parent
 VERBS = ("prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor", "runs",
-         "report", "doctor", "show", "weights")  # fmt: skip
+         "report", "doctor", "show", "serve", "weights")  # fmt: skip
 HEAVY = ("torch", "trimesh", "open3d", "pymeshlab", "wandb", "accelerate", "numpy", "numba")
 
 
@@ -36,13 +36,15 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 WEIGHTS_VERBS = ("pull", "export", "convert", "inspect", "verify", "push")
 COMMANDS = [*((verb,) for verb in VERBS if verb != "weights"),
-            *(("weights", verb) for verb in WEIGHTS_VERBS)]  # fmt: skip
+            *(("weights", verb) for verb in WEIGHTS_VERBS),
+            *(("serve", "token", verb) for verb in ("add", "list", "remove"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_names_values_one_way_and_fills_the_line(ushape, monkeypatch, command) -> None:
     monkeypatch.setenv("COLUMNS", "600")
-    text = ushape(*command, "--help").out
+    # Verbs below a verb are listed last, by their names.
+    text = ushape(*command, "--help").out.split("─ Commands ─")[0]
     rows = re.findall(r"^│ (?:\*  )? *(\S.*?)│$", text, re.MULTILINE)
     assert rows
     for cells in (re.split(r"  +", row.strip()) for row in rows):

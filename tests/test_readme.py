@@ -24,8 +24,9 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_an_example_exists(ushape, command: str) -> None:
     verb, *arguments = command.split()[1:]
-    # `weights` has commands of its own.
+    # `weights` and `serve token` have commands of their own.
     path = (verb, arguments[0]) if verb == "weights" else (verb,)
+    path = (verb, *arguments[:2]) if arguments[:1] == ["token"] else path
     help_text = ushape(*path, "--help").out
     for option in re.findall(r"--[a-z-]+", " ".join(arguments)):
         assert option in help_text
@@ -61,7 +62,8 @@ def test_what_a_card_needs_is_what_the_plan_says(name: str) -> None:
 
 VERBS = ("show", "prepare", "render", "sample", "split", "train", "refine", "evaluate", "monitor",
          "report", "doctor", "weights pull", "weights export", "weights convert", "weights inspect",
-         "weights verify", "weights push")  # fmt: skip
+         "weights verify", "weights push", "serve", "serve token add", "serve token list",
+         "serve token remove")  # fmt: skip
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--show-config", "--force", "--json"])

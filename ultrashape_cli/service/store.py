@@ -200,7 +200,7 @@ def _check(store: Store) -> None:
         if known != str(FORMAT):
             raise DiskError(
                 f"`{store.path}` has format {known}, this version reads {FORMAT}",
-                hint="use the version of ushape that made it, or another --data",
+                hint="use the version that made it, or another --data",
             )
     finally:
         connection.close()
