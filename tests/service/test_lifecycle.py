@@ -172,3 +172,37 @@ def test_a_token_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     tokens.path.write_text(json.dumps({"no": "list"}))
     with pytest.raises(DiskError, match="damaged"):
         Tokens(tokens.path).all()
+
+
+def test_a_reader_that_was_killed_reads_again(tmp_path: Path) -> None:
+    """Its end from outside is no fault of the file."""
+    from serving import TETRAHEDRON, make_plan, png
+
+    from ultrashape_cli.service.guard import Guard
+
+    mesh, image = tmp_path / "mesh.off", tmp_path / "image.png"
+    mesh.write_bytes(TETRAHEDRON)
+    image.write_bytes(png())
+    guard = Guard(make_plan().serve, tmp_path / "log.txt")
+    guard.warm()
+    assert guard._child is not None
+    first = guard._child.process.pid
+    guard._child.process.kill()
+    guard._child.process.wait()
+    guard.warm = lambda: None if guard._child else Guard.warm(guard)  # type: ignore[method-assign]
+    assert guard.check(mesh, image) is None
+    assert guard._child.process.pid != first
+    guard.close()
+
+
+def test_a_service_ends_soon_though_somebody_follows(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data").start()
+    job = post(service.url, fake_worker.LONG)
+    with (
+        httpx.Client(base_url=service.url) as http,
+        http.stream("GET", f"/jobs/{job}/events") as answer,
+    ):
+        next(answer.iter_lines())
+        started = time.monotonic()
+        assert service.stop(signal.SIGTERM) == 143
+        assert time.monotonic() - started < 10

@@ -57,7 +57,7 @@ def make_app(plan: Plan, store: Store) -> ASGIApp:
     app.state.desk = Desk(store, plan.serve, plan.models, plan.settings)
     problems.install(app)
     for module in (routes_jobs, routes_service, routes_lease):
-        app.include_router(module.router)
+        app.include_router(module.router, responses=problems.RESPONSES)
     _add_pages(app)
     return Gate(app, store, plan.serve, Tokens(store.folder / TOKENS_FILE))
 

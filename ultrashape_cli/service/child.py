@@ -83,6 +83,11 @@ class Child:
         except psutil.Error:
             return 0
 
+    @property
+    def was_killed(self) -> bool:
+        """Says whether a process that has ended was killed."""
+        return self.process.returncode == -signal.SIGKILL
+
     def death(self) -> str:
         """Returns how a process ended that ended by itself, with the last that it printed."""
         try:

@@ -26,6 +26,9 @@ from ultrashape_cli.service.content import BadFile, check_image, check_mesh, lim
 RECYCLE_AFTER = 100
 """Files after which a fresh process takes over."""
 _POLL_S = 0.2
+_MOST_KILLS = 3
+_KILLED = "killed"
+"""Of a process that was ended from outside, which is no fault of the file: it is read again."""
 _THREADS = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
     "MALLOC_ARENA_MAX": "2",
@@ -55,6 +58,15 @@ class Guard:
 
         `meanwhile` is called again and again, and may raise to end the reading.
         """
+        for _ in range(_MOST_KILLS):
+            found = self._check(mesh, image, meanwhile)
+            if found is None or found["code"] != _KILLED:
+                return found
+        return _no_memory(self.config)
+
+    def _check(
+        self, mesh: Path, image: Path, meanwhile: Callable[[], None]
+    ) -> dict[str, Any] | None:
         self.warm()
         assert self._child is not None
         self._read += 1
@@ -81,9 +93,12 @@ class Guard:
             if "MemoryError" in death or "bad_alloc" in self._child.said():
                 return self._over(_no_memory(config))
             return self._over(
-                {"code": "damaged", "message": f"reading the mesh {death}",
-                 "hint": "export the mesh again, for example as GLB"}
-            )  # fmt: skip
+                {
+                    "code": _KILLED if self._child.was_killed else "damaged",
+                    "message": f"reading the mesh {death}",
+                    "hint": "export the mesh again, for example as GLB",
+                }
+            )
         seconds = config.parse_timeout_s
         return self._over(
             {"code": "too-complex", "message": f"reading the mesh took longer than {seconds:g} s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from http import HTTPStatus
@@ -69,6 +70,31 @@ class Problem(Exception):
         )
 
 
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    code: {
+        "description": HTTPStatus(code).phrase,
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "code", "detail"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "code": {"type": "string"},
+                        "detail": {"type": "string"},
+                        "hint": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+    for code in (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 503, 507)
+}
+"""What any path may answer, for the documentation."""
+
+
 def no_job(job: str) -> Problem:
     """Returns the error of a job that is not there, or not for this token."""
     return Problem(404, "no-job", f"there is no job `{job[:80]}`", hint="GET /jobs lists yours")
@@ -87,13 +113,17 @@ def problem_of(error: Exception) -> Problem:
             return Problem(error.status, error.code, error.message, hint=error.hint)
         case ConfigError():
             return Problem(422, "bad-options", error.message, hint=error.hint)
-        case DiskError():
+        case DiskError() if "no space" in error.message or "quota" in error.message:
             return _disk_full()
+        case DiskError():
+            logger.error("%s (%s)", error.message, error.hint)
+            return Problem(503, "storage", "the service cannot use its storage",
+                           hint="its log says what helps", retry_s=RETRY_S)  # fmt: skip
         case UShapeError():
             return Problem(422, "bad-request", error.message, hint=error.hint)
         case sqlite3.OperationalError() if "locked" in str(error) or "busy" in str(error):
             return Problem(503, "busy", "the queue is busy", retry_s=2)
-        case OSError() if error.errno in (28, 122):
+        case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _disk_full()
     logger.error("a bug in a request", exc_info=error)
     return Problem(500, "bug", "a bug in ushape", hint="the service's log has the details")

@@ -50,7 +50,11 @@ def tidy(store: Store, config: ServeConfig, now: float) -> int:
         writing.execute(
             f"DELETE FROM events WHERE job IN (SELECT seq FROM jobs WHERE {old})", limit
         )
-        writing.execute(f"DELETE FROM jobs WHERE {old}", limit)
+        if writing.execute(f"DELETE FROM jobs WHERE {old}", limit).rowcount:
+            known = "(SELECT id FROM jobs)"
+            writing.execute(f"DELETE FROM deliveries WHERE job NOT IN {known}")
+            # The jobs of a request go together.
+            writing.execute(f"DELETE FROM requests WHERE json_extract(jobs, '$[0]') NOT IN {known}")
     if rows:
         logger.info("removed the files of %d jobs", len(rows))
     return len(rows)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ultrashape_cli.errors import DiskError, UsageError
 from ultrashape_cli.interrupts import SignalFlag
-from ultrashape_cli.service import jobs, retention
+from ultrashape_cli.service import jobs, retention, views
 from ultrashape_cli.service.agent import Agent
 from ultrashape_cli.service.lessor import Lessor, StoreLessor
 from ultrashape_cli.service.plan import Plan
@@ -69,9 +69,7 @@ class Supervisor:
         self.store.set_meta("state", "running")
         logger.info("starts: %d jobs taken back, %d folders removed", taken, strays)
         file = self.plan.write(self.folder)
-        self._agents = make_agents(
-            self.plan, file, self.log, lambda name: self._lessor(f"{jobs.LOCAL}{name}")
-        )
+        self._agents = self._make_agents(file)
         caller = Caller(self.store, config)
         for thread in (*self._agents, caller):
             thread.start()
@@ -79,6 +77,7 @@ class Supervisor:
             tidied = 0.0
             while not flag:
                 self._watch_web()
+                self._watch_agents(file)
                 self._expire()
                 if time.monotonic() - tidied > _TIDY_S:
                     tidied = time.monotonic()
@@ -104,6 +103,19 @@ class Supervisor:
         if now >= self._web_due:
             self._web = self._start_web()
 
+    def _watch_agents(self, file: Path) -> None:
+        """Replaces an agent that has ended, which only a bug of ours can make it do."""
+        for index, agent in enumerate(self._agents):
+            if not agent.is_alive():
+                logger.error("the agent of %s ended and is replaced", agent.name)
+                self._agents[index] = self._make_agents(file)[index]
+                self._agents[index].start()
+
+    def _make_agents(self, file: Path) -> list[Agent]:
+        return make_agents(
+            self.plan, file, self.log, lambda name: self._lessor(f"{jobs.LOCAL}{name}")
+        )
+
     def _start_web(self) -> subprocess.Popen[bytes]:
         variables = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         file = self.socket.fileno()
@@ -122,6 +134,7 @@ class Supervisor:
         try:
             for job in jobs.expire(self.store, self.plan.serve.attempts):
                 logger.warning("the lease of %s ended", job)
+            views.forget_workers(self.store, 2 * self.plan.serve.lease_s)
         except (sqlite3.OperationalError, DiskError) as error:
             logger.warning("leases: %s", error)
 

@@ -38,6 +38,7 @@ def describe(store: Store, row: sqlite3.Row) -> dict[str, Any]:
     files = [] if row["purged"] else list(json.loads(row["files"] or "{}"))
     return {
         "job_id": row["id"],
+        "owner": row["owner"],
         "state": row["state"],
         "cancelling": bool(row["cancel"]) and row["state"] == "running",
         "place": place(store, row),
@@ -182,6 +183,14 @@ def drop_worker(store: Store, name: str) -> None:
     """Forgets a worker that has left."""
     with store.writing() as db:
         db.execute("DELETE FROM workers WHERE name = ?", (name,))
+
+
+def forget_workers(store: Store, silence_s: float) -> None:
+    """Forgets workers that have given no sign of life for so long: their machine is gone."""
+    query, limit = "FROM workers WHERE seen < ?", (clock() - silence_s,)
+    if store.connection.execute(f"SELECT 1 {query}", limit).fetchone():
+        with store.writing() as db:
+            db.execute(f"DELETE {query}", limit)
 
 
 def workers(store: Store) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ so that a fresh process can take over where this one ended.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -45,7 +46,19 @@ def main() -> None:
         # Names of clients are used nowhere, so headers that claim some are not read.
         proxy_headers=False,
     )
+    _allow_connections()
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=file)])
+
+
+def _allow_connections() -> None:
+    """Takes as many open files as this process may have: each client is one."""
+    import resource  # Windows has none
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Of no limit a million is enough, and some systems refuse more.
+    most = 1 << 20 if most == resource.RLIM_INFINITY else most
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":
