@@ -42,9 +42,9 @@ QUICK = {
 """Settings of tests: nothing waits long."""
 
 
-def make_plan(job: str = "fake_worker", **settings: Any) -> Plan:
+def make_plan(job: str = "fake_worker", engine: str = "local", **settings: Any) -> Plan:
     """Returns the plan of a service with the packaged weights."""
-    flags = {"profile": "cpu", "device": "cpu"}
+    flags = {"profile": "cpu", "device": "cpu", "engine.kind": engine}
     given = {f"serve.{name}": value for name, value in settings.items()}
     config = resolve(flags={**flags, **QUICK, **given}, environ={}, model="tiny").config
     tiny = Checkpoint(None, "tiny", "tiny", "Apache-2.0", None, None, {"dit": "tiny.safetensors"})

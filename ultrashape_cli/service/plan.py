@@ -56,15 +56,19 @@ class Plan:
         """Returns the model families by the names of their checkpoints."""
         return {name: each.family for name, each in self.checkpoints.items()}
 
+    def text(self) -> str:
+        """Returns the plan as JSON."""
+        value = {**asdict(self), "config": flatten(self.config)}
+        value["settings"]["flags"] = dict(self.settings.flags or {})
+        return json.dumps(value, indent=1)
+
     def write(self, folder: Path) -> Path:
         """Writes the plan into the folder of the service; returns the file."""
         path = folder / PLAN_FILE
-        value = {**asdict(self), "config": flatten(self.config)}
-        value["settings"]["flags"] = dict(self.settings.flags or {})
         with temporary_path(path) as temporary:
             file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(file, "w") as stream:
-                json.dump(value, stream, indent=1)
+                stream.write(self.text())
         return path
 
     @classmethod

@@ -14,15 +14,20 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ultrashape_cli.errors import DiskError, UsageError
 from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.service import jobs, retention, views
 from ultrashape_cli.service.agent import Agent
+from ultrashape_cli.service.auth import TOKENS_FILE, Tokens
 from ultrashape_cli.service.lessor import Lessor, StoreLessor
 from ultrashape_cli.service.plan import Plan
 from ultrashape_cli.service.store import hold, prepare
 from ultrashape_cli.service.webhooks import Caller
+
+if TYPE_CHECKING:
+    from ultrashape_cli.service.ray_workers import RayWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ class Supervisor:
         """Takes the folder and the port; nothing is answered before `run`.
 
         Raises:
-            UsageError: Folder or port are taken.
+            UsageError: Folder or port are taken, or there is no Ray cluster where one is needed.
             DiskError: The folder cannot be used.
         """
         self.plan, self.folder = plan, folder.resolve()
@@ -49,10 +54,11 @@ class Supervisor:
         try:
             self._lock = hold(self.folder)
             self.store = prepare(self.folder)
+            self.port: int = self.socket.getsockname()[1]
+            self._cluster = self._join_cluster()
         except BaseException:
             self.socket.close()
             raise
-        self.port: int = self.socket.getsockname()[1]
         self.log = self.folder / LOG_FILE
         self._web: subprocess.Popen[bytes] | None = None
         self._web_failures = 0
@@ -69,7 +75,7 @@ class Supervisor:
         self.store.set_meta("state", "running")
         logger.info("starts: %d jobs taken back, %d folders removed", taken, strays)
         file = self.plan.write(self.folder)
-        self._agents = self._make_agents(file)
+        self._agents = [] if self._cluster else self._make_agents(file)
         caller = Caller(self.store, config)
         for thread in (*self._agents, caller):
             thread.start()
@@ -78,6 +84,8 @@ class Supervisor:
             while not flag:
                 self._watch_web()
                 self._watch_agents(file)
+                if self._cluster is not None:
+                    self._cluster.watch()
                 self._expire()
                 if time.monotonic() - tidied > _TIDY_S:
                     tidied = time.monotonic()
@@ -145,12 +153,24 @@ class Supervisor:
         except (sqlite3.OperationalError, DiskError, OSError) as error:
             logger.warning("retention: %s", error)
 
+    def _join_cluster(self) -> RayWorkers | None:
+        """Returns the workers of the engine `ray`, where that is asked for."""
+        if self.plan.config.engine.kind != "ray":
+            return None
+        from ultrashape_cli.service.ray_workers import RayWorkers
+
+        host = self.plan.serve.host
+        url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return RayWorkers(self.plan, url, Tokens(self.folder / TOKENS_FILE))
+
     def _stop_agents(self) -> None:
         config = self.plan.serve
         logger.info("stops: running jobs have %g s", config.grace_s)
         with suppress(sqlite3.OperationalError, DiskError):
             self.store.set_meta("state", "stopping")
         stop_agents(self._agents, config.grace_s, config.cancel_s)
+        if self._cluster is not None:
+            self._cluster.stop(config.grace_s, config.cancel_s)
 
     def _end_web(self) -> None:
         if self._web is not None:
