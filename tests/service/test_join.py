@@ -186,3 +186,13 @@ def test_a_service_out_of_reach_is_waited_for(tmp_path: Path) -> None:
                 wait_for(lambda: len([w for w in names() if w["state"] == "idle"]) == 2, 40)
             finally:
                 node.kill()
+
+
+@pytest.mark.parametrize("fence", [10**30, -1, True, "1", None])
+def test_numbers_that_are_none_are_refused(studio: Studio, fence: object) -> None:
+    headers = {"Authorization": f"Bearer {studio.node}"}
+    for path, more in (("beat", {}), ("end", {"state": "released"})):
+        answer = httpx.post(
+            f"{studio.url}/lease/x/{path}", json={"fence": fence, **more}, headers=headers
+        )
+        assert answer.status_code == 422

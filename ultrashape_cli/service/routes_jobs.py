@@ -38,6 +38,7 @@ _FORM = {
                 "schema": {
                     "type": "object",
                     "required": ["mesh_file", "image_file"],
+                    "additionalProperties": False,
                     "properties": {
                         "mesh_file": {
                             "type": "string",
@@ -46,6 +47,7 @@ _FORM = {
                         },
                         "image_file": {
                             "type": "array",
+                            "minItems": 1,
                             "items": {"type": "string", "format": "binary"},
                             "description": "PNG, JPEG, WebP, TIFF, BMP or GIF; each becomes a job",
                         },

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from ultrashape_cli.service import jobs, views
@@ -22,7 +21,10 @@ from ultrashape_cli.service.store import clock, sync_tree
 
 NAMES = {"mesh": "refined", "full": "refined_full", "record": "refined", "picture": "picture"}
 """What a worker may send, and how the files begin."""
-_FILE = re.compile(r"[a-z_]{1,20}\.[a-z0-9.]{1,12}")
+LARGEST_FENCE = 2**53
+Fence = Annotated[int, Query(ge=0, le=LARGEST_FENCE)]
+FileName = Annotated[str, Query(pattern=r"^[a-z_]{1,20}(\.[a-z0-9]{1,5}){1,2}$")]
+Digest = Annotated[str, Query(pattern="^[0-9a-f]{64}$")]
 
 
 def _require_worker(request: Request) -> None:
@@ -34,34 +36,37 @@ def _require_worker(request: Request) -> None:
 router = APIRouter(prefix="/v1/lease", tags=["workers"], dependencies=[Depends(_require_worker)])
 
 
-class Ask(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Ask(_Strict):
     """A worker that asks for a job."""
 
     worker: str = Field(min_length=1, max_length=100, pattern=r"^[\w.:@ -]+$")
     models: list[str] = Field(max_length=100)
-    stopping: bool = False
 
 
-class Beat(BaseModel):
+class Beat(_Strict):
     """A sign of life."""
 
-    fence: int
+    fence: int = Field(ge=0, le=LARGEST_FENCE)
     stage: str = Field("", max_length=100)
     percent: int = Field(0, ge=0, le=100)
     notes: list[str] = Field(default_factory=list, max_length=100)
 
 
-class End(BaseModel):
+class End(_Strict):
     """How an attempt ended."""
 
-    fence: int
+    fence: int = Field(ge=0, le=LARGEST_FENCE)
     state: Literal["done", "failed", "cancelled", "crashed", "released"]
     result: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
     error: dict[str, Any] | None = None
 
 
-class State(BaseModel):
+class State(_Strict):
     """What a worker is doing."""
 
     worker: str = Field(min_length=1, max_length=100, pattern=r"^[\w.:@ -]+$")
@@ -69,7 +74,7 @@ class State(BaseModel):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-@router.post("")
+@router.post("", responses={204: {"description": "No job waits"}})
 def lease(request: Request, ask: Ask) -> Response:
     """Lease the next job; 204 where none waits."""
     desk = desk_of(request)
@@ -107,7 +112,7 @@ def tell(request: Request, state: State) -> Response:
 
 @router.get("/{job}/input", response_class=FileResponse)
 def get_input(
-    request: Request, job: str, fence: int, file: Annotated[Literal["mesh", "image"], Query()]
+    request: Request, job: str, fence: Fence, file: Literal["mesh", "image"]
 ) -> FileResponse:
     """Get an input of a leased job."""
     folder = _leased(request, job, fence)
@@ -126,10 +131,10 @@ def beat(request: Request, job: str, sign: Beat) -> dict[str, str]:
 
 
 @router.put("/{job}/file", status_code=204)
-async def put_file(request: Request, job: str, fence: int, name: str, sha256: str) -> Response:
+async def put_file(
+    request: Request, job: str, fence: Fence, name: FileName, sha256: Digest
+) -> Response:
     """Send a file of the result."""
-    if not _FILE.fullmatch(name) or ".." in name:
-        raise Problem(422, "bad-name", f"`{name[:80]}` is no name of a result")
     folder = attempt_folder(await run_in_threadpool(_leased, request, job, fence), fence)
     folder.mkdir(exist_ok=True)
     digest, desk, told = hashlib.sha256(), desk_of(request), clock()
