@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import ROOT, free_port, wait_for
+from serving import ROOT, free_port
 
 from ultrashape_cli.commands.serve.start import named
 from ultrashape_cli.errors import UsageError
@@ -170,7 +170,6 @@ def test_a_service_says_where_it_is_and_ends_by_a_signal(
     told = json.loads(text)
     url = told["outputs"]["url"]
     assert httpx.get(f"{url}/health").json()["status"] == "ok"
-    wait_for(lambda: httpx.get(f"{url}/ready").status_code == 200)
     again = ushape("serve", "--data", tmp_path / "data", "--model", "tiny", "--port", "0")
     assert again.code == 2
     assert f"(process {process.pid})" in again.err

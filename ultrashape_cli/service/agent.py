@@ -31,6 +31,8 @@ _LISTEN_S = 0.1
 _TELL_S = 0.5
 """Least time between two notes of progress: each is written to the disk."""
 _LONGEST_PAUSE_S = 60.0
+_AWAY = 3
+"""Pause after a lessor was out of reach, in those between two questions."""
 
 
 @dataclass(slots=True)
@@ -141,7 +143,7 @@ class Agent(threading.Thread):
             lease = self.lessor.lease()
         except AWAY as error:
             logger.warning("%s gets no job: %s", self.name, error)
-            self._stopping.wait(min(_LONGEST_PAUSE_S, 10 * self.lessor.poll_s))
+            self._stopping.wait(_AWAY * self.lessor.poll_s)
             return
         if lease is None:
             self._tell("idle")
