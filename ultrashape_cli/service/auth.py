@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
@@ -50,6 +51,11 @@ class Tokens:
         self.path = path
         self._stamp: tuple[int, int] | None = None
         self._known: list[Token] = []
+
+    @property
+    def required(self) -> bool:
+        """Says whether a token is asked for: once there was one, taking the last opens nothing."""
+        return self.path.exists()
 
     def all(self) -> list[Token]:
         """Returns all tokens.
@@ -125,3 +131,13 @@ class Tokens:
 def token_hash(secret: str) -> str:
     """Returns what is kept of a secret. It is random and long, so no slow hash is needed."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def is_own(host: str) -> bool:
+    """Says whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

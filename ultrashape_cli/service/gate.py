@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ultrashape_cli.config.serve import ServeConfig
 from ultrashape_cli.service import jobs
-from ultrashape_cli.service.auth import LOCAL_OWNER, Token, Tokens
+from ultrashape_cli.service.auth import LOCAL_OWNER, Tokens, is_own
 from ultrashape_cli.service.limits import Rate
 from ultrashape_cli.service.problems import RETRY_S, Problem, problem_of
 from ultrashape_cli.service.store import Store
@@ -104,11 +104,13 @@ class Gate:
     async def _judge(self, scope: Scope, headers: Headers) -> Caller | None:
         """Returns who asks; raises Problem where it is not allowed."""
         path, method = scope["path"], scope["method"]
-        known = self.tokens.all()
-        self._check_names(method, headers, with_tokens=bool(known))
+        closed = self.tokens.required or not is_own(self.config.host)
+        self._check_names(method, headers, closed=closed)
         if path in OPEN or path.startswith("/assets/"):
+            with suppress(Problem):
+                return self._caller(headers, closed=closed)
             return None
-        caller = self._caller(headers, known)
+        caller = self._caller(headers, closed=closed)
         is_submit = (method, path) == ("POST", "/v1/refine")
         wait = (self.submits if is_submit else self.requests).take(caller.name)
         if wait:
@@ -117,11 +119,11 @@ class Gate:
             await run_in_threadpool(self._check_open, caller, headers.get("idempotency-key"))
         return caller
 
-    def _check_names(self, method: str, headers: Headers, *, with_tokens: bool) -> None:
+    def _check_names(self, method: str, headers: Headers, *, closed: bool) -> None:
         """Refuses what pages of other sites let a browser send."""
         host = headers.get("host", "")
         name = (urlsplit(f"//{host}").hostname or "") if "@" not in host else ""
-        if not with_tokens and name not in ("localhost", "127.0.0.1", "::1", self.config.host):
+        if not closed and name not in ("localhost", "127.0.0.1", "::1", self.config.host):
             # A site whose name is made to lead here has that name in the request.
             raise Problem(403, "bad-host", f"this service is not `{host[:80]}`",
                           hint=f"http://127.0.0.1:{self.config.port}")  # fmt: skip
@@ -132,8 +134,8 @@ class Gate:
                     return
             raise Problem(403, "bad-origin", "a page of another site may not ask this")
 
-    def _caller(self, headers: Headers, known: list[Token]) -> Caller:
-        if not known:
+    def _caller(self, headers: Headers, *, closed: bool) -> Caller:
+        if not closed:
             return Caller(LOCAL_OWNER, is_admin=True, may_lease=True)
         kind, _, secret = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":

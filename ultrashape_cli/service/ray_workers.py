@@ -103,7 +103,7 @@ class RayWorkers:
         if time.monotonic() - self._looked < _LOOK_S:
             return
         self._looked = time.monotonic()
-        if not self._token and self._tokens.all():
+        if not self._token and self._tokens.required:
             self.forget_token()
             self._token = self._tokens.add(TOKEN, "worker")
         for index in range(self.count):

@@ -46,6 +46,8 @@ def ready(request: Request) -> Response:
         return JSONResponse({"status": "ready", "workers": len(good)})
     reasons = [f"{w['name']}: {w.get('note') or w['state']}" for w in found] or ["no worker yet"]
     hint = next((each["hint"] for each in found if each.get("hint")), None)
+    if request.scope["state"]["caller"] is None:  # names of files are not for everybody
+        reasons, hint = ["no worker has a model loaded"], "with a token the answer says why"
     problem = Problem(503, "not-ready", "; ".join(reasons)[:1000], hint=hint, retry_s=RETRY_S)
     return problem.response()
 

@@ -108,6 +108,9 @@ class Supervisor:
             self._web = None
             self._web_failures += 1
             self._web_due = now + min(_LONGEST_PAUSE_S, 0.1 * 2**self._web_failures)
+            # What it was about to take has no job, and no other process puts files there.
+            with suppress(sqlite3.OperationalError, OSError):
+                retention.remove_strays(self.store)
         if now >= self._web_due:
             self._web = self._start_web()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -75,22 +74,13 @@ def _require_packages() -> None:
 def _check_open(host: str, data: Path) -> None:
     """Raises UsageError where others could reach a service that asks for no token."""
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.service.auth import TOKENS_FILE, Tokens
+    from ultrashape_cli.service.auth import TOKENS_FILE, Tokens, is_own
 
-    if not Tokens(data / TOKENS_FILE).all() and not _is_own(host):
+    if not Tokens(data / TOKENS_FILE).all() and not is_own(host):
         raise UsageError(
             f"`{host}` is open to others, and `{data}` has no token",
             hint=f"ushape serve token add NAME --data {data}; or --host 127.0.0.1",
         )
-
-
-def _is_own(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _plan(ui: UI, request: Request, resolved: Resolved) -> Plan:
