@@ -59,6 +59,9 @@ def main() -> None:
                 end = work(task, Teller(pipe, task["job"]))
             except Cancelled:
                 end = {"state": "cancelled"}
+            except OSError as error:
+                what = {"code": "disk-full", "message": str(error), "hint": None}
+                end = {"state": "failed", "error": what}
             send(pipe, {"end": end})
 
 

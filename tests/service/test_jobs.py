@@ -334,3 +334,27 @@ input()
             hold(tmp_path)
         other.kill()
     hold(tmp_path)
+
+
+def test_a_full_disk_is_made_room_on(queue: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleting a job's files works though the database has no page left to say so."""
+    _done(queue, "a", 10)
+    monkeypatch.setattr(store, "BALLAST_BYTES", 1 << 20)
+    queue.take_ballast()
+    assert queue.ballast.stat().st_size == 1 << 20
+    notes = []
+
+    def no_space(of: Store, row: sqlite3.Row) -> None:
+        notes.append(queue.job_folder("a").exists())
+        if len(notes) == 1:
+            raise store.no_space(of.path)
+
+    monkeypatch.setattr(retention, "_note", no_space)
+    row = views.find(queue, "a", None)
+    assert row is not None
+    retention.purge(queue, row)
+    assert notes == [True, False]
+    queue.connection.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(DiskError, match="no space"):
+        jobs.submit(queue, "anna", [new(f"more{n}") for n in range(1000)])
+    assert not queue.ballast.exists()

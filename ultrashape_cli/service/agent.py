@@ -31,6 +31,8 @@ _LISTEN_S = 0.1
 _TELL_S = 0.5
 """Least time between two notes of progress: each is written to the disk."""
 _LONGEST_PAUSE_S = 60.0
+_FULL_S = 5.0
+"""Pause of a worker whose disk is full."""
 _AWAY = 3
 """Pause after a lessor was out of reach, in those between two questions."""
 
@@ -49,7 +51,7 @@ class _Attempt:
     cancelled: float | None = None
     """When the worker was asked to stop."""
     why: str = ""
-    """`cancel`, `lost`, `timeout` or `stop`."""
+    """`cancel`, `lost`, `timeout`, `stop`, or `full` where the disk was."""
 
 
 class _Ended(Exception):
@@ -139,6 +141,10 @@ class Agent(threading.Thread):
         return False
 
     def _next(self) -> None:
+        if not self.lessor.has_room():
+            self._tell("idle", note="the disk is full")
+            self._stopping.wait(_FULL_S)
+            return
         try:
             lease = self.lessor.lease()
         except AWAY as error:
@@ -152,9 +158,15 @@ class Agent(threading.Thread):
         logger.info("%s begins %s (attempt %d)", self.name, lease.job, lease.attempt)
         self._tell("busy", job=lease.job)
         attempt = _Attempt(lease, time.monotonic())
-        outcome = self._work(attempt)
+        try:
+            outcome = self._work(attempt)
+        except OSError as error:  # of this machine, such as a full disk or no more processes
+            logger.error("%s cannot work on %s: %s", self.name, lease.job, error)
+            outcome, attempt.why = Outcome("released"), "full"
         if outcome is not None and attempt.why != "lost":
             self._finish(attempt, outcome)
+            if attempt.why == "full":
+                self._stopping.wait(_FULL_S)
         else:
             self.lessor.drop(lease)
             logger.warning("%s lost %s to another worker", self.name, lease.job)
@@ -257,6 +269,11 @@ class Agent(threading.Thread):
     def _ended(self, attempt: _Attempt, end: dict[str, Any]) -> Outcome | None:
         if end["state"] == "cancelled":
             return self._stopped(attempt)
+        if end["state"] == "failed" and end["error"]["code"] == "disk-full":
+            # No fault of the job, and none of those behind it: all wait for room.
+            logger.error("%s: %s", self.name, end["error"]["message"])
+            attempt.why = "full"
+            return Outcome("released")
         folder = f"attempt-{attempt.lease.fence}"
         files = {name: f"{folder}/{file}" for name, file in end.get("files", {}).items()}
         return Outcome(end["state"], end.get("result", {}), files, end.get("error"))

@@ -38,6 +38,9 @@ class Lessor(Protocol):
     def drop(self, lease: Lease) -> None:
         """Removes what was made under a lease that counts no more."""
 
+    def has_room(self) -> bool:
+        """Says whether the disk has room for what a job makes."""
+
     def tell(self, state: str, data: dict[str, Any]) -> None:
         """Says what the worker is doing."""
 
@@ -83,6 +86,10 @@ class StoreLessor:
         folder = attempt_folder(self.store.job_folder(lease.job), lease.fence)
         shutil.rmtree(folder, ignore_errors=True)
 
+    def has_room(self) -> bool:
+        """Says whether the disk has room for what a job makes."""
+        return self.store.free_bytes() > needed_bytes(self.config)
+
     def tell(self, state: str, data: dict[str, Any]) -> None:
         """Says what the worker is doing."""
         if state == "gone":
@@ -90,6 +97,11 @@ class StoreLessor:
         else:
             data = {"host": os.uname().nodename, **data}
             views.set_worker(self.store, self.worker, state, data)
+
+
+def needed_bytes(config: ServeConfig) -> float:
+    """Returns the free space below which no job begins; new ones are refused well before."""
+    return 1e8 * min(1.0, config.min_free_gb)
 
 
 def attempt_folder(job: Path, fence: int) -> Path:

@@ -23,6 +23,7 @@ from ultrashape_cli.service.lessor import Answer, attempt_folder
 TIMEOUT_S = 60.0
 _PIECE = 1 << 16
 _TELL_S = 5.0
+_ROOM_BYTES = 100 << 20
 
 
 class Answered(OSError):
@@ -164,6 +165,10 @@ class HttpLessor:
     def drop(self, lease: Lease) -> None:
         """Removes what was made under a lease that counts no more."""
         shutil.rmtree(self.folder / f"{lease.job}-{lease.fence}", ignore_errors=True)
+
+    def has_room(self) -> bool:
+        """Says whether the disk has room for what a job makes."""
+        return shutil.disk_usage(self.folder.parent).free > _ROOM_BYTES
 
     def tell(self, state: str, data: dict[str, Any]) -> None:
         """Says what the worker is doing."""

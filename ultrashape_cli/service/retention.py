@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 
 from ultrashape_cli.config.serve import ServeConfig
+from ultrashape_cli.errors import DiskError
 from ultrashape_cli.service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -18,12 +19,20 @@ _KEPT_ROWS_DAYS = 365
 
 def purge(store: Store, row: sqlite3.Row) -> None:
     """Removes the files and events of a job that has ended; what became of it stays known."""
+    try:
+        _note(store, row)
+    except DiskError:  # a full disk: what is removed makes the room to say so
+        shutil.rmtree(store.job_folder(row["id"]), ignore_errors=True)
+        _note(store, row)
+    # After the store says so: files that stay behind are found at the next start.
+    shutil.rmtree(store.job_folder(row["id"]), ignore_errors=True)
+
+
+def _note(store: Store, row: sqlite3.Row) -> None:
     with store.writing() as db:
         db.execute("UPDATE jobs SET purged = 1, bytes = 0 WHERE seq = ?", (row["seq"],))
         db.execute("DELETE FROM events WHERE job = ? AND kind = 'progress'", (row["seq"],))
         db.execute("UPDATE meta SET value = value + 1 WHERE name = 'changes'")
-    # After the store says so: files that stay behind are found at the next start.
-    shutil.rmtree(store.job_folder(row["id"]), ignore_errors=True)
 
 
 def tidy(store: Store, config: ServeConfig, now: float) -> int:

@@ -19,13 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ultrashape_cli.errors import DiskError, UsageError
-from ultrashape_cli.files import disk_errors, try_lock
+from ultrashape_cli.files import disk_errors, temporary_path, try_lock
 
 FORMAT = 1
 """Of the tables; another one is refused."""
 WAIT_S = 10.0
 """How long a writer waits for another."""
 _OPEN_WAIT_S = 3.0
+BALLAST_BYTES = 8 << 20
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -92,6 +93,8 @@ class Store:
         self.path = folder / "service.db"
         self.jobs_folder = folder / "jobs"
         self.spool = folder / "spool"
+        self.ballast = folder / "ballast"
+        """Space that is given free where the disk is full, so that results can end and files go."""
         self._own = threading.local()
 
     @property
@@ -126,6 +129,7 @@ class Store:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+                self.ballast.unlink(missing_ok=True)  # who tries again finds room
                 raise no_space(self.path) from error
             raise
 
@@ -136,6 +140,14 @@ class Store:
     def free_bytes(self) -> int:
         """Returns the free space of the disk."""
         return shutil.disk_usage(self.folder).free
+
+    def take_ballast(self) -> None:
+        """Takes the space of the ballast where there is plenty."""
+        if not self.ballast.exists() and self.free_bytes() > 4 * BALLAST_BYTES:
+            with temporary_path(self.ballast) as temporary, temporary.open("wb") as file:
+                # Written, not only promised: a file with holes takes no space.
+                for _ in range(BALLAST_BYTES >> 20):
+                    file.write(b"\1" * (1 << 20))
 
     def get_meta(self, name: str) -> str | None:
         """Returns a value that web and parent share."""

@@ -36,6 +36,7 @@ WEB = __package__ + ".web"
 _LARGEST_LOG = 50 << 20
 _LOOK_S = 0.2
 _TIDY_S = 60.0
+_AFTER_ERROR_S = 5.0
 _LONGEST_PAUSE_S = 30.0
 
 
@@ -63,6 +64,7 @@ class Supervisor:
         self._web: subprocess.Popen[bytes] | None = None
         self._web_failures = 0
         self._web_due = 0.0
+        self._expire_due = 0.0
         self._agents: list[Agent] = []
         # The clock that retention reads: the time of day as it was at the start, and no jumps.
         self._now = _steady_time()
@@ -142,17 +144,21 @@ class Supervisor:
             )
 
     def _expire(self) -> None:
+        if time.monotonic() < self._expire_due:
+            return
         try:
             for job in jobs.expire(self.store, self.plan.serve.attempts):
                 logger.warning("the lease of %s ended", job)
             views.forget_workers(self.store, 2 * self.plan.serve.lease_s)
         except (sqlite3.OperationalError, DiskError) as error:
             logger.warning("leases: %s", error)
+            self._expire_due = time.monotonic() + _AFTER_ERROR_S
 
     def _tidy(self) -> None:
         try:
             retention.tidy(self.store, self.plan.serve, self._now())
             rotate(self.log)
+            self.store.take_ballast()
         except (sqlite3.OperationalError, DiskError, OSError) as error:
             logger.warning("retention: %s", error)
 
