@@ -67,6 +67,18 @@ def test_bad_usage_is_told_with_a_hint(
     assert not (tmp_path / "data").exists()
 
 
+def test_one_who_joins_may_have_the_token_from_a_variable(
+    ushape, quick_look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USHAPE_SERVE_TOKEN", "ushape_secret")
+    url = f"http://127.0.0.1:{free_port()}"
+    found = ushape("serve", "--join", url, "--model", "tiny", "--data", tmp_path / "d")
+    assert found.code == 1
+    assert f"no service at `{url}`" in found.err
+    assert "secret" not in found.err
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_port_that_is_taken(ushape, quick_look, tmp_path: Path) -> None:
     import socket
 

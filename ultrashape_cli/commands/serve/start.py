@@ -165,8 +165,10 @@ def _serve(ui: UI, request: Request, plan: Plan) -> None:
         ui.result(outputs={}, **about)
         return
     supervisor = Supervisor(plan, folder)
-    url = _url(serve.host, supervisor.port)
-    about = _show_plan(ui, plan, f"listening on {url}, data in {folder}")
+    everywhere = serve.host in ("0.0.0.0", "::")
+    url = _url("127.0.0.1" if everywhere else serve.host, supervisor.port)
+    where = f"{url} and all addresses of this machine" if everywhere else url
+    about = _show_plan(ui, plan, f"listening on {where}, data in {folder}")
     ui.hint(f"{url} in a browser, {url}/docs for the API; log: {supervisor.log}")
     _log_to(supervisor.log)
     plan = replace(plan, config=replace(plan.config, serve=replace(serve, port=supervisor.port)))
