@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import fake_worker
@@ -231,7 +232,18 @@ def test_the_documentation_needs_no_other_site(http: httpx.Client) -> None:
     spec = http.get("/openapi.json").json()
     assert "/v1/refine" in spec["paths"]
     form = spec["paths"]["/v1/refine"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert "HTTPBearer" in spec["components"]["securitySchemes"]
     assert set(form["schema"]["properties"]) == {"mesh_file", "image_file", "options"}
+
+
+def test_what_is_vendored_is_what_its_table_says() -> None:
+    from ultrashape_cli.files import file_hash
+    from ultrashape_cli.service.app import SWAGGER
+
+    rows = re.findall(r"\| (\S+) \| ([0-9a-f]{64}) \|", (SWAGGER / "SOURCES.md").read_text())
+    assert len(rows) == 2
+    assert [file_hash(SWAGGER / name) for name, _ in rows] == [digest for _, digest in rows]
+    assert (SWAGGER / "LICENSE").read_text().lstrip().startswith("Apache License")
 
 
 def test_status_ready_queue_metrics_and_options(http: httpx.Client) -> None:

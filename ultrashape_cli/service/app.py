@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
 from fastapi.responses import FileResponse
+from fastapi.security import HTTPBearer
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -56,8 +57,10 @@ def make_app(plan: Plan, store: Store) -> ASGIApp:
     app.state.plan = plan
     app.state.desk = Desk(store, plan.serve, plan.models, plan.settings)
     problems.install(app)
+    # The gate judges tokens; this tells the documentation how they are given.
+    bearer = Security(HTTPBearer(auto_error=False, description="`ushape serve token add NAME`"))
     for module in (routes_jobs, routes_service, routes_lease):
-        app.include_router(module.router, responses=problems.RESPONSES)
+        app.include_router(module.router, responses=problems.RESPONSES, dependencies=[bearer])
     _add_pages(app)
     return Gate(app, store, plan.serve, Tokens(store.folder / TOKENS_FILE))
 
