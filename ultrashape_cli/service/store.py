@@ -223,6 +223,8 @@ def _connect(path: Path, wait_s: float) -> sqlite3.Connection:
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # Each thread of the web has a connection; the system caches the file for all of them.
+    connection.execute("PRAGMA cache_size = -256")
     return connection
 
 
