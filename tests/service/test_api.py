@@ -282,3 +282,22 @@ def test_the_web_process_holds_no_model(service: Served) -> None:
     for process in (web, psutil.Process(service.process.pid)):
         maps = {mapping.path for mapping in process.memory_maps()}
         assert not [path for path in maps if "/torch/" in path]
+
+
+def test_a_program_that_holds_the_database_keeps_no_look_waiting(
+    http: httpx.Client, service: Served
+) -> None:
+    import sqlite3
+    import time
+
+    job = submit(http)
+    ended(http, job)
+    with sqlite3.connect(service.store.path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        for path in ("/health", f"/jobs/{job}", "/jobs", "/queue", "/ready", f"/jobs/{job}/events"):
+            assert http.get(path).status_code == 200
+        assert time.monotonic() - started < 2
+        other.execute("ROLLBACK")
+    other.close()
+    assert ended(http, submit(http))["state"] == "done"

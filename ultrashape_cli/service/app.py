@@ -37,6 +37,7 @@ def make_app(plan: Plan, store: Store) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        store.connection.execute("PRAGMA busy_timeout = 0")  # of the thread of all requests
         app.state.slots = asyncio.Semaphore(plan.serve.uploads_at_once)
         app.state.ticker = Ticker(store)
         looking = asyncio.create_task(app.state.ticker.run())

@@ -8,6 +8,7 @@ pipe between two steps of the solver, where a job can be cancelled.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -29,6 +30,8 @@ from ultrashape_cli.processes import end_with_parent
 from ultrashape_cli.service.plan import Plan
 from ultrashape_cli.service.telling import Cancelled, Teller, receive, send
 
+BEHIND = 5
+"""How much a worker whose computing takes the cores lets the web go first, as of `nice`."""
 _CODES = (
     (MeshError, "bad-mesh"),
     (ImageError, "bad-image"),
@@ -50,6 +53,8 @@ def serve(pipe: Connection, plan: Plan) -> None:
     except UShapeError as error:
         send(pipe, {"error": {"message": error.message, "hint": error.hint}})
         return
+    if models.device.type == "cpu":
+        os.nice(BEHIND)
     send(pipe, {"loaded": about})
     while True:
         try:
