@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.processes import end_with_parent
+from ultrashape_cli.service.child import end_with_starter
 from ultrashape_cli.service.telling import Cancelled, Teller, receive, send
 
 CRASH, HANG, LONG, FAIL = 1001, 1002, 1003, 1004
@@ -43,7 +43,7 @@ def work(task: dict[str, Any], teller: Teller) -> dict[str, Any]:
 
 def main() -> None:
     pipe = Connection(int(sys.argv[1]))
-    end_with_parent(signal.SIGKILL)
+    end_with_starter()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.environ.get("FAKE_WORKER_FAILS"):
         send(pipe, {"error": {"message": "no such weights", "hint": "find them"}})

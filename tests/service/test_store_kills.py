@@ -91,6 +91,9 @@ def run_kill_test(folder: Path, count: int, kills: int, longest_s: float) -> Non
         service.stop()
     check_all_done_once(store, ids)
     check_priorities_kept(store)
+    # Also who was just being started when its parent was killed has ended.
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(folder) in (p.info["cmdline"] or ())]
+    assert psutil.wait_procs(left, 5)[1] == []
 
 
 def test_60_jobs_survive_6_kills(tmp_path: Path) -> None:

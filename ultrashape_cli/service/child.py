@@ -17,8 +17,19 @@ from typing import Any
 
 import psutil
 
+from ultrashape_cli.processes import end_with_parent
+
 _GRACE_S = 2.0
 _TAIL = 4096
+
+
+PARENT = "_PARENT_OF_USHAPE"
+"""Variable with the process that started this one, which may have ended before this began."""
+
+
+def end_with_starter() -> None:
+    """Lets this process be killed when the one that started it ends, or has ended already."""
+    end_with_parent(signal.SIGKILL, int(os.environ[PARENT]))
 
 
 class Child:
@@ -38,7 +49,7 @@ class Child:
         ours, theirs = socket.socketpair()
         self.log = log
         self.log_from = log.stat().st_size if log.exists() else 0
-        variables = dict(environ)
+        variables = {**environ, PARENT: str(os.getpid())}
         # The parent's modules, and none that happens to lie in the current folder.
         variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs, log.open("ab") as output:

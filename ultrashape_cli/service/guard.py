@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -19,8 +18,7 @@ from typing import Any
 
 from ultrashape_cli.config.serve import ServeConfig
 from ultrashape_cli.errors import UShapeError
-from ultrashape_cli.processes import end_with_parent
-from ultrashape_cli.service.child import Child
+from ultrashape_cli.service.child import Child, end_with_starter
 from ultrashape_cli.service.content import BadFile, check_image, check_mesh, limits_of
 
 RECYCLE_AFTER = 100
@@ -172,7 +170,7 @@ def main() -> None:
     import resource  # Windows has none
 
     fd, memory = int(sys.argv[1]), int(sys.argv[2])
-    end_with_parent(signal.SIGKILL)
+    end_with_starter()
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))

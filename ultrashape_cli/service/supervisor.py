@@ -21,6 +21,7 @@ from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.service import jobs, retention, views
 from ultrashape_cli.service.agent import Agent
 from ultrashape_cli.service.auth import TOKENS_FILE, Tokens
+from ultrashape_cli.service.child import PARENT
 from ultrashape_cli.service.lessor import Lessor, StoreLessor
 from ultrashape_cli.service.plan import Plan
 from ultrashape_cli.service.store import hold, prepare
@@ -130,7 +131,10 @@ class Supervisor:
         )
 
     def _start_web(self) -> subprocess.Popen[bytes]:
-        variables = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        variables = {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            PARENT: str(os.getpid()),
+        }
         file = self.socket.fileno()
         with self.log.open("ab") as output:
             return subprocess.Popen(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import socket
 import sys
 import tempfile
 from pathlib import Path
 
-from ultrashape_cli.processes import end_with_parent
+from ultrashape_cli.service.child import end_with_starter
 from ultrashape_cli.service.plan import PLAN_FILE, Plan
 from ultrashape_cli.service.store import Store
 
@@ -29,7 +28,7 @@ def main() -> None:
 
     from ultrashape_cli.service.app import make_app
 
-    end_with_parent(signal.SIGKILL)
+    end_with_starter()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s web %(levelname)s %(message)s")
     folder, file = Path(sys.argv[1]), int(sys.argv[2])
     store = Store(folder)

@@ -26,7 +26,7 @@ from ultrashape_cli.errors import (
     UsageError,
     UShapeError,
 )
-from ultrashape_cli.processes import end_with_parent
+from ultrashape_cli.service.child import end_with_starter
 from ultrashape_cli.service.plan import Plan
 from ultrashape_cli.service.telling import Cancelled, Teller, receive, send
 
@@ -102,7 +102,7 @@ def describe(error: UShapeError, task: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Serves the inherited pipe."""
     pipe, plan = Connection(int(sys.argv[1])), Plan.read(Path(sys.argv[2]))
-    end_with_parent(signal.SIGKILL)
+    end_with_starter()
     # The parent is told by the terminal, and tells.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
