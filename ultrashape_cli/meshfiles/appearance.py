@@ -68,6 +68,26 @@ class Appearance:
             material=self.material[faces],
         )
 
+    def of_vertices(self, mesh: Mesh) -> NDArray[np.uint8] | None:
+        """Returns sRGB `[V, 3]` of the vertices of a mesh with these faces, or None.
+
+        None where the colours are in textures, or where the faces are others.
+        """
+        if not self.has_colour or not np.array_equal(mesh.faces, self.mesh.faces):
+            return None
+        if any(self.materials[index].texels is not None for index in np.unique(self.material)):
+            return None
+        white = (1.0,) * 4
+        factors = np.array([each.colour or white for each in self.materials])[self.material, :3]
+        linear = self.tint[..., :3] / 255
+        if not self.tint_is_linear:
+            linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+        linear = np.clip(linear * factors[:, None], 0, 1)
+        srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        colours = np.full((len(mesh.vertices), 3), 255, np.uint8)
+        colours[mesh.faces] = np.rint(255 * srgb)
+        return colours
+
 
 def load_appearance(path: str | Path) -> Appearance | None:
     """Return the colours of a mesh file, or None if it has none and names none.

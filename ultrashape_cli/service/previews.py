@@ -1,6 +1,6 @@
-"""Meshes small enough for a viewer, made when somebody looks, in a process of their own.
+"""Meshes small enough for a viewer, or in another format, made when somebody asks for them.
 
-Started as `python -m ultrashape_cli.service.previews SOURCE TARGET MEMORY_BYTES`.
+In a process of their own: `python -m ultrashape_cli.service.previews SOURCE TARGET FACES MEMORY`.
 """
 
 from __future__ import annotations
@@ -42,22 +42,46 @@ async def make(source: Path, config: ServeConfig, *, own: bool) -> Path:
     if own and source.suffix == ".glb" and source.stat().st_size <= _SMALL_BYTES:
         return source
     target = source.with_name(f"{source.stem}-preview.glb")
+    await _made(source, target, MAX_FACES, config)
+    return target
+
+
+async def convert(source: Path, form: str, config: ServeConfig) -> Path:
+    """Returns a result in another format, kept beside it; the colours of vertices where it has any.
+
+    Args:
+        source: The mesh, which was made here.
+        form: The format, as the suffix of a file.
+        config: Limits of the process that makes it.
+
+    Raises:
+        Problem: It could not be made.
+    """
+    if source.suffix == f".{form}":
+        return source
+    target = source.with_suffix(f".{form}")
+    await _made(source, target, 0, config)
+    return target
+
+
+async def _made(source: Path, target: Path, faces: int, config: ServeConfig) -> None:
     lock = _making.setdefault(target, asyncio.Lock())
     try:
         async with lock:
             if not target.is_file():
                 async with _slot:
-                    await _run(source, target, config)
+                    await _run(source, target, faces, config)
     finally:
         if not lock.locked():
             _making.pop(target, None)
-    return target
 
 
-async def _run(source: Path, target: Path, config: ServeConfig) -> None:
+async def _run(source: Path, target: Path, faces: int, config: ServeConfig) -> None:
     memory = int(config.parse_memory_gib * 2**30)
+    what = ("preview", "download the mesh") if faces else (target.suffix[1:], "another format")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", __name__, str(source), str(target), str(memory)),
+        *(sys.executable, "-P", "-m", __name__),
+        *(str(source), str(target), str(faces), str(memory)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -71,29 +95,38 @@ async def _run(source: Path, target: Path, config: ServeConfig) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         if isinstance(error, TimeoutError):
-            raise Problem(422, "no-preview", "the preview took too long",
-                          hint="download the mesh") from None  # fmt: skip
+            raise Problem(422, "not-made", f"the {what[0]} took too long",
+                          hint=what[1]) from None  # fmt: skip
         raise
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it crashed"]
-        raise Problem(422, "no-preview", f"there is no preview: {last[0][:200]}",
-                      hint="download the mesh")  # fmt: skip
+        # The folders of this machine are not for clients.
+        cause = last[0].replace(f"{source.parent}{os.sep}", "")[:200]
+        raise Problem(422, "not-made", f"there is no {what[0]}: {cause}", hint=what[1])
 
 
 def main() -> None:
-    """Writes the preview of one mesh, under a memory limit."""
+    """Writes one mesh anew, under a memory limit."""
     import resource  # Windows has none
 
     from ultrashape_cli.processes import end_with_parent
 
-    source, target, memory = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    faces, memory = int(sys.argv[3]), int(sys.argv[4])
     end_with_parent(signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from ultrashape_cli.meshfiles.load import load_mesh
-    from ultrashape_cli.meshfiles.save import save_mesh
+    from ultrashape_cli.meshfiles.appearance import appearance_of
+    from ultrashape_cli.meshfiles.load import mesh_of, read_contents
+    from ultrashape_cli.meshfiles.save import COLOUR_SUFFIXES, save_mesh
 
-    save_mesh(reduced(load_mesh(source)), target)
+    contents = read_contents(source, colours=True)
+    mesh = mesh_of(source, contents)
+    if faces and len(mesh.faces) > faces:
+        save_mesh(reduced(mesh, faces), target)
+        return
+    appearance = appearance_of(contents) if target.suffix in COLOUR_SUFFIXES else None
+    save_mesh(mesh, target, appearance.of_vertices(mesh) if appearance else None)
 
 
 def reduced(mesh: Mesh, num_faces: int = MAX_FACES) -> Mesh:

@@ -145,14 +145,18 @@ def delete_job(request: Request, job: str) -> dict[str, Any]:
 
 
 @router.get("/jobs/{job}/download", response_class=FileResponse)
-def download(
+async def download(
     request: Request,
     job: str,
     file: Literal["mesh", "full", "record", "picture", "input", "image"] = "mesh",
+    format: Literal["glb", "obj", "ply", "stl", "off", "3mf"] | None = None,
 ) -> Response:
-    """Get a file of a job; `input` and `image` are what was sent."""
-    row = _row(request, job)
+    """Get a file of a job; `input` and `image` are what was sent. A mesh comes in any format."""
+    row = await run_in_threadpool(_row, request, job)
     path, name = _file(desk_of(request).store.job_folder(job), row, file)
+    if format is not None and file in ("mesh", "full"):
+        path = await previews.convert(path, format, desk_of(request).config)
+        name = f"{name.rpartition('.')[0]}.{format}"
     return FileResponse(path, media_type=MEDIA.get(path.suffix[1:]), filename=name)
 
 

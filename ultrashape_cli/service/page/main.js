@@ -1,0 +1,109 @@
+// The page: who asks, what is shown (the address says), and the state of the service.
+
+import {ask, token} from './api.js';
+import {byId, troubleCard, make} from './dom.js';
+import {Form} from './form.js';
+import {History} from './history.js';
+import {JobView} from './job.js';
+
+const STATUS_MS = 15000;
+const history = new History(byId('history'));
+const views = {form: null, job: null};
+
+/** Shows an error above everything; for a token that is missing, the field for it. */
+function showTrouble(problem) {
+  if (problem.status === 401) {
+    showToken(true);
+    byId('trouble').replaceChildren(troubleCard({
+      status: 401, code: problem.code,
+      detail: token.get() ? 'The service does not know this token.' : 'The service wants a token.',
+      hint: 'Enter one below; whoever runs the service can make it.',
+    }));
+    return;
+  }
+  const again = make('button', {type: 'button', onclick: () => begin()}, 'Try again');
+  byId('trouble').replaceChildren(troubleCard(problem, again));
+}
+
+function showToken(shown) {
+  byId('token').hidden = !shown;
+  if (shown) byId('secret').focus();
+}
+
+async function begin() {
+  byId('trouble').replaceChildren();
+  try {
+    const [status, options] = await Promise.all([ask('/v1/status'), ask('/v1/options')]);
+    showToken(false);
+    views.form = new Form(byId('new'), status, options.properties, open);
+    showService(status);
+    await history.load();
+    byId('history').hidden = false;
+    route();
+  } catch (error) {
+    history.showKnown();
+    showService(null);
+    showTrouble(error);
+  }
+}
+
+function showService(status) {
+  const sign = byId('service');
+  const ready = status?.workers.filter(each => ['idle', 'busy'].includes(each.state)).length ?? 0;
+  const waiting = status?.jobs.queued ?? 0;
+  sign.className = status ? ready ? 'good' : 'warn' : 'bad';
+  sign.textContent = !status ? 'out of reach'
+    : status.state !== 'running' ? status.state
+    : !ready ? 'no worker is ready yet'
+    : waiting ? `${waiting} waiting` : `${ready} ${ready > 1 ? 'workers' : 'worker'} ready`;
+  if (!status) return;
+  byId('version').textContent = status.version;
+  const model = status.models[status.default_model];
+  byId('about').textContent = 'Coarse mesh and reference picture to refined mesh, with '
+    + `${Object.keys(status.models).join(', ')} (${model.licence})`;
+  const reason = status.workers.find(each => each.note)?.note;
+  sign.title = ready || !reason ? '' : reason;
+}
+
+const open = job => { location.hash = `job=${job}`; };
+
+function route() {
+  const hash = location.hash.slice(1);
+  if (!['', 'new'].includes(hash) && !hash.startsWith('job=')) return;  // a place on this page
+  const job = hash.startsWith('job=') ? hash.slice(4) : '';
+  views.job?.close();
+  views.job = null;
+  byId('trouble').replaceChildren();
+  byId('new').hidden = Boolean(job);
+  byId('job').hidden = byId('another').hidden = !job;
+  if (job) {
+    views.job = new JobView(byId('job'), job, {
+      onTrouble: showTrouble,
+      onChange: found => history.note(found),
+    });
+  } else {
+    document.title = 'ushape';
+  }
+  history.mark(job);
+}
+
+byId('token').addEventListener('submit', event => {
+  event.preventDefault();
+  token.set(byId('secret').value.trim());
+  byId('secret').value = '';
+  history.forget();
+  begin();
+});
+byId('token-forget').addEventListener('click', () => {
+  token.set('');
+  history.forget();
+  location.hash = '';
+  begin();
+});
+byId('token-open').addEventListener('click', () => showToken(byId('token').hidden));
+addEventListener('hashchange', () => { if (views.form) route(); });
+setInterval(async () => {
+  if (document.hidden || !views.form) return;
+  showService(await ask('/v1/status').catch(() => null));
+}, STATUS_MS);
+begin();
