@@ -13,8 +13,8 @@ const STAGES = {
 
 /** Shows a job until it is closed; asks for it again and again, and at once when it changes. */
 export class JobView {
-  constructor(place, id, {onTrouble, onChange}) {
-    Object.assign(this, {place, id, onTrouble, onChange});
+  constructor(place, id, {formats, onTrouble, onChange}) {
+    Object.assign(this, {place, id, formats, onTrouble, onChange});
     this.leaving = new AbortController();
     this.job = null;
     this.build();
@@ -142,7 +142,7 @@ export class JobView {
     }
     this.stage.show(job, isGone);
     this.result.replaceChildren(...(job.state === 'done' ? [
-      isGone ? '' : downloads(job, path => this.download(path)), figures(job), settings(job),
+      isGone ? '' : downloads(job, this.formats, path => this.download(path)), figures(job), settings(job),
     ] : [settings(job)]));
   }
 

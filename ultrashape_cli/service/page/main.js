@@ -9,6 +9,7 @@ import {JobView} from './job.js';
 const STATUS_MS = 15000;
 const history = new History(byId('history'));
 const views = {form: null, job: null};
+let formats = [];
 
 /** Shows an error above everything; for a token that is missing, the field for it. */
 function showTrouble(problem) {
@@ -35,6 +36,7 @@ async function begin() {
   try {
     const [status, options] = await Promise.all([ask('/v1/status'), ask('/v1/options')]);
     showToken(false);
+    formats = options.properties.format.enum;
     views.form = new Form(byId('new'), status, options.properties, open);
     showService(status);
     await history.load();
@@ -78,6 +80,7 @@ function route() {
   byId('job').hidden = byId('another').hidden = !job;
   if (job) {
     views.job = new JobView(byId('job'), job, {
+      formats,
       onTrouble: showTrouble,
       onChange: found => history.note(found),
     });

@@ -7,8 +7,8 @@ const METRICS = {
   'normal_consistency': 'normals',
 };
 
-/** Returns the buttons that save files. */
-export function downloads(job, save) {
+/** Returns the buttons that save files; `formats` are those in which the service gives meshes. */
+export function downloads(job, formats, save) {
   const format = job.options.format;
   const link = (path, text, kind) => make('button', {type: 'button', class: kind,
     onclick: async event => {
@@ -18,7 +18,7 @@ export function downloads(job, save) {
       target.disabled = false;
     }}, text);
   const base = `/v1/jobs/${job.job_id}/download?file=`;
-  const others = job.formats?.filter(each => each !== format) ?? [];
+  const others = formats.filter(each => each !== format);
   const rest = {full: 'All faces', picture: 'Picture', record: 'Record'};
   return make('div', {class: 'row downloads'},
     link(`${base}mesh`, `Save ${format.toUpperCase()}`, 'main'),
