@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,19 @@ _OPTIONS = (
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
     "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--remote-debugging-pipe",
 )  # fmt: skip
+
+# Chromium reads 3 and writes 4; what lies there at first may be the other one's.
+_EXEC = """
+import os, sys
+reads, writes = os.dup2(int(sys.argv[1]), 103), os.dup2(int(sys.argv[2]), 104)
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Left(Exception):
+    """The page that was asked is being left."""
 
 
 class Browser:
@@ -36,11 +50,9 @@ class Browser:
         assert CHROMIUM is not None
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        # Chromium reads 3 and writes 4.
-        shell = f"exec {CHROMIUM} \"$@\" 3<&{theirs_in} 4>&{theirs_out}"
         self.process = subprocess.Popen(
-            ["sh", "-c", shell, "sh", *_OPTIONS, f"--user-data-dir={profile}",
-             f"--window-size={width},{height}", "about:blank"],
+            [sys.executable, "-c", _EXEC, str(theirs_in), str(theirs_out), CHROMIUM, *_OPTIONS,
+             f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
             pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
@@ -55,6 +67,8 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             self.send(f"{domain}.enable")
+        # Else what is focused is so only while some window system says that the window is.
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)
         self.resize(width, height)
 
     def send(self, method: str, **values: Any) -> dict[str, Any]:
@@ -67,7 +81,9 @@ class Browser:
         while True:
             answer = self._read(60)
             if answer.get("id") == self._count:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                if "context" in (said := answer.get("error", {}).get("message", "")):
+                    raise Left(said)
+                assert not said, f"{method}: {said}"
                 return answer["result"]
             self.events.append(answer)
 
@@ -92,8 +108,15 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Goes to an address and waits until the page is there."""
+        self.send("Page.bringToFront")
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
+
+    def reload(self) -> None:
+        """Loads the page anew and waits until it is there."""
+        self.run("window.isOld = true")
+        self.send("Page.reload")
+        self.wait("!window.isOld && document.readyState === 'complete'")
 
     def run(self, code: str) -> Any:
         """Returns the value of an expression in the page."""
@@ -106,13 +129,18 @@ class Browser:
     def wait(self, code: str, seconds: float = 30.0) -> None:
         """Waits until an expression is true."""
         until = time.monotonic() + seconds
-        while not self.run(f"Boolean({code})"):
-            assert time.monotonic() < until, f"in vain: {code}\n{self.text()}\n{self.problems()}"
+        while True:
+            with contextlib.suppress(Left):
+                if self.run(f"Boolean({code})"):
+                    return
+                if time.monotonic() > until:
+                    break
             time.sleep(0.05)
+        raise AssertionError(f"in vain: {code}\n{self.text()}\n{self.problems()}")
 
     def text(self) -> str:
         """Returns what can be read on the page."""
-        return self.run("document.body.innerText")
+        return self.run("document.body?.innerText ?? ''")
 
     def click(self, selector: str) -> None:
         """Clicks an element that can be seen."""
@@ -123,7 +151,8 @@ class Browser:
         """Clicks the first button, link or label whose text this is."""
         found = (
             "[...document.querySelectorAll('button, a, label, summary')].find(each => "
-            f"each.offsetParent && !each.disabled && each.textContent.trim() === {json.dumps(text)})"
+            "each.offsetParent && !each.disabled && each.textContent.trim() === "
+            f"{json.dumps(text)})"
         )
         self.wait(found + " !== undefined")
         self.run(found + ".click()")

@@ -1,7 +1,7 @@
 """A worker process without a model: what a job's seed says is what it does.
 
-Below 1000 it takes so many milliseconds. CRASH ends the process, HANG hears nothing, LONG goes on
-until it is cancelled, FAIL fails.
+Below 1000 it takes so many milliseconds. CRASH ends the process, HANG hears nothing, SLOW takes
+three seconds and LONG half a minute, FAIL fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ultrashape_cli.service.child import end_with_starter
 from ultrashape_cli.service.telling import Cancelled, Teller, receive, send
 
-CRASH, HANG, LONG, FAIL = 1001, 1002, 1003, 1004
+CRASH, HANG, LONG, FAIL, SLOW = 1001, 1002, 1003, 1004, 1005
 
 
 def work(task: dict[str, Any], teller: Teller) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def work(task: dict[str, Any], teller: Teller) -> dict[str, Any]:
         return {"state": "failed", "error": error}
     for percent in range(0, 100, 1 if seed == LONG else 10):
         teller.progress("sample", percent)
-        time.sleep(0.25 if seed == LONG else seed / 10_000)
+        time.sleep({LONG: 0.25, SLOW: 0.3}.get(seed, seed / 10_000))
     (made / "refined.glb").write_bytes(Path(task["mesh"]).read_bytes())
     (made / "refined.glb.json").write_text("{}")
     return {

@@ -1,6 +1,6 @@
 // The list of refinements: from the service, and until that answers as it was seen last.
 
-import {ask} from './api.js';
+import {ENDED, ask} from './api.js';
 import {ago, byId, duration, make} from './dom.js';
 
 const KEY = 'ushape.history', KEPT = 50, AT_ONCE = 20;
@@ -19,11 +19,17 @@ export class History {
   async load(before) {
     const page = before ? `&before=${before}` : '';
     const found = await ask(`/v1/jobs?limit=${AT_ONCE}${page}`);
-    if (!before) this.jobs.clear();
     for (const job of found.jobs) this.jobs.set(job.job_id, brief(job));
     this.next = found.next;
     this.more.hidden = !found.next;
     this.show();
+  }
+
+  /** Asks how those that have not ended are now. */
+  async refresh() {
+    const waiting = [...this.jobs.values()].filter(job => !ENDED.has(job.state)
+      && job.id !== this.marked);
+    if (waiting.length) await this.load();
   }
 
   /** Shows what was seen last, where the service does not answer. */

@@ -35,11 +35,13 @@ export class JobView {
     this.progress = make('div', {class: 'card', hidden: true}, this.bar, this.where);
     this.lost = make('p', {class: 'lost', role: 'status', hidden: true});
     this.trouble = make('div', {role: 'alert'});
+    this.warnings = make('ul', {class: 'warnings', 'aria-label': 'Warnings', hidden: true});
     this.result = make('div');
     this.stage = new Stage(this.id);
     this.place.replaceChildren(
       make('div', {class: 'head'}, this.title, this.state, this.cancel, this.remove),
-      this.lost, this.progress, this.heard, this.trouble, this.stage.element, this.result);
+      this.lost, this.progress, this.heard, this.trouble, this.warnings,
+      this.stage.element, this.result);
   }
 
   close() {
@@ -48,6 +50,10 @@ export class JobView {
   }
 
   onEvent(event) {
+    if (event.kind === 'warning') {
+      this.warnings.hidden = false;
+      this.warnings.append(make('li', {}, event.data.message));
+    }
     // A burst of events is one question.
     if (event.kind === 'progress' && this.job) {
       this.show({...this.job, ...pick(event.data, ['stage', 'percent'])});

@@ -6,7 +6,7 @@ import {Form} from './form.js';
 import {History} from './history.js';
 import {JobView} from './job.js';
 
-const STATUS_MS = 15000;
+const STATUS_MS = 15000, HISTORY_MS = 5000;
 const history = new History(byId('history'));
 const views = {form: null, job: null};
 let formats = [];
@@ -109,4 +109,8 @@ setInterval(async () => {
   if (document.hidden || !views.form) return;
   showService(await ask('/v1/status').catch(() => null));
 }, STATUS_MS);
+setInterval(() => {
+  if (document.hidden || !views.form) return;
+  history.refresh().catch(() => showService(null));
+}, HISTORY_MS);
 begin();
