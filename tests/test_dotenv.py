@@ -69,6 +69,8 @@ HOOK = "https://hooks.slack.com/services/T0/B0/secret"
         (["--set", f"alerts.webhook:{HOOK}"], ["--set", "alerts.webhook:...cret"]),
         (["--out", "https://me:secret@host"], ["--out", "...host"]),
         (["--set", "x=hf_" + "a" * 30], ["--set", "x=...aaaa"]),
+        (["--token", "ushape_" + "-a_b" * 10], ["--token", "...-a_b"]),
+        (["-o", "ushape_figurines_of_july"], ["-o", "ushape_figurines_of_july"]),
         (["train", "--set", "refine.tokens=64", "a=b/c d"], None),
         (["--set", "train.init=/data/keys.pt", "--set=alerts.temperature=80"], None),
     ],

@@ -16,8 +16,11 @@ PREFIXES = ("WANDB_", "HF_", "USHAPE_", "CUDA_", "NCCL_")
 _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*")
 _SECRET = re.compile(r"KEY|TOKEN(?!S)|SECRET|PASSWORD|WEBHOOK|COMMAND", re.IGNORECASE)
 """Names of what is secret; `refine.tokens` is a number."""
-_SECRET_TEXT = re.compile(r"https?://(?:[^\s/'\"]+@|[^\s/'\"]+/)[^\s'\"]+|\bhf_\w{16,}")
-"""Secret under any name: addresses with a password or a path, and tokens of the hub."""
+_SECRET_TEXT = re.compile(
+    r"https?://(?:[^\s/'\"]+@|[^\s/'\"]+/)[^\s'\"]+|\bhf_\w{16,}"
+    r"|\bushape_[\w-]{40,}"
+)
+"""Secret under any name: addresses with a password or a path, tokens of the hub and of `serve`."""
 _SETTING = re.compile(r"((?:--set=)?([^=]+)=)(.*)", re.DOTALL)
 
 
