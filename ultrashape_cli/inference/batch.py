@@ -25,7 +25,8 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import AssetError, UShapeError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.geometry.bricks import BrickGrid
-from ultrashape_cli.inference.job import Inputs, Job, is_made, read_inputs, recipe_of, write_outputs
+from ultrashape_cli.inference.files import Job, is_made
+from ultrashape_cli.inference.job import Inputs, read_inputs, recipe_of, write_outputs
 from ultrashape_cli.inference.refiner import Prepared, Refiner
 from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.processes import is_distributed_child

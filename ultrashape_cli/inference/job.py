@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +13,14 @@ from numpy.typing import NDArray
 from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import Config, RefineConfig, flatten
 from ultrashape_cli.data.background import image_warnings, load_reference
-from ultrashape_cli.files import disk_errors, file_hash, read_json, write_json
+from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import Up, up_axis
 from ultrashape_cli.geometry.places import shared_places
 from ultrashape_cli.inference.acceptance import judge
+from ultrashape_cli.inference.files import Job
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Prepared, Refined
@@ -42,47 +41,6 @@ REPAIR_RESOLUTION = 256
 """Cells of the watertight step on a coarse mesh, whose detail is coarser anyway."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """One mesh to refine."""
-
-    name: str
-    mesh: Path
-    image: Path
-    target: Path
-    """Mesh to write; its suffix is the format."""
-    seed: int
-    ground_truth: Path | None = None
-    """Mesh in the frame of the input that the result is compared with."""
-    preview: Path | None = None
-    """Picture to write."""
-    metrics: bool = False
-    """Compare the result with the input, and with the ground truth."""
-    keep_full: bool = False
-    """Also write the mesh before faces are reduced."""
-
-    @property
-    def record(self) -> Path:
-        """Returns the file that says what the mesh was made from."""
-        return self.target.with_name(f"{self.target.name}.json")
-
-    @property
-    def full_target(self) -> Path:
-        """Returns where the mesh before the reduction goes."""
-        return self.target.with_name(f"{self.target.stem}_full{self.target.suffix}")
-
-    @property
-    def inputs(self) -> list[Path]:
-        """Returns the files that are read beside the weights."""
-        return [p for p in (self.mesh, self.image, self.ground_truth) if p is not None]
-
-    @property
-    def outputs(self) -> list[Path]:
-        """Returns the files that are written."""
-        full = self.full_target if self.keep_full else None
-        return [p for p in (self.target, self.record, full, self.preview) if p is not None]
-
-
 @dataclass(slots=True)
 class Inputs:
     """What a job reads, checked."""
@@ -95,18 +53,6 @@ class Inputs:
     warnings: list[str] = field(default_factory=list)
     appearance: Appearance | None = None
     """Colours that the result is to keep."""
-
-
-def check_writable(folder: Path) -> None:
-    """Makes a folder where it is missing and proves that files can be made in it.
-
-    Raises:
-        DiskError: They cannot.
-    """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
 
 
 def read_inputs(job: Job, config: RefineConfig) -> Inputs:
@@ -172,19 +118,6 @@ def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
         "seed": job.seed,
         "settings": flatten(config.refine),
     }
-
-
-def is_made(job: Job, recipe: dict[str, Any], *, ignore_preview: bool = False) -> bool:
-    """Says whether the files of a job are there and come from this recipe."""
-    made = read_json(job.record)
-    if not isinstance(made, dict) or not isinstance(made.get("result"), dict):
-        return False
-    if {key: made.get(key) for key in recipe} != recipe:
-        return False
-    wanted = [job.target]
-    if job.preview is not None and not ignore_preview:
-        wanted.append(job.preview)
-    return all(path.exists() for path in wanted)
 
 
 def write_outputs(

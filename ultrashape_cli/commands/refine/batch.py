@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
     from ultrashape_cli.inference.batch import Event, Outcome
-    from ultrashape_cli.inference.job import Job
+    from ultrashape_cli.inference.files import Job
     from ultrashape_cli.models.sources import WeightSource
     from ultrashape_cli.ui import UI
 
@@ -31,7 +31,7 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.inference.batch import Outcome, failure_record
     from ultrashape_cli.inference.batch_jobs import read_jobs, unpaired
-    from ultrashape_cli.inference.job import check_writable
+    from ultrashape_cli.inference.files import check_writable
     from ultrashape_cli.processes import is_distributed_child
 
     assert request.batch is not None
@@ -72,7 +72,8 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
 
 
 def _show_plan(ui: UI, jobs: list[Job], source: WeightSource, config: Config) -> None:
-    from ultrashape_cli.inference.job import is_made, recipe_of
+    from ultrashape_cli.inference.files import is_made
+    from ultrashape_cli.inference.job import recipe_of
 
     missing = [job for job in jobs if not (job.mesh.is_file() and job.image.is_file())]
     there = [job for job in jobs if job not in missing]
@@ -148,7 +149,8 @@ def _in_processes(
     from ultrashape_cli.errors import UShapeError
     from ultrashape_cli.files import read_json
     from ultrashape_cli.inference.batch import Outcome, failure_record
-    from ultrashape_cli.inference.job import is_made, recipe_of
+    from ultrashape_cli.inference.files import is_made
+    from ultrashape_cli.inference.job import recipe_of
     from ultrashape_cli.processes import supervise
 
     def made() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ultrashape_cli.commands.refine.made import already_made, outputs_of
 from ultrashape_cli.commands.refine.plan import planned
 from ultrashape_cli.commands.refine.request import make_job, naming_the_command
 from ultrashape_cli.commands.refine.scores import show_scores, verdict_of
@@ -11,7 +12,7 @@ from ultrashape_cli.commands.refine.scores import show_scores, verdict_of
 if TYPE_CHECKING:
     from ultrashape_cli.commands.refine.request import Request
     from ultrashape_cli.config.resolve import Resolved
-    from ultrashape_cli.inference.job import Job
+    from ultrashape_cli.inference.files import Job
     from ultrashape_cli.models.sources import WeightSource
     from ultrashape_cli.ui import UI
 
@@ -25,57 +26,9 @@ def refine_one(ui: UI, request: Request, source: WeightSource, resolved: Resolve
     other = job.mesh.with_name(f"{job.mesh.stem}_refined{job.target.suffix}")
     check_outputs(job.outputs, [*job.inputs, *source.inputs], hint=f"-o {other}")
     recipe = recipe_of(job, source, resolved.config)
-    if _already_made(ui, job, recipe, request.force):
+    if already_made(ui, job, recipe, recipe["inputs"], request.force):
         return
     _work(ui, request, job, source, resolved, recipe)
-
-
-def _already_made(ui: UI, job: Job, recipe: dict[str, Any], force: bool) -> bool:
-    from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.files import read_json
-    from ultrashape_cli.inference.job import is_made
-
-    made = read_json(job.record)
-    ours = isinstance(made, dict) and "result" in made
-    # As of `--force` everywhere: what this command made, and nothing else.
-    previewed = made["result"].get("preview") if ours else None
-    for path in (job.target, job.record, job.preview):
-        known = ours and (path != job.preview or str(path) == previewed)
-        if path is not None and path.exists() and not known:
-            raise UsageError(
-                f"`{path}` exists, and `ushape refine` did not make it",
-                hint="another -o or --preview, or remove it first",
-            )
-    if force:
-        return False
-    if is_made(job, recipe):
-        ui.info(f"{job.target} is already made from these inputs")
-        measured = (read_json(job.record) or {})["result"]
-        ui.result(
-            inputs=recipe["inputs"],
-            outputs=_outputs_of(job),
-            counts={"skipped": 1},
-            result=measured,
-            **verdict_of(measured.get("metrics", {})),
-        )
-        return True
-    if job.target.exists() and not is_made(job, recipe, ignore_preview=True):
-        raise UsageError(
-            f"`{job.target}` exists and was made from something else",
-            hint="another -o, or --force",
-        )
-    return False
-
-
-def _outputs_of(job: Job) -> dict[str, str]:
-    """Returns the files of a job that are there."""
-    files = {"mesh": job.target, "full": job.full_target, "preview": job.preview}
-    kept = {"full": job.keep_full}
-    return {
-        name: str(path)
-        for name, path in files.items()
-        if path is not None and kept.get(name, True) and path.exists()
-    }
 
 
 def _work(
@@ -87,7 +40,8 @@ def _work(
     recipe: dict[str, Any],
 ) -> None:
     from ultrashape_cli.devices import choose_device
-    from ultrashape_cli.inference.job import check_writable, read_inputs, write_outputs
+    from ultrashape_cli.inference.files import check_writable
+    from ultrashape_cli.inference.job import read_inputs, write_outputs
     from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
     from ultrashape_cli.inference.stages import Whole
     from ultrashape_cli.models.registry import model_spec
@@ -125,7 +79,7 @@ def _work(
     show_result(ui, measured)
     ui.result(
         inputs=recipe["inputs"],
-        outputs=_outputs_of(job),
+        outputs=outputs_of(job),
         result=measured,
         **verdict_of(measured.get("metrics", {})),
     )

@@ -1,0 +1,73 @@
+"""What is there of a refinement already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ultrashape_cli.commands.refine.scores import verdict_of
+
+if TYPE_CHECKING:
+    from ultrashape_cli.inference.files import Job
+    from ultrashape_cli.ui import UI
+
+
+def already_made(
+    ui: UI, job: Job, recipe: dict[str, Any], inputs: dict[str, Any], force: bool
+) -> bool:
+    """Says whether the result of a job is there, and if so shows it.
+
+    Args:
+        ui: Where to say so.
+        job: Its files.
+        recipe: Everything the result depends on, as the record holds it.
+        inputs: What to name as inputs.
+        force: Make it anew where this command made it before.
+
+    Raises:
+        UsageError: Something else is there.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import read_json
+    from ultrashape_cli.inference.files import is_made
+
+    made = read_json(job.record)
+    ours = isinstance(made, dict) and "result" in made
+    # As of `--force` everywhere: what this command made, and nothing else.
+    previewed = made["result"].get("preview") if ours else None
+    for path in (job.target, job.record, job.preview):
+        known = ours and (path != job.preview or str(path) == previewed)
+        if path is not None and path.exists() and not known:
+            raise UsageError(
+                f"`{path}` exists, and `ushape refine` did not make it",
+                hint="another -o or --preview, or remove it first",
+            )
+    if force:
+        return False
+    if is_made(job, recipe):
+        ui.info(f"{job.target} is already made from these inputs")
+        measured = (read_json(job.record) or {})["result"]
+        ui.result(
+            inputs=inputs,
+            outputs=outputs_of(job),
+            counts={"skipped": 1},
+            result=measured,
+            **verdict_of(measured.get("metrics", {})),
+        )
+        return True
+    if job.target.exists() and not is_made(job, recipe, ignore_preview=True):
+        raise UsageError(
+            f"`{job.target}` exists and was made from something else",
+            hint="another -o, or --force",
+        )
+    return False
+
+
+def outputs_of(job: Job) -> dict[str, str]:
+    """Returns the files of a job that are there."""
+    files = {"mesh": job.target, "full": job.full_target, "preview": job.preview}
+    kept = {"full": job.keep_full}
+    return {
+        name: str(path)
+        for name, path in files.items()
+        if path is not None and kept.get(name, True) and path.exists()
+    }
