@@ -263,9 +263,8 @@ def test_by_keyboard_all_is_reached_and_seen(browser: Browser, service: Served) 
     while len(reached) < 14:
         browser.press("Tab")
         reached.append(browser.run("document.activeElement.id || document.activeElement.value"))
-    assert {"mesh-file", "image-file", "standard", "guidance_scale", "option-format"} <= {
-        *reached
-    }, reached
+    wanted = {"mesh-file", "image-file", "standard", "guidance_scale", "option-format"}
+    assert wanted <= {*reached}, reached
     unnamed = browser.run(
         "[...document.querySelectorAll('input, select, button, progress, canvas')].filter(each => "
         "!each.labels?.length && !each.getAttribute('aria-label') && !each.textContent.trim())"
