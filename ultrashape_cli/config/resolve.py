@@ -27,7 +27,9 @@ DATA_SET = "data set"
 """Origin of the settings that a dataset was made with."""
 NOT_CONFIG = frozenset(
     {
-        *("USHAPE_DEBUG", "USHAPE_NO_PROGRESS", "USHAPE_GOLDEN", "USHAPE_SERVE_TOKEN"),
+        *("USHAPE_DEBUG", "USHAPE_NO_PROGRESS", "USHAPE_GOLDEN"),
+        # Tokens of `refine --server` and of `serve --join`.
+        *("USHAPE_SERVER_TOKEN", "USHAPE_SERVE_TOKEN"),
         # What alert commands get, should one of them be ushape.
         *(f"USHAPE_ALERT{name}" for name in ("", "_RULE", "_STATE", "_RUN")),
     }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import shutil
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,9 +30,11 @@ _ROOM_BYTES = 100 << 20
 class Answered(OSError):
     """A service that answered with an error; most pass, so it counts as one out of reach."""
 
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(f"{status}: {detail}")
-        self.status = status
+    def __init__(self, status: int, told: dict[str, Any], retry_s: float = 0.0) -> None:
+        self.detail, self.hint = str(told.get("detail", "")), told.get("hint")
+        help_ = f" (hint: {self.hint})" if self.hint else ""
+        super().__init__(f"{status}: {self.detail}{help_}")
+        self.status, self.retry_s = status, retry_s
 
 
 class Service:
@@ -68,7 +71,7 @@ class Service:
         self,
         method: str,
         path: str,
-        body: bytes | IO[bytes] | None = None,
+        body: bytes | IO[bytes] | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         """Returns an answer to read and close.
@@ -87,22 +90,26 @@ class Service:
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request(method, f"{self._path}{path}", body, sent)
+            # One that refuses may close before all is sent; it has said why.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, f"{self._path}{path}", body, sent)
             answer = connection.getresponse()
         except http.client.HTTPException as error:
             raise OSError(f"no answer of {self.url}: {type(error).__name__}") from error
         if answer.status >= 400:
             with answer:
-                raise Answered(answer.status, _detail(answer.read(1 << 16)))
+                retry = answer.headers.get("Retry-After", "0")
+                seconds = float(retry) if retry.isdecimal() else 0.0
+                raise Answered(answer.status, _told(answer.read(1 << 16)), seconds)
         return answer
 
 
-def _detail(body: bytes) -> str:
+def _told(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-        return f"{found['detail']}" + (f" (hint: {found['hint']})" if found.get("hint") else "")
-    except (ValueError, KeyError, TypeError):
-        return body[:200].decode(errors="replace")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"detail": body[:200].decode(errors="replace")}
 
 
 @dataclass(slots=True)

@@ -46,6 +46,28 @@ ModelOpt = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+ServerOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Refine on the service at this address (`ushape serve`) instead of here; --model "
+        "names one of its checkpoints.",
+        rich_help_panel=_HARDWARE,
+    ),
+]
+TokenOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        envvar="USHAPE_SERVER_TOKEN",
+        show_envvar=False,
+        help="With --server: your token there. Also from the variable USHAPE_SERVER_TOKEN, which "
+        "other users of the machine cannot see.",
+        rich_help_panel=_HARDWARE,
+    ),
+]
 BatchOpt = Annotated[
     Path | None,
     typer.Option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
-    from ultrashape_cli.inference.job import Job
+    from ultrashape_cli.inference.files import Job
 
 
 class Request(NamedTuple):
@@ -33,6 +33,8 @@ class Request(NamedTuple):
     fail_fast: bool
     force: bool
     dry_run: bool
+    server: str | None
+    token: str
 
 
 def check_usage(request: Request) -> None:
@@ -93,7 +95,7 @@ def target_of(request: Request) -> Path:
 
 def make_job(request: Request, resolved: Resolved) -> Job:
     """Returns the job of a request for one mesh."""
-    from ultrashape_cli.inference.job import Job
+    from ultrashape_cli.inference.files import Job
 
     assert request.mesh is not None
     assert request.image is not None

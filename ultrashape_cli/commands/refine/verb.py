@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.refine import options as own
@@ -47,6 +48,8 @@ def refine(
     no_config: opt.NoConfigOpt = False,
     profile: opt.ProfileOpt = None,
     device: opt.DeviceOpt = None,
+    server: own.ServerOpt = None,
+    token: own.TokenOpt = None,
     max_memory_gib: own.MemoryOpt = None,
     num_processes: own.ProcessesOpt = None,
     seed: opt.SeedOpt = None,
@@ -72,6 +75,8 @@ def refine(
       ushape refine coarse.stl view.png --faces 500000 --keep-full
 
       ushape refine --batch jobs.csv -o refined
+
+      ushape refine coarse.glb view.png -o refined.glb --server http://studio:8000
     """  # fmt: skip
     from ultrashape_cli.processes import is_distributed_child
     from ultrashape_cli.ui import UI
@@ -104,9 +109,31 @@ def refine(
     metrics = metrics or ground_truth is not None
     request = Request(
         *(mesh, image, out, batch, checkpoint, model, ground_truth, preview, metrics, keep_full),
-        *(compare_speed, num_processes or 1, limit, fail_fast, force, dry_run),
+        *(compare_speed, num_processes or 1, limit, fail_fast, force, dry_run, server, token or ""),
     )
-    _run(ui, request, settings, show_config)
+    if server is not None and not show_config:
+        _run_on_server(ui, request, flags, config, overrides, no_config)
+    else:
+        _run(ui, request, settings, show_config)
+
+
+def _run_on_server(
+    ui: UI,
+    request: Request,
+    flags: dict[str, Any],
+    config: Path | None,
+    overrides: list[str] | None,
+    no_config: bool,
+) -> None:
+    from ultrashape_cli.commands.refine.server import check_server_usage, refine_on_server
+    from ultrashape_cli.interrupts import exit_on_terminate
+
+    check_server_usage(request, flags)
+    check_usage(request)
+    # A named profile, so that no card is looked for: none here has a say.
+    resolved = resolve_settings({**flags, "profile": "cpu"}, config, overrides, no_config)
+    with exit_on_terminate():
+        refine_on_server(ui, request, resolved)
 
 
 def _run(
