@@ -56,6 +56,14 @@ def test_the_policy_lets_in_the_import_map_and_nothing_else_inline(http: httpx.C
     assert "frame-ancestors 'none'" in policy
 
 
+def test_a_browser_keeps_the_files_and_asks_whether_they_are_new(http: httpx.Client) -> None:
+    one = http.get("/assets/three/three.core.min.js")
+    assert one.headers["cache-control"] == "no-cache"
+    headers = {"If-None-Match": one.headers["etag"]}
+    assert http.get("/assets/three/three.core.min.js", headers=headers).status_code == 304
+    assert http.get("/jobs").headers["cache-control"] == "no-store"
+
+
 def test_every_file_that_the_page_names_is_there(http: httpx.Client, service: Served) -> None:
     seen, todo = set(), ["/"]
     while todo:

@@ -9,10 +9,12 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Security
 from fastapi.responses import FileResponse
 from fastapi.security import HTTPBearer
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -28,6 +30,15 @@ from ultrashape_cli.service.ticker import Ticker
 SWAGGER = Path(__file__).parent / "swagger"
 PAGE = Path(__file__).parent / "page"
 """Files of the page; all but `index.html` below `/assets/`."""
+
+
+class _Assets(StaticFiles):
+    """Files that a browser may keep, and asks whether they have changed."""
+
+    def file_response(self, *values: Any, **named: Any) -> Response:
+        response = super().file_response(*values, **named)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def make_app(plan: Plan, store: Store) -> ASGIApp:
@@ -83,8 +94,8 @@ def _add_pages(app: FastAPI) -> None:
         headers = {"Content-Security-Policy": policy}
         return FileResponse(PAGE / "index.html", media_type="text/html", headers=headers)
 
-    app.mount("/assets/swagger", StaticFiles(directory=SWAGGER))
-    app.mount("/assets", StaticFiles(directory=PAGE))
+    app.mount("/assets/swagger", _Assets(directory=SWAGGER))
+    app.mount("/assets", _Assets(directory=PAGE))
 
 
 def _page_policy(html: str) -> str:

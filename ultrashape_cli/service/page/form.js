@@ -161,9 +161,12 @@ export class Form {
   }
 
   tell(problem) {
+    // The same again helps against what passes: no answer, a full queue, a full disk.
+    const passes = problem.status === 0 || [408, 429].includes(problem.status)
+      || problem.status >= 500;
     const again = make('button', {type: 'button', onclick: () => this.form.requestSubmit()},
       'Try again');
-    this.trouble.replaceChildren(troubleCard(problem, again));
+    this.trouble.replaceChildren(troubleCard(problem, passes ? again : null));
     if (!problem.retry) return;
     let left = problem.retry;
     const count = () => {
