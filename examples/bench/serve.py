@@ -5,9 +5,14 @@
 `memory`    memory of all processes after 50 and after 500 jobs
 `overhead`  a job against `Refiner` with the same model loaded, and against `ushape refine`
 `kills`     1,000 jobs, workers, parent and both killed 40 times
+`power`     a copy of the files at any moment opens and goes on
+`hostile`   uploads that want to do harm
+`fuzz`      requests made up from /openapi.json by schemathesis (`pip install schemathesis`)
+`join`      two machines that join, of which one vanishes
 
-Each starts a service of its own in a temporary folder: with the tiny model, or, for what is about
-the queue alone (`crowd`, `kills`, and `memory --fake`), with a worker that only pretends to.
+At the end stands a table of what was measured beside what it has to be. Each starts a service of
+its own in a temporary folder: with the tiny model, or, for what is about the queue alone (`crowd`,
+`kills`, and `memory --fake`), with a worker that only pretends to.
 """
 
 import argparse
@@ -15,6 +20,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +42,7 @@ from ultrashape_cli.service.views import counts, workers  # noqa: E402
 from ultrashape_cli.synthetic.figurines import make_figurine  # noqa: E402
 
 MODEL = "ultrashape_cli.service.worker"
+ROWS: list[tuple[str, str, str, bool]] = []
 CLIENTS, POLL_S, POLLED_S = 50, 0.5, 20.0
 CROWD = 1000
 MODULES = ("ultrashape_cli.service.", "fake_worker")
@@ -83,11 +90,26 @@ class Client:
         self.writer.close()
 
 
-def tell(name: str, seconds: list[float]) -> None:
-    """Print quantiles in milliseconds."""
+def note(test: str, target: str, measured: str, good: bool) -> None:
+    """Keep a row of the table."""
+    ROWS.append((test, target, measured, good))
+
+
+def by_tests(file: str, *arguments: str) -> tuple[int, bool]:
+    """Run tests of the suite; return how many passed, and whether all did."""
+    command = [sys.executable, "-m", "pytest", str(ROOT / "tests/service" / file), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    print(done.stdout[-2000:], flush=True)
+    passed = re.search(r"(\d+) passed", done.stdout)
+    return int(passed[1]) if passed else 0, done.returncode == 0
+
+
+def tell(name: str, seconds: list[float]) -> float:
+    """Print quantiles in milliseconds; return the 99th per cent."""
     low, high, worst = 1000 * np.quantile(seconds, [0.5, 0.99, 1.0])
     print(f"{name:<28} {len(seconds):>6} x  p50 {low:7.1f} ms  p99 {high:7.1f} ms"
           f"  max {worst:7.1f} ms", flush=True)  # fmt: skip
+    return high
 
 
 def processes(service: Served) -> dict[str, float]:
@@ -126,8 +148,9 @@ async def poll_all(url: str, jobs: list[str]) -> None:
         client.close()
 
     await asyncio.gather(*(poll() for _ in range(CLIENTS)))
-    tell(f"/health, {CLIENTS} clients", health)
-    tell("GET /jobs/ID", shown)
+    for name, times in (("/health", health), ("GET /jobs/ID", shown)):
+        high = tell(name, times)
+        note(f"p99 of {name}, {CLIENTS} clients", "50 ms", f"{high:.1f} ms", high <= 50)
 
 
 async def submit(url: str, count: int, data: bytes, kind: str) -> list[str]:
@@ -173,10 +196,14 @@ def crowd(folder: Path) -> None:
         after = processes(service)
         statuses = {status: sum(s == status for s, _ in found) for status, _ in found}
         print(f"{CROWD} clients: {statuses}")
-        tell("their answers", [seconds for _, seconds in found])
+        high = tell("their answers", [seconds for _, seconds in found])
+        note(f"{CROWD} clients at once", "202 or 429, none hangs",
+             f"{statuses}, p99 {high / 1000:.1f} s", set(statuses) <= {202, 429})  # fmt: skip
         accepted = sum(counts(service.store).values())
         assert accepted == statuses.get(202, 0), "what was accepted is in the queue"
         print("MiB", {name: (round(before[name]), round(after[name])) for name in before})
+        more = sum(after.values()) / sum(before.values()) - 1
+        note("memory of all processes after them", "flat", f"{more:+.1%}", more < 0.1)
     finally:
         service.stop()
 
@@ -189,6 +216,7 @@ def memory(folder: Path, fake: bool, total: int) -> None:
         mesh = (folder / "figure.ply").read_bytes()
         options = {"seed": 1} if fake else QUICK
         data, kind = body(options, mesh, "figure.ply")
+        sums = []
         for goal in (total // 10, total // 2, total):
             asyncio.run(submit(service.url, goal - counts(service.store)["done"], data, kind))
             begin = time.monotonic()
@@ -196,6 +224,10 @@ def memory(folder: Path, fake: bool, total: int) -> None:
             found = {name: round(size) for name, size in processes(service).items()}
             print(f"after {goal} jobs: MiB {found}, sum {sum(found.values())} "
                   f"({time.monotonic() - begin:.0f} s)", flush=True)  # fmt: skip
+            sums.append(sum(found.values()))
+        more = sums[-1] / sums[0] - 1
+        note(f"memory after {total} jobs", f"3 % of that after {total // 10}", f"{more:+.1%}",
+             more <= 0.03)  # fmt: skip
     finally:
         service.stop()
 
@@ -253,6 +285,9 @@ def overhead(folder: Path, rounds: int = 5) -> None:
         print({name: [round(x, 2) for x in each] for name, each in times.items()})
         print(f"median: {means['direct']:.2f} s in one process, {means['service']:.2f} s through "
               f"the service: {means['service'] - means['direct']:+.2f} s", flush=True)  # fmt: skip
+        more = means["service"] - means["direct"]
+        note("overhead against refining in one process", "2 % or 0.3 s", f"{more:+.2f} s",
+             more <= max(0.3, 0.02 * means["direct"]))  # fmt: skip
     finally:
         service.stop()
     begin = time.perf_counter()
@@ -272,13 +307,64 @@ def kills(folder: Path) -> None:
     found = counts(prepare(folder))
     print(f"1,000 jobs, 40 kills: {found}, none lost, none done twice, order kept "
           f"({time.monotonic() - begin:.0f} s)")  # fmt: skip
+    note("1,000 jobs, 40 kills of workers, parent and both", "0 lost, 0 twice, order kept",
+         f"{found['done']} done once, order kept", found["done"] == 1000)  # fmt: skip
+
+
+def power(rounds: int) -> None:
+    """The test of the suite, again and again: it stops all at a moment of chance."""
+    good = 0
+    for _ in range(rounds):
+        good += by_tests("test_store_kills.py", "-k", "copy_of_the_files")[1]
+    note(f"copies of the files at {rounds} moments", "each opens and goes on", f"{good} did",
+         good == rounds)  # fmt: skip
+
+
+def hostile() -> None:
+    """The tests of the suite."""
+    passed, good = by_tests("test_hostile.py", "-m", "slow or not slow")
+    note("hostile uploads", "4xx or failed with a hint", f"{passed} kinds are", good)
+
+
+def fuzz(folder: Path, seconds: int, command: str) -> None:
+    """Requests of all kinds, made up from the OpenAPI; nothing may be a 5xx."""
+    service = started(folder, max_mesh_mb=4.0, max_image_mb=1.0)
+    try:
+        arguments = [command, "run", f"{service.url}/openapi.json", "--continue-on-failure"]
+        arguments += ["--checks=not_a_server_error", f"--max-time={seconds}", "--request-timeout=5"]
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+        print(done.stdout[-4000:], done.stderr[-1000:], flush=True)
+        cases = re.search(r"(\d+) generated", done.stdout)
+        bugs = service.log().count("a bug in a request")
+        up = asyncio.run(_is_up(service.url))
+        note(f"schemathesis, {seconds} s", "no bug, service up",
+             f"{cases[1] if cases else '?'} requests, {bugs} bugs, up: {up}",
+             bugs == 0 and up and done.returncode == 0)  # fmt: skip
+    finally:
+        service.stop()
+
+
+async def _is_up(url: str) -> bool:
+    client = await Client(url).connect()
+    status, _, _ = await client.ask("GET", "/health")
+    client.close()
+    return status == 200
+
+
+def join() -> None:
+    """The test of the suite: two processes that join, of which one is killed in its job."""
+    passed, good = by_tests("test_join.py", "-k", "vanishes")
+    note("a machine that vanishes in its job", "taken over once", f"{passed} of 1", good)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help="latency crowd memory overhead kills")
+    parser.add_argument("names", nargs="*", help="those above; without one all but fuzz")
     parser.add_argument("--fake", action="store_true", help="memory without a model")
     parser.add_argument("--jobs", type=int, default=500, help="of memory")
+    parser.add_argument("--seconds", type=int, default=120, help="of fuzz")
+    parser.add_argument("--rounds", type=int, default=5, help="of power")
+    parser.add_argument("--schemathesis", default="schemathesis", help="its command")
     options = parser.parse_args()
     runs: dict[str, Callable[[Path], Awaitable[None] | None]] = {
         "latency": latency,
@@ -286,11 +372,19 @@ def main() -> None:
         "memory": lambda folder: memory(folder, options.fake, options.jobs),
         "overhead": overhead,
         "kills": kills,
+        "power": lambda _: power(options.rounds),
+        "hostile": lambda _: hostile(),
+        "join": lambda _: join(),
+        "fuzz": lambda folder: fuzz(folder, options.seconds, options.schemathesis),
     }
-    for name in options.names or runs:
+    for name in options.names or [name for name in runs if name != "fuzz"]:
         with tempfile.TemporaryDirectory() as folder:
             print(f"# {name}", flush=True)
             runs[name](Path(folder) / "data")
+    print("\n| test | target | measured | |\n|---|---|---|---|")
+    for test, target, measured, good in ROWS:
+        print(f"| {test} | {target} | {measured} | {'ok' if good else 'MISSED'} |")
+    sys.exit(not all(row[-1] for row in ROWS))
 
 
 if __name__ == "__main__":
