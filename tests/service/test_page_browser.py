@@ -192,6 +192,19 @@ def test_what_is_wrong_is_told_with_what_helps(
     browser.open(f"{service.url}/#job=nope")
     browser.wait(f"{ALERT}.includes('404 no-job')")
     assert "another token" in browser.text()
+    browser.run("location.hash = 'job=../status'")
+    browser.wait("!document.querySelector('#new').hidden")
+
+
+def test_why_no_worker_is_ready(browser: Browser, tmp_path: Path) -> None:
+    service = Served(tmp_path / "data").start(FAKE_WORKER_FAILS="1")
+    try:
+        wait_for(lambda: "no such weights" in service.log())
+        browser.open(f"{service.url}/")
+        browser.wait("document.querySelector('#service').textContent === 'no worker is ready yet'")
+        assert "The last one said: no such weights; find them" in browser.text()
+    finally:
+        service.stop()
 
 
 @pytest.mark.slow

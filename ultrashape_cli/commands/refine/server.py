@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ultrashape_cli.commands.refine.request import Request
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.inference.files import Job
-    from ultrashape_cli.service.client import Client
+    from ultrashape_cli.service.client import Client, OnWait
     from ultrashape_cli.ui import UI
 
 _BY_USER = ("flag", "--set")
@@ -141,7 +141,7 @@ def _check_sizes(limits: dict[str, Any], job: Job) -> None:
                           hint=f"one file that holds all, of {known}")  # fmt: skip
 
 
-def _telling(ui: UI) -> Any:
+def _telling(ui: UI) -> OnWait:
     def tell(reason: str, seconds: float) -> None:
         # Once for each reason: a long wait is no page of warnings.
         ui.warn(f"waiting for the service ({reason}); asking again and again")

@@ -34,7 +34,7 @@ export class History {
 
   /** Shows what was seen last, where the service does not answer. */
   showKnown() {
-    for (const job of JSON.parse(localStorage.getItem(KEY) ?? '[]')) this.jobs.set(job.id, job);
+    for (const job of remembered()) this.jobs.set(job.id, job);
     this.place.hidden = !this.jobs.size;
     this.show();
   }
@@ -77,6 +77,14 @@ export class History {
       this.list.replaceChildren(make('li', {class: 'none'}, 'None yet. They stay here, also when '
         + 'this page is closed.'));
     }
+  }
+}
+
+function remembered() {
+  try {
+    return JSON.parse(localStorage.getItem(KEY) ?? '[]');
+  } catch {  // of another version of this page, or of another page
+    return [];
   }
 }
 

@@ -63,16 +63,19 @@ function showService(status) {
   const model = status.models[status.default_model];
   byId('about').textContent = 'Coarse mesh and reference picture to refined mesh, with '
     + `${Object.keys(status.models).join(', ')} (${model.licence})`;
-  const reason = status.workers.find(each => each.note)?.note;
-  sign.title = ready || !reason ? '' : reason;
+  const broken = status.workers.find(each => each.note);
+  byId('reason').hidden = Boolean(ready) || !broken;
+  byId('reason').textContent = broken ? 'Jobs are taken, and wait until a worker is ready. The last '
+    + `one said: ${[broken.note, broken.hint].filter(Boolean).join('; ')}` : '';
 }
 
 const open = job => { location.hash = `job=${job}`; };
 
 function route() {
   const hash = location.hash.slice(1);
-  if (!['', 'new'].includes(hash) && !hash.startsWith('job=')) return;  // a place on this page
-  const job = hash.startsWith('job=') ? hash.slice(4) : '';
+  if (hash === 'main') return;  // a place on this page
+  // Of a crafted link no other path may come about.
+  const job = /^job=([\w-]+)$/.exec(hash)?.[1] ?? '';
   views.job?.close();
   views.job = null;
   byId('trouble').replaceChildren();
