@@ -28,6 +28,7 @@ function showTrouble(problem) {
 
 function showToken(shown) {
   byId('token').hidden = !shown;
+  byId('token-forget').hidden = !token.get();
   if (shown) byId('secret').focus();
 }
 
@@ -44,17 +45,17 @@ async function begin() {
     route();
   } catch (error) {
     history.showKnown();
-    showService(null);
+    showService(null, error.status === 401 ? 'token needed' : 'out of reach');
     showTrouble(error);
   }
 }
 
-function showService(status) {
+function showService(status, lack = 'out of reach') {
   const sign = byId('service');
   const ready = status?.workers.filter(each => ['idle', 'busy'].includes(each.state)).length ?? 0;
   const waiting = status?.jobs.queued ?? 0;
   sign.className = status ? ready ? 'good' : 'warn' : 'bad';
-  sign.textContent = !status ? 'out of reach'
+  sign.textContent = !status ? lack
     : status.state !== 'running' ? status.state
     : !ready ? 'no worker is ready yet'
     : waiting ? `${waiting} waiting` : `${ready} ${ready > 1 ? 'workers' : 'worker'} ready`;

@@ -3,6 +3,7 @@
 import {request} from './api.js';
 import {make} from './dom.js';
 
+const RETRY_MS = 5000;
 const MODES = {side: 'Side by side', slide: 'Slider'};
 
 /** The pictures of a job; the 3-D viewer is loaded once there is something for it. */
@@ -91,7 +92,7 @@ export class Stage {
       this.reference.hidden = false;
     } catch (problem) {
       this.reference.hidden = true;
-      this.say(problem.detail);
+      this.later(problem, () => this.showReference());
     }
   }
 
@@ -105,8 +106,16 @@ export class Stage {
       this.say('');
     } catch (problem) {
       this.say([problem.detail ?? problem.message, problem.hint].filter(Boolean).join(' '));
+      this.later(problem, () => this.showMeshes(job));
     }
     this.arrange();
+  }
+
+  /** Tries again what a service that is away has not given. */
+  later(problem, act) {
+    if (problem.status !== 0 || this.isClosed) return;
+    this.loads = {};
+    setTimeout(() => { if (!this.isClosed) act(); }, RETRY_MS);
   }
 
   async load(which, job) {
@@ -115,6 +124,7 @@ export class Stage {
     const data = await answer.arrayBuffer();
     if (this.isClosed) return;
     this.viewer ??= new Viewer(this.canvas);
+    if (this.viewer.has(which)) return;
     await this.viewer.add(which, data, placing(which, job));
   }
 
