@@ -272,7 +272,7 @@ def test_on_a_phone_nothing_is_wider_than_the_page(
 
 def test_by_keyboard_all_is_reached_and_seen(browser: Browser, service: Served) -> None:
     browser.open(f"{service.url}/")
-    browser.wait("document.querySelector('#mesh-file')")
+    browser.wait("document.querySelector('#mesh-file')?.offsetParent")
     reached = []
     while len(reached) < 14:
         browser.press("Tab")
