@@ -70,16 +70,11 @@ def pixels(browser: Browser) -> np.ndarray:
     return np.asarray(image, np.int16)
 
 
-def test_from_upload_over_a_reload_to_the_slider_and_the_files(
+def test_from_upload_to_the_slider_and_the_files(
     browser: Browser, service: Served, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    fill(browser, service.url, sent, fake_worker.SLOW)
+    fill(browser, service.url, sent, 1)
     browser.click_text("Refine")
-    browser.wait("location.hash.startsWith('#job=')")
-    browser.wait(f"{STATE} === 'running' && document.querySelector('#job progress').value > 0")
-    browser.reload()
-    browser.wait(f"{STATE} === 'running'")
-    assert "sampling the shape, " in browser.text()
     browser.wait(f"{STATE} === 'done'")
     assert browser.run("document.title") == "done: figure.glb"
     browser.wait("document.querySelector('canvas').dataset.painted === 'input result'")
@@ -135,10 +130,16 @@ def test_the_slider_lies_between_input_and_result(
     assert np.abs(result - only_input)[:, edge:-edge].max() > 30
 
 
-def test_cancel(browser: Browser, service: Served, sent: tuple[Path, Path]) -> None:
+def test_a_reload_in_the_middle_and_cancel(
+    browser: Browser, service: Served, sent: tuple[Path, Path]
+) -> None:
     fill(browser, service.url, sent, fake_worker.LONG)
     browser.click_text("Refine")
+    browser.wait("location.hash.startsWith('#job=')")
+    browser.wait(f"{STATE} === 'running' && document.querySelector('#job progress').value > 0")
+    browser.reload()
     browser.wait(f"{STATE} === 'running'")
+    browser.wait("document.body.innerText.includes('sampling the shape, ')")
     browser.click_text("Cancel")
     browser.wait(f"{STATE} === 'cancelled'")
     assert "This refinement was cancelled." in browser.text()
