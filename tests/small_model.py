@@ -10,4 +10,4 @@ from ultrashape_cli.config.models import MODEL_SETTINGS
 from ultrashape_cli.models.registry import MODELS
 
 MODELS["small"] = replace(SMALL, name="small")
-MODEL_SETTINGS["small"] = MODEL_SETTINGS["tiny"]
+MODEL_SETTINGS["small"] = {**MODEL_SETTINGS["tiny"], "refine.strength": 1.0}

@@ -15,6 +15,7 @@ SMALL = [
     *("--set", "sample.surface_points=2000", "--set", "sample.curvature_points=2000"),
     *("--set", "sample.contents=full", "--set", "sample.near_points=4000"),
     *("--set", "sample.near_curvature_points=2000", "--set", "sample.space_points=2000"),
+    *("--set", "sample.coarse_points=2000"),
 ]
 TRAIN = [
     *("--model", "tiny", "--device", "cpu", "--profile", "cpu"),

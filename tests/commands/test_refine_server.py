@@ -181,8 +181,13 @@ def test_a_token_is_needed_where_the_service_wants_one(
 def run(sent: tuple[Path, Path], out: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ultrashape_cli", "refine", *map(str, sent), "-o", str(out)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Who started the tests in the background ignores SIGINT, and so would all they start.
     return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                            text=True, env=environ)  # fmt: skip
+                            text=True, env=environ, preexec_fn=heed_interrupts)  # fmt: skip
+
+
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -8,6 +8,7 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
+from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.refiner import Refiner, in_halves
 from ultrashape_cli.synthetic.figurines import make_figurine
@@ -86,6 +87,24 @@ def test_a_flow_from_the_coarse_mesh_ends_there_where_nothing_moves(coarse: Mesh
     # What it starts from is the mesh, and not the seed of any noise.
     other = made.start(made.prepare(make_figurine(1, resolution=24), seed=0))
     assert other.shape != start.shape or not torch.allclose(other, start)
+
+
+def test_strength_is_how_much_of_the_way_is_gone(coarse: Mesh) -> None:
+    networks, spec = ball_networks(), replace(SMALL, start="coarse")
+
+    def end(strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+        config = replace(CONFIG, steps=2, strength=strength)
+        made = Refiner(networks, spec, config, torch.device("cpu"))
+        prepared = made.prepare(coarse, seed=0)
+        start = made.start(prepared)
+        return start, made.sample(prepared.voxels, start, None, None, lambda *a: None)
+
+    start, whole = end(1.0)
+    assert not torch.allclose(start, whole)
+    assert torch.allclose(end(0.25)[1], start + 0.25 * (whole - start), atol=1e-5)
+    assert torch.equal(end(0.0)[1], start)
+    with pytest.raises(ConfigError, match="starts from noise"):
+        refiner(strength=0.5)
 
 
 def test_a_field_that_does_not_fit_is_asked_in_halves() -> None:

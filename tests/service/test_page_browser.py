@@ -203,7 +203,8 @@ def test_why_no_worker_is_ready(browser: Browser, tmp_path: Path) -> None:
         wait_for(lambda: "no such weights" in service.log())
         browser.open(f"{service.url}/")
         browser.wait("document.querySelector('#service').textContent === 'no worker is ready yet'")
-        assert "The last one said: no such weights; find them" in browser.text()
+        said = "The last one said: no such weights; find them"
+        browser.wait(f"document.body.innerText.includes('{said}')")
     finally:
         service.stop()
 

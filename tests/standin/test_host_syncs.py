@@ -39,7 +39,7 @@ def _microbatch(*, conditioner_trains: bool = False, **settings: Any) -> Counter
     dit.checkpoint_blocks = spec.dit.depth
     net = ConditionedDiT(dit, conditioner) if conditioner_trains else dit
     frozen = None if conditioner_trains else conditioner
-    objective = FlowObjective(vae, frozen, config.train, params=spec.dit, seed=0)
+    objective = FlowObjective(vae, frozen, config.train, params=spec.dit, seed=0, start=spec.start)
     batch = to_device(next(synthetic_batches(config, CPU)), CPU)
 
     def work() -> None:

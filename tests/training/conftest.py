@@ -48,6 +48,8 @@ def ball_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arrays = {
             "surface_points": quantise_positions(radius * normals),
             "surface_normals": encode_normals(normals),
+            "coarse_points": quantise_positions((radius - 0.02) * normals),
+            "coarse_normals": encode_normals(normals),
         }
         for name in ("near", "near_curvature", "space"):
             points = rng.uniform(-1, 1, (400, 3))

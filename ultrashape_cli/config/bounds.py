@@ -62,6 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.voxel_jitter": (0.0, 1.0),
     "train.voxel_coarse": (0.0, 1.0),
     "train.field_loss": (0.0, 1000.0),
+    "refine.strength": (0.0, 1.0),
     "train.colour_jitter": (0.0, 0.5),
     "train.crop_jitter": (0.0, 2.0),
     "train.ema_decay": (0.0, 0.999999),

@@ -28,6 +28,8 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "refine.steps": 20,
         "refine.guidance_scale": 2.0,
         "refine.tokens": 3072,
+        # On shapes it has not seen the whole way is too far, half of it helps on most.
+        "refine.strength": 0.5,
         "refine.grid_resolution": 128,
         "refine.surface_points": 65_536,
     },

@@ -42,6 +42,9 @@ class RefineConfig:
     """Keys and values of the image computed once, not in every step; the result is the same."""
     compile: bool = False
     """Compile the blocks of the DiT; pays off for many meshes of one size."""
+    strength: float = 1.0
+    """How much of the way from the input to the result is gone, for models whose flow starts from
+    the coarse mesh; 0 only encodes and decodes it."""
     tokens: int = 32_768
     """Most latent tokens (occupied voxels of the coarse mesh)."""
     grid_resolution: int = 1024

@@ -26,6 +26,7 @@ from ultrashape_cli.config.choices import (
     Strategy,
     UpAxis,
 )
+from ultrashape_cli.config.evaluate import EvaluateConfig
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.serve import ServeConfig
 
@@ -324,24 +325,6 @@ class TrainConfig:
     def frozen_vae_parts(self) -> tuple[str, ...]:
         """Halves of the autoencoder that the DiT's loss needs."""
         return ("encoder", "decoder") if self.field_loss else ("encoder",)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
-    """Refined held-out assets against their ground truth."""
-
-    coarse_resolution: int = 32
-    """Cells along the longest side of the coarse version that refinement starts from."""
-    coarse_smoothing: int = 5
-    """Its Laplacian smoothing steps."""
-    points: int = 100_000
-    """Surface samples of each mesh."""
-    earth_movers_points: int = 1024
-    """Samples of each mesh that the earth mover's distance assigns, exactly; 0 leaves it out."""
-    views: int = 4
-    """Views that are compared; 0 for none."""
-    view_size: int = 256
-    """Pixels along one side of a view."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

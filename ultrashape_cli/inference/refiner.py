@@ -18,6 +18,7 @@ from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.devices import autocast, compute_dtype, empty_cache, upload
 from ultrashape_cli.diffusion.sampler import sample, schedule
+from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
 from ultrashape_cli.geometry.front import front_axis
@@ -110,6 +111,12 @@ class Refiner:
         self.spec = spec
         self.config = config
         self.device = device
+        if config.strength != 1 and spec.start != "coarse":
+            raise ConfigError(
+                f"refine.strength is {config.strength:g}, but the flow of `{spec.name}` starts "
+                "from noise: no part of its way leads from the input",
+                hint="--set refine.strength=1",
+            )
         mode = "resident" if config.memory == "auto" else config.memory
         self.placement = Placement(networks, device, mode)
         self.passes = 0
@@ -289,7 +296,7 @@ class Refiner:
                     seen = dit.context_keys(context, blocks)
             places = upload(voxels, self.device)
             velocity = NetworkVelocity(dit, seen, lengths, places, config, self.device)
-            times, x = schedule(config.steps), start
+            times, x = schedule(config.steps) * config.strength, start
 
             def callback(step: int, steps: int, x: Tensor) -> None:
                 progress("sample", step, steps)

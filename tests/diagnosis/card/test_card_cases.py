@@ -155,8 +155,8 @@ def test_a_refinement_is_timed_by_stage(mode: Any) -> None:
     found = refinement.measure_refinement(context(), 32, mode)
     assert set(found["seconds"]) == {"condition", "sample", "decode"}
     assert all(seconds > 0 for seconds in found["seconds"].values())
-    # All nodes of the coarsest grid.
-    assert found["decoded_points"] == 65**3
+    # All nodes of the coarsest grid, and those near the surface.
+    assert 33**3 < found["decoded_points"] < 65**3
     assert found["measured_bytes"] is None
 
 

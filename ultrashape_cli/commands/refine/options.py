@@ -142,6 +142,18 @@ GuidanceOpt = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+StrengthOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--strength",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="How far to go from MESH, for models whose flow starts there (tiny). Default: the "
+        "model's, 0.5 of tiny.",
+        rich_help_panel=_RUN,
+    ),
+]
 TokensOpt = Annotated[
     int | None,
     typer.Option(

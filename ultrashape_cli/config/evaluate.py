@@ -1,0 +1,23 @@
+"""Settings of `ushape evaluate`; a section of `schema.Config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Refined held-out assets against their ground truth."""
+
+    coarse_resolution: int = 32
+    """Cells along the longest side of the coarse version that refinement starts from."""
+    coarse_smoothing: int = 5
+    """Its Laplacian smoothing steps."""
+    points: int = 100_000
+    """Surface samples of each mesh."""
+    earth_movers_points: int = 1024
+    """Samples of each mesh that the earth mover's distance assigns, exactly; 0 leaves it out."""
+    views: int = 4
+    """Views that are compared; 0 for none."""
+    view_size: int = 256
+    """Pixels along one side of a view."""
