@@ -14,12 +14,12 @@ source tests/venv.sh "${USHAPE_VENV:-.venv}" lora
 # To ushape itself variables with this beginning are settings.
 unset USHAPE_QUICKSTART USHAPE_VENV
 export PATH=$PWD/$venv/bin:$PATH
-config=examples/tiny/quickstart.toml steps=${STEPS:-300}
+config=examples/tiny/quickstart.toml steps=${STEPS:-150}
 
 if [ -z "$models" ]; then
   models=$out/models name=studio
   # The tiny model has seen nothing of this style.
-  python examples/make_shapes.py "$models" --family studio --count 40 --start 10000
+  python examples/make_shapes.py "$models" --family studio --count 40 --start 10000 > /dev/null
 else
   name=$(basename "$models")
 fi
@@ -39,10 +39,10 @@ echo "3. evaluate: base against fine-tuned on held-out meshes, and on shapes of 
 ushape evaluate --checkpoint "$runs/full" --against tiny --against "$runs/lora" --data "$data" \
   --config $config -o "$out/$name/evaluation" || [ $? = 1 ]
 others=$out/others
-python examples/make_shapes.py "$others/models" --family all --count 48 --start 20000
-ushape prepare "$others/models" -o "$others/data" --config $config --until render
-ushape split "$others/data" --val 0
-ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" --split train \
+python examples/make_shapes.py "$others/models" --family all --count 54 --start 20000 > /dev/null
+ushape prepare "$others/models" -o "$others/data" --config $config --set sample.contents=dit \
+  --set split.val=0.9
+ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" \
   --config $config --set refine.quality=draft -o "$out/$name/forgetting" || [ $? = 1 ]
 
 echo "4. refine: a held-out mesh, coarsened on purpose"
