@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -257,8 +258,10 @@ def raw(service: Served, head: str, body: bytes = b"") -> bytes:
     """Sends bytes as they are and returns the head of the answer."""
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 20) as client:
-        client.sendall(head.replace("\n", "\r\n").replace("HOST", f"{host}:{port}").encode())
-        client.sendall(body)
+        sent = head.replace("\n", "\r\n").replace("HOST", f"{host}:{port}").encode() + body
+        # Who refuses may close before all is sent; it has said why.
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            client.sendall(sent)
         answer = b""
         while b"\r\n\r\n" not in answer and (piece := client.recv(65536)):
             answer += piece
