@@ -11,6 +11,7 @@ from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.refiner import Refiner, in_halves
+from ultrashape_cli.inference.stages import Whole
 from ultrashape_cli.synthetic.figurines import make_figurine
 
 CONFIG = RefineConfig(
@@ -87,6 +88,16 @@ def test_a_flow_from_the_coarse_mesh_ends_there_where_nothing_moves(coarse: Mesh
     # What it starts from is the mesh, and not the seed of any noise.
     other = made.start(made.prepare(make_figurine(1, resolution=24), seed=0))
     assert other.shape != start.shape or not torch.allclose(other, start)
+
+
+def test_every_stage_counts_in_the_progress_of_the_whole(coarse: Mesh, picture: np.ndarray) -> None:
+    # Its band is wide: decoding starts on fewer cells than the reference does.
+    made = refiner(grid_resolution=64)
+    assert made.levels == [16, 32, 64]
+    whole, percents = Whole(made.config, made.levels), []
+    made.evaluate(made.prepare(coarse, 0), picture, lambda *s: percents.append(whole.percent(*s)))
+    assert percents == sorted(percents)
+    assert 0 < percents[0] < percents[-1] < 100
 
 
 def test_strength_is_how_much_of_the_way_is_gone(coarse: Mesh) -> None:

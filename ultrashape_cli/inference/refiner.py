@@ -32,6 +32,7 @@ from ultrashape_cli.inference.decode import (
     coarsest_cells,
     decode_field,
     fitting_chunk,
+    level_cells,
 )
 from ultrashape_cli.inference.encoding import encoder_surface
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
@@ -307,6 +308,12 @@ class Refiner:
             self.passes = velocity.evaluations
             return x
 
+    @property
+    def levels(self) -> list[int]:
+        """Cells an axis of the grids that a field is decoded on, coarse to fine."""
+        smallest = coarsest_cells(self.spec.vae.truncation)
+        return level_cells(self.config.grid_resolution, smallest)
+
     def decode(self, latents: Tensor, progress: Progress) -> BrickGrid:
         """Evaluates the field of latents [1, M, C] near its surface."""
         vae = self.networks.vae
@@ -325,7 +332,7 @@ class Refiner:
             return decode_field(
                 ask,
                 self.config.grid_resolution,
-                min_resolution=coarsest_cells(self.spec.vae.truncation),
+                cells=self.levels,
                 chunk_size=min(self.config.chunk_size, fitting_chunk(query, None, self.device)),
                 device=self.device,
                 progress=lambda level, done, total: progress(f"decode {level}", done, total),

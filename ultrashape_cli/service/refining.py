@@ -86,7 +86,7 @@ def _networks(
     teller.progress("load", 0)
     choice = models.get(name, config, plan)
     tries.append(choice.mode)
-    whole = Whole(choice.refiner.config)
+    whole = Whole(choice.refiner.config, choice.refiner.levels)
 
     def on_progress(stage: str, done: int, total: int) -> None:
         teller.progress(stage, whole.percent(stage, done, total))

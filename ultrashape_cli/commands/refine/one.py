@@ -63,7 +63,7 @@ def _work(
         check_writable(folder)
     refiner = Refiner.load(source, settings, device)
     with ui.progress("refine", 100) as bar, naming_the_command():
-        whole = Whole(settings)
+        whole = Whole(settings, refiner.levels)
 
         def on_progress(stage: str, done: int, total: int) -> None:
             bar.update(whole.percent(stage, done, total), stage)
