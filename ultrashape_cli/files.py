@@ -55,6 +55,15 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         write(file)
 
 
+def sync(path: str | Path) -> None:
+    """Brings what a file, or the list of names of a folder, holds to the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
 def try_lock(file: int) -> bool:
     """Locks an open file until it is closed or the process ends; False where another has it.
 

@@ -1,4 +1,4 @@
-"""Several processes of one command: started under accelerate, told of signals, told apart."""
+"""Processes of ours: several under accelerate or Ray, children with a pipe, signals to all."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from multiprocessing.connection import Connection
+from typing import IO, Any, NoReturn
 
 import psutil
 
 from ultrashape_cli.config.schema import LaunchConfig
-from ultrashape_cli.errors import UsageError
+from ultrashape_cli.errors import DependencyError, UsageError
 from ultrashape_cli.interrupts import SignalFlag
 
 SHUTDOWN_S = 600
@@ -70,6 +72,66 @@ def forget_others() -> str | None:
     if not partial:
         return None
     return f"{', '.join(partial)} ignored: set without {', '.join(lacking)}"
+
+
+def start_with_pipe(
+    module: str, arguments: Sequence[str], environ: Mapping[str, str], output: IO[bytes]
+) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Starts `python -m module PIPE_FD *arguments` in a session of its own.
+
+    Args:
+        module: What it runs.
+        arguments: After the number of its end of the pipe.
+        environ: Variables beside those of this process.
+        output: File that gets what it prints.
+
+    Returns:
+        The process, and this side's end of the pipe.
+    """
+    ours, theirs = socket.socketpair()
+    # The parent's modules, and none that happens to lie in the current folder.
+    modules = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, **environ, **modules},
+        )
+    return process, Connection(ours.detach())
+
+
+def join_cluster(address: str) -> tuple[Any, bool]:
+    """Joins a Ray cluster; returns the package, and whether this process has joined just now.
+
+    Raises:
+        DependencyError: Ray is not installed.
+        UsageError: There is no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise DependencyError(
+            f"the engine `ray` needs the package {error.name or 'ray'}",
+            hint='pip install "ultrashape-cli[cluster]"',
+        ) from error
+    if ray.is_initialized():
+        return ray, False
+    # `auto` takes the cluster of RAY_ADDRESS or of this machine, else starts one.
+    options: dict[str, Any] = {"address": address}
+    if address == "auto":
+        options = {"include_dashboard": False}
+    try:
+        ray.init(logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError) as error:
+        raise UsageError(
+            f"no Ray cluster at `{address}`: {str(error).splitlines()[0]}",
+            hint="ray start --head, then --address HOST:6379",
+        ) from error
+    return ray, True
 
 
 def end_with_parent(number: signal.Signals, parent: int | None = None) -> None:

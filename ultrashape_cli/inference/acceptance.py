@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.inference.preview import fitted
 from ultrashape_cli.inference.straying import Straying
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.renderer import render_views
@@ -78,8 +78,8 @@ def likeness(mesh: Mesh, rgba: NDArray[np.uint8]) -> Likeness:
     """Compares the front view of a mesh in the normalised frame with an image [H, W, 4]."""
     camera = view_set(1, radius=bounding_radius(mesh), size=_RENDER)
     # Both in one square, centred: what is wider than the other sticks out on both sides.
-    seen = _centred(_outlined(next(iter(render_views(Scene(mesh), camera)))))
-    shown = _centred(_outlined(rgba))
+    seen = _outlined(next(iter(render_views(Scene(mesh), camera))))
+    shown = _outlined(rgba)
     inside = [picture[..., 3] >= _OPAQUE for picture in (seen, shown)]
     union = (inside[0] | inside[1]).sum()
     both = inside[0] & inside[1]
@@ -90,22 +90,13 @@ def likeness(mesh: Mesh, rgba: NDArray[np.uint8]) -> Likeness:
     )
 
 
-def _outlined(rgba: NDArray[np.uint8]) -> Image.Image:
-    """Returns the opaque part of an image, its longer side `_SIZE` pixels."""
+def _outlined(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:  # [H, W, 4] -> [S, S, 4]
+    """Returns the opaque part of an image, as large as the square that it is centred in."""
     rows, columns = (np.flatnonzero((rgba[..., 3] >= _OPAQUE).any(axis)) for axis in (1, 0))
     if not len(rows):
-        return Image.new("RGBA", (1, 1))
+        return np.zeros((_SIZE, _SIZE, 4), np.uint8)
     part = rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = _SIZE / max(part.shape[:2])
-    width, height = (max(1, round(side * scale)) for side in (part.shape[1], part.shape[0]))
-    picture = Image.fromarray(part).convert("RGBa")
-    return picture.resize((width, height), Image.Resampling.BOX).convert("RGBA")
-
-
-def _centred(picture: Image.Image) -> NDArray[np.uint8]:  # [S, S, 4]
-    square = Image.new("RGBA", (_SIZE, _SIZE))
-    square.paste(picture, ((_SIZE - picture.width) // 2, (_SIZE - picture.height) // 2))
-    return np.asarray(square)
+    return np.asarray(fitted(part, _SIZE))
 
 
 def _detail(

@@ -32,7 +32,7 @@ def side_by_side(
     """
     radius = max(bounding_radius(mesh) for _, mesh in meshes)
     camera = view_set(1, radius=radius, size=size)
-    panels = [] if reference is None else [("reference", _fitted(reference, size))]
+    panels = [] if reference is None else [("reference", fitted(reference, size))]
     for label, mesh in meshes:
         view = next(iter(render_views(Scene(mesh), camera)))
         panels.append((label, Image.fromarray(view)))
@@ -45,7 +45,7 @@ def side_by_side(
     return np.asarray(sheet)
 
 
-def _fitted(rgba: NDArray[np.uint8], size: int) -> Image.Image:
+def fitted(rgba: NDArray[np.uint8], size: int) -> Image.Image:
     """Returns an image scaled into a square, centred on transparent ground."""
     # Premultiplied while it shrinks, so that no colour of the transparent ground bleeds in.
     picture = Image.fromarray(rgba).convert("RGBa")

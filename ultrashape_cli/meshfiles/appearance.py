@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles import srgb
 from ultrashape_cli.meshfiles.load import joined, read_contents, surface_faces
 from ultrashape_cli.meshfiles.parts import Contents, Wrap
 from ultrashape_cli.meshfiles.textures import decode_looks
@@ -79,13 +80,10 @@ class Appearance:
             return None
         white = (1.0,) * 4
         factors = np.array([each.colour or white for each in self.materials])[self.material, :3]
-        linear = self.tint[..., :3] / 255
-        if not self.tint_is_linear:
-            linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-        linear = np.clip(linear * factors[:, None], 0, 1)
-        srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        tint = self.tint[..., :3] / 255
+        linear = tint if self.tint_is_linear else srgb.linear_of(tint)
         colours = np.full((len(mesh.vertices), 3), 255, np.uint8)
-        colours[mesh.faces] = np.rint(255 * srgb)
+        colours[mesh.faces] = np.rint(255 * srgb.encode(linear * factors[:, None]))
         return colours
 
 

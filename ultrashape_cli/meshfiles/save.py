@@ -17,6 +17,7 @@ from ultrashape_cli import __version__
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.files import temporary_path
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.meshfiles import srgb
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
 WRITABLE_SUFFIXES = tuple(suffix for suffix in MESH_SUFFIXES if suffix != ".gltf")
@@ -26,10 +27,7 @@ _COARSEST = 1e-5
 """Step of single precision, as part of the extent, above which STL would spoil a shape."""
 _FINE = 1e-7
 """The same, below which GLB needs no place of its own for the centre."""
-_SRGB = np.arange(256) / 255
-_LINEAR_16 = np.rint(
-    65535 * np.where(_SRGB <= 0.04045, _SRGB / 12.92, ((_SRGB + 0.055) / 1.055) ** 2.4)
-).astype("<u2")
+_LINEAR_16 = np.rint(65535 * srgb.linear_of(np.arange(256) / 255)).astype("<u2")
 
 
 def save_mesh(mesh: Mesh, path: str | Path, colours: NDArray[np.uint8] | None = None) -> None:

@@ -6,13 +6,10 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import psutil
 
 from ultrashape_cli.config.schema import EngineConfig
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
+from ultrashape_cli.processes import start_with_pipe
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -60,24 +58,11 @@ class GuardedWorker:
     def __init__(self, config: EngineConfig, module: str, root: str) -> None:
         self.config = config
         self.root = root
-        ours, theirs = socket.socketpair()
         self.log = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the worker
         memory = int(config.memory_gib * 2**30)
         # One thread per worker: the pool is the parallelism. Two arenas keep the heap compact.
         variables = dict.fromkeys(THREAD_VARIABLES, "1") | {"MALLOC_ARENA_MAX": "2"}
-        # The parent's modules, and none that happens to lie in the current folder.
-        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(memory)],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=self.log,
-                stderr=self.log,
-                start_new_session=True,
-                env={**os.environ, **variables},
-            )
-        self.pipe = Connection(ours.detach())
+        self.process, self.pipe = start_with_pipe(module, [str(memory)], variables, self.log)
         self.task: Task | None = None
         self.step = STARTING
         self.handled = 0

@@ -15,9 +15,9 @@ from typing import Any
 
 from ultrashape_cli.config.schema import EngineConfig
 from ultrashape_cli.data.layout import Record, StepRecord
-from ultrashape_cli.errors import DependencyError, UsageError
 from ultrashape_cli.preparation.engine import POLL_S, WORKER, Engine
 from ultrashape_cli.preparation.guard import StepEvent, Task
+from ultrashape_cli.processes import join_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -62,18 +62,9 @@ class RayEngine:
             DependencyError: Ray is not installed.
             UsageError: There is no cluster at the address.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise DependencyError(
-                f"the engine `ray` needs the package {error.name or 'ray'}",
-                hint='pip install "ultrashape-cli[cluster]"',
-            ) from error
+        ray, self._owns = join_cluster(config.address)
         self._ray = ray
         self._config = config
-        self._owns = not ray.is_initialized()
-        if self._owns:
-            _join(ray, config.address)
         self._start = lambda: (
             ray.remote(_Node)
             .options(num_cpus=1, memory=int(config.memory_gib * 2**30))
@@ -131,21 +122,6 @@ class RayEngine:
         """Ends the actors and, where this run joined the cluster, leaves it."""
         if self._owns:
             self._ray.shutdown()
-
-
-def _join(ray: Any, address: str) -> None:
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "include_dashboard": False}
-    try:
-        if address == "auto":
-            # Takes the cluster of RAY_ADDRESS or of this machine, else starts one.
-            ray.init(**options)
-        else:
-            ray.init(address=address, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        raise UsageError(
-            f"no Ray cluster at `{address}`: {str(error).splitlines()[0]}",
-            hint="ray start --head, then --address HOST:6379",
-        ) from error
 
 
 def _lost(task: Task, reason: str) -> StepEvent:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.geometry.jit import kernel
+from ultrashape_cli.meshfiles import srgb
 
 # Width of the reconstruction filter: standard deviation in pixels, and reach.
 _SIGMA, _REACH = 0.4, 1.0
@@ -37,17 +38,12 @@ def tone(linear: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def to_srgb(linear: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return sRGB values in [0, 1] (IEC 61966-2-1) of linear ones, clipped."""
-    linear = np.clip(linear, 0.0, 1.0)
-    curved = 1.055 * np.power(np.maximum(linear, 1e-12), 1 / 2.4) - 0.055
-    return np.where(linear <= 0.0031308, 12.92 * linear, curved).astype(np.float32)
+    return srgb.encode(linear).astype(np.float32)
 
 
 def from_srgb(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return linear values of sRGB ones in [0, 1]."""
-    values = np.asarray(values, np.float64)
-    return np.where(
-        values <= 0.04045, values / 12.92, np.power((values + 0.055) / 1.055, 2.4)
-    ).astype(np.float32)
+    return srgb.linear_of(np.asarray(values, np.float64)).astype(np.float32)
 
 
 _CODES = np.round(255 * to_srgb(tone(np.linspace(0, _TABLE_END, _TABLE_SIZE)))).astype(np.uint8)

@@ -6,18 +6,15 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ultrashape_cli.processes import end_with_parent
+from ultrashape_cli.processes import end_with_parent, start_with_pipe
 
 _GRACE_S = 2.0
 _TAIL = 4096
@@ -46,23 +43,11 @@ class Child:
             environ: Variables beside those of this process.
             log: File that gets what it prints.
         """
-        ours, theirs = socket.socketpair()
         self.log = log
         self.log_from = log.stat().st_size if log.exists() else 0
         variables = {**environ, PARENT: str(os.getpid())}
-        # The parent's modules, and none that happens to lie in the current folder.
-        variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        with theirs, log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env={**os.environ, **variables},
-            )
-        self.pipe = Connection(ours.detach())
+        with log.open("ab") as output:
+            self.process, self.pipe = start_with_pipe(module, arguments, variables, output)
 
     @property
     def alive(self) -> bool:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.errors import DependencyError, UsageError
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.processes import join_cluster
 from ultrashape_cli.service.agent import Agent
 from ultrashape_cli.service.auth import Tokens
 from ultrashape_cli.service.plan import Plan
@@ -67,17 +68,8 @@ class RayWorkers:
             DependencyError: Ray is not installed.
             UsageError: There is no cluster at the address, or no way from it to the service.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise DependencyError(
-                f"the engine `ray` needs the package {error.name or 'ray'}",
-                hint='pip install "ultrashape-cli[cluster]"',
-            ) from error
+        ray, self._owns = join_cluster(plan.config.engine.address)
         self._ray, self._plan = ray, plan
-        self._owns = not ray.is_initialized()
-        if self._owns:
-            _join(ray, plan.config.engine.address)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         if len(nodes) > 1 and plan.serve.host in ("127.0.0.1", "localhost", "::1"):
             raise UsageError(
@@ -145,18 +137,3 @@ class RayWorkers:
         except self._ray.exceptions.RayError as error:
             logger.warning("an actor: %s", " ".join(str(error).split())[:300])
             return False
-
-
-def _join(ray: Any, address: str) -> None:
-    options: dict[str, Any] = {"logging_level": logging.ERROR}
-    try:
-        if address == "auto":
-            # Takes the cluster of RAY_ADDRESS or of this machine, else starts one.
-            ray.init(include_dashboard=False, **options)
-        else:
-            ray.init(address=address, **options)
-    except (ConnectionError, ValueError) as error:
-        raise UsageError(
-            f"no Ray cluster at `{address}`: {str(error).splitlines()[0]}",
-            hint="ray start --head, then --address HOST:6379",
-        ) from error

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ultrashape_cli.errors import DiskError, UsageError
-from ultrashape_cli.files import disk_errors, temporary_path, try_lock
+from ultrashape_cli.files import disk_errors, sync, temporary_path, try_lock
 
 FORMAT = 1
 """Of the tables; another one is refused."""
@@ -277,15 +277,7 @@ def sync_tree(folder: Path) -> int:
         for name in names:
             path = os.path.join(root, name)
             total += os.path.getsize(path)
-            _sync(path)
-        _sync(root)
-    _sync(str(folder.parent))
+            sync(path)
+        sync(root)
+    sync(folder.parent)
     return total
-
-
-def _sync(path: str) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

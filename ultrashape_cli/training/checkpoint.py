@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import CheckpointError, DiskError
-from ultrashape_cli.files import disk_errors, write_atomic, write_json
+from ultrashape_cli.files import disk_errors, sync, write_atomic, write_json
 from ultrashape_cli.models.weight_files import read_torch_file
 from ultrashape_cli.models.weights import read_state_dict, write_safetensors
 from ultrashape_cli.runs import (
@@ -188,16 +187,16 @@ def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
         try:
             _write_files(temporary, snapshot)
             for path in temporary.iterdir():
-                _sync(path)
+                sync(path)
             files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
             manifest = {"version": __version__, "step": snapshot.step, "files": files}
             if snapshot.score is not None and math.isfinite(snapshot.score):
                 manifest["score"] = snapshot.score
             write_json(temporary / CHECKPOINT_MANIFEST, manifest)
-            _sync(temporary)
+            sync(temporary)
             shutil.rmtree(final, ignore_errors=True)
             temporary.replace(final)
-            _sync(folder)
+            sync(folder)
         except RuntimeError as error:
             # torch.save reports a full disk as a RuntimeError of its own.
             raise DiskError(
@@ -364,11 +363,3 @@ def _copied(value: Any, buffers: dict[str, Tensor], name: str) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_copied(v, buffers, f"{name}.{i}") for i, v in enumerate(value))
     return value
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -37,7 +37,7 @@ from ultrashape_cli.models.voxels import (
     voxel_centres,
 )
 from ultrashape_cli.training.objectives.latents import LatentCache, Moments
-from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors
+from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors, field_target
 from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 from ultrashape_cli.training.objectives.tokens import TokenCache, View
 
@@ -214,7 +214,7 @@ class FlowObjective:
         vae = self.vae
         features = vae.decode(latents / vae.params.scale_factor)
         field = vae.query_field(features, queries[..., :3])
-        return field_errors(field, queries[..., 3], vae.params.truncation).mean()
+        return field_errors(field, field_target(queries[..., 3], vae.params.truncation)).mean()
 
     def _condition(
         self, batch: Item, dropped: Tensor | None

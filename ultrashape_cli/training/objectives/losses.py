@@ -22,14 +22,17 @@ class Losses(NamedTuple):
     t: Tensor | None = None  # [B] timesteps, of the DiT
 
 
-def field_errors(field: Tensor, distances: Tensor, truncation: float) -> Tensor:
-    """Returns the error of a field at its queries, [B, Q] each -> [B] (spec section 9).
+def field_target(distances: Tensor, truncation: float) -> Tensor:
+    """Returns the field, positive inside, of signed distances, positive outside (spec section 9).
 
     Args:
-        field: Positive inside.
-        distances: Signed distances, positive outside.
+        distances: Of any shape.
         truncation: Distance at which the field is clipped to 1.
     """
-    target = (-distances / truncation).clamp(-1.0, 1.0)
+    return (-distances / truncation).clamp(-1.0, 1.0)
+
+
+def field_errors(field: Tensor, target: Tensor) -> Tensor:
+    """Returns the errors of fields at their queries, [B, Q] each -> [B] (spec section 9)."""
     error = (field.float() - target).flatten(1)
     return error.square().mean(1) + error.abs().mean(1)

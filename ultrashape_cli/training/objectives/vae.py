@@ -12,7 +12,7 @@ from ultrashape_cli.diffusion.flow import draw_noise
 from ultrashape_cli.models.flops import vae_flops
 from ultrashape_cli.models.vae import ShapeVAE, VAEParams
 from ultrashape_cli.models.voxels import farthest_points
-from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors
+from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors, field_target
 
 KL_WEIGHT = 1e-3
 
@@ -56,9 +56,8 @@ class VAEObjective:
         noise = upload(noise, surface.device).to(surface.dtype)
         supervision = torch.cat([batch[name] for name in QUERY_SETS], dim=1)
         field, kl = net(surface, queries, noise, supervision[..., :3])
-        truncation = self.params.truncation
-        per_sample = field_errors(field, supervision[..., 3], truncation)
-        target = (-supervision[..., 3] / truncation).clamp(-1.0, 1.0)
+        target = field_target(supervision[..., 3], self.params.truncation)
+        per_sample = field_errors(field, target)
         agree = ((field > 0) == (target > 0)).float().mean()
         total = per_sample.mean() + KL_WEIGHT * kl.mean()
         power = (target.square() + target.abs()).mean()
