@@ -27,9 +27,10 @@ def find_beside(path: Path, name: str) -> Path | None:
 
 def why_not_beside(path: Path, name: str) -> str:
     """Returns, for a message, why `find_beside` finds no such file."""
+    # Its end is what tells names apart.
     if _lies_outside(path, name):
-        return f"`{name[:80]}` lies outside the folder of the mesh"
-    return f"`{name[:80]}` is not beside the mesh"
+        return f"`{name[-80:]}` lies outside the folder of the mesh"
+    return f"`{name[-80:]}` is not beside the mesh"
 
 
 def _lies_outside(path: Path, name: str) -> bool:
