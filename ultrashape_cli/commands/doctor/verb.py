@@ -77,6 +77,16 @@ def doctor(
         ),
     ] = None,
     force: opt.ForceOpt = False,
+    require: Annotated[
+        str | None,
+        typer.Option(
+            "--require",
+            metavar="NAME,...",
+            help="Look at nothing but these, and fail where the machine lacks one: gpu, driver, "
+            "disk, weights. For the first second of a rented machine, before any download.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     fix_hints: Annotated[
         bool,
         typer.Option(
@@ -110,23 +120,27 @@ def doctor(
 
       ushape doctor --fix-hints
 
+      ushape doctor --require gpu,driver,disk --profile a40
+
       ushape doctor --card --minutes 10 -o card.json
     """
     from ultrashape_cli.commands.doctor.card import CardOptions, report_card
     from ultrashape_cli.commands.settings import resolve_settings
     from ultrashape_cli.diagnosis.all_checks import CHECKS, NETWORK_CHECKS, fixes
     from ultrashape_cli.diagnosis.check import FAIL, Subject, run_checks
+    from ultrashape_cli.diagnosis.required import check_required, parse_requirements
     from ultrashape_cli.ui import UI
 
     quiet = quiet or fix_hints
     ui = UI("doctor", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     options = CardOptions(minutes=minutes, out=out, model=model, force=force)
     if card:
-        _refuse_checks(data, init, fix_hints)
+        _refuse_checks(data, init, fix_hints, require)
         flags = {"profile": profile, "train.model": model}
         report_card(ui, resolve_settings(flags, config, overrides, no_config), options)
         return
     options.refuse()
+    required = None if require is None else parse_requirements(require)
     resolved, findings = _settings(config, overrides, no_config, profile)
     if init is not None and resolved.origins["train.model"] == "default":
         model = _model_of(init)
@@ -135,9 +149,12 @@ def doctor(
     if data is None and resolved.origins["train.data"] != "default":
         data = Path(settings.data)
     weights = init or (Path(settings.init) if settings.init else None)
-    checks = CHECKS + (NETWORK_CHECKS if network else ())
+    subject = Subject(resolved, data, weights)
     ui.info("looking; this takes some seconds")
-    findings += run_checks(checks, Subject(resolved, data, weights))
+    if required is not None:
+        findings += check_required(required, subject)
+    else:
+        findings += run_checks(CHECKS + (NETWORK_CHECKS if network else ()), subject)
     failed = sum(found.status == FAIL for found in findings)
     if json_output:
         _emit(ui, findings, failed)
@@ -150,11 +167,18 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _refuse_checks(data: Path | None, init: Path | None, fix_hints: bool) -> None:
+def _refuse_checks(
+    data: Path | None, init: Path | None, fix_hints: bool, require: str | None
+) -> None:
     """Raises UsageError where an option of the checks is given with `--card`."""
     from ultrashape_cli.errors import UsageError
 
-    given = {"--data": data is not None, "--init": init is not None, "--fix-hints": fix_hints}
+    given = {
+        "--data": data is not None,
+        "--init": init is not None,
+        "--fix-hints": fix_hints,
+        "--require": require is not None,
+    }
     names = [name for name, there in given.items() if there]
     if names:
         raise UsageError(
