@@ -8,6 +8,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote
 
 # Reads HF_ENDPOINT at its import, which must not be the address of one test's server.
 import huggingface_hub.constants  # noqa: F401
@@ -55,6 +56,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, value: object, status: int = 200) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
+        if status == 404:
+            self.send_header("X-Error-Code", "EntryNotFound")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -64,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _send_file(self, body: bool) -> None:
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
+        match = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
         name = f"{match[1]}/{match[2]}" if match else ""
         data = self.server.files.get(name)
         refusal = self.server.refuse_all or (body and self.server.refuse)
@@ -99,7 +102,27 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_file(False)
 
     def do_GET(self) -> None:
-        self._send_file(True)
+        asked = re.fullmatch(
+            r"/api/(datasets/[^/]+/[^/?]+)(?:(/tree/[^/?]+/?)([^?]*)\?.*)?", self.path
+        )
+        if not asked:
+            self._send_file(True)
+        elif not asked[2]:
+            self._json({"id": asked[1].removeprefix("datasets/"), "sha": COMMIT})
+        else:
+            found = self._entries(asked[1], unquote(asked[3]))
+            self._json(found or {"error": "no"}, 200 if found else 404)
+
+    def _entries(self, repo: str, folder: str) -> list[dict]:
+        begin = f"{repo}/{folder}/" if folder else f"{repo}/"
+        return [self._entry(repo, name) for name in sorted(self.server.files)
+                if name.startswith(begin) and "/" not in name.removeprefix(begin)]  # fmt: skip
+
+    def _entry(self, repo: str, name: str) -> dict:
+        data = self.server.files[name]
+        oid = hashlib.sha1(data).hexdigest()
+        path = name.removeprefix(f"{repo}/")
+        return {"type": "file", "path": path, "size": len(data), "oid": oid}
 
     def do_PUT(self) -> None:
         data = self._read()
@@ -130,8 +153,14 @@ class _Handler(BaseHTTPRequestHandler):
             for item in objects:
                 item["actions"] = {"upload": {"href": f"{self.server.url}/lfs/{item['oid']}"}}
             self._json({"transfer": "basic", "objects": objects})
+        elif "/paths-info/" in self.path:
+            repo = re.match(r"/api/(datasets/.+?)/paths-info/", self.path)
+            assert repo is not None
+            paths = parse_qs(body.decode())["paths"]
+            names = [f"{repo[1]}/{path}" for path in paths]
+            self._json([self._entry(repo[1], n) for n in names if n in self.server.files])
         elif "/commit/" in self.path:
-            repo = re.match(r"/api/models/(.+?)/commit/", self.path)
+            repo = re.match(r"/api/(?:models/)?(.+?)/commit/", self.path)
             assert repo is not None
             for line in body.splitlines():
                 self._commit(repo[1], json.loads(line))

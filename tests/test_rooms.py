@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "models": (),
     "diffusion": (),
     "data": ("geometry", "synthetic"),
+    "packing": ("data",),
     "monitoring": ("data",),
     "reporting": ("monitoring",),
     "inference": ("geometry", "meshfiles", "watertight", "rendering", "models", "diffusion",

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import __version__
+from ultrashape_cli.commands.data.verb import data
 from ultrashape_cli.commands.doctor.verb import doctor
 from ultrashape_cli.commands.evaluate import evaluate
 from ultrashape_cli.commands.monitor import monitor
@@ -46,6 +47,7 @@ for verb in (
     add_verb(app, verb)
 app.add_typer(serve)
 app.add_typer(weights)
+app.add_typer(data)
 
 
 def _print_version(value: bool) -> None:

@@ -205,8 +205,17 @@ def upload(
     message: str,
     private: bool = True,
     revision: str | None = None,
+    kind: str = "model",
 ) -> str:
     """Create the repository where absent, commit the files to it; return the commit's address.
+
+    Args:
+        repo: `OWNER/NAME`.
+        files: Name in the repository -> content.
+        message: Of the commit.
+        private: Of a new repository.
+        revision: Branch; the default one if None.
+        kind: Of repository, `model` or `dataset`.
 
     Raises:
         HubError: Unreachable, or the account may not write there.
@@ -217,13 +226,17 @@ def upload(
     disable_progress_bars()
     api = HfApi(endpoint=_endpoint())
     with _hub_errors(repo):
-        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_repo(repo, private=private, exist_ok=True, repo_type=kind)
         operations = [
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=content)
             for name, content in files.items()
         ]
         commit = api.create_commit(
-            repo, operations=operations, commit_message=message, revision=revision
+            repo,
+            operations=operations,
+            commit_message=message,
+            revision=revision,
+            repo_type=kind,
         )
     return str(commit.commit_url)
 

@@ -1,0 +1,59 @@
+"""`ushape data pull`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultrashape_cli import options as opt
+from ultrashape_cli.commands.data.options import MIB, AddressArg, mib_progress
+
+
+def pull(
+    address: AddressArg,
+    pack: Annotated[
+        Path, typer.Argument(metavar="PACK", help="Folder for the pack.", file_okay=False)
+    ],
+    dry_run: opt.DryRunOpt = False,
+    json_output: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+    verbose: opt.VerboseOpt = False,
+    progress: opt.ProgressOpt = True,
+) -> None:
+    """Download what a folder lacks of a pack
+
+    Each file gets its name when its hash is right. Repeated, the command goes on in the middle of
+    a file, and brings only what changed there. Shards that are no longer of the pack are removed.
+
+    Examples:
+
+      ushape data pull s3://studio/collectibles data.pack
+
+      ushape data unpack data.pack -o data
+    """
+    from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.packing.location import Location
+    from ultrashape_cli.packing.transfer import missing_here, pull_pack, read_remote_pack
+    from ultrashape_cli.ui import UI
+
+    ui = UI("data pull", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    place = Location(address)
+    if place.is_local:
+        check_outputs([pack], [Path(place.root)], hint="choose another folder")
+    found = read_remote_pack(place)
+    missing = missing_here(found, pack)
+    size = sum(piece.size for piece in missing)
+    inputs = {"address": address}
+    if dry_run:
+        ui.info(f"would bring {len(missing):,} files, {size / MIB:,.0f} MiB, from {address}")
+        ui.result(inputs=inputs, counts={"files": len(missing)})
+        return
+    with mib_progress(ui, "pull", found.size) as said:
+        pull_pack(found, place, pack, said)
+    ui.info(f"brought {len(missing):,} files, {size / MIB:,.0f} MiB: {found.assets:,} assets, "
+            f"dataset {found.digest[:16]}")  # fmt: skip
+    ui.hint(f"ushape data unpack {pack} -o data")
+    counts = {"files": len(missing), "bytes": size, "shards": len(found.shards)}
+    ui.result(inputs=inputs, outputs={"pack": str(pack)}, counts=counts, digest=found.digest)

@@ -1,0 +1,1 @@
+"""A dataset as a few large files that can be sent, checked and trained from."""
