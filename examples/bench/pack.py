@@ -22,15 +22,16 @@ from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.files import write_json
 
 _PACK = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.packing.write import plan_pack, write_pack
-begin = time.perf_counter()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
+begin, before = time.perf_counter(), peak()
 plan = plan_pack(Dataset(Path(sys.argv[1])), int(sys.argv[3]) << 20)
 pack = write_pack(plan, Path(sys.argv[2]))
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+grown = peak() - before
 print(time.perf_counter() - begin, grown / 1024, plan.total / 1e6, len(pack.shards))
 """
 

@@ -192,23 +192,26 @@ class Dataset:
         A record that is not JSON, or of another schema, counts as absent: the asset is redone.
         """
         folder = self.root / "records"
-        try:
-            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
         records = {}
         # The collector would walk the growing heap again and again: a third of the time.
         with _no_collection():
-            for name in names:
-                record = self._load(folder, name)
+            for asset_id in self.recorded_ids():
+                record = self._load(folder, f"{asset_id}.json")
                 if record is not None:
                     records[record.id] = record
         return records
 
+    def recorded_ids(self) -> list[str]:
+        """Returns the ids that have a record, sorted, without reading one."""
+        try:
+            names = os.listdir(self.root / "records")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name[:-5] for name in sorted(names)
+                if name.endswith(".json") and not name.startswith(".")]  # fmt: skip
+
     @staticmethod
     def _load(folder: Path, name: str) -> Record | None:
-        if name.startswith("."):
-            return None
         # Plain strings: thirty thousand Path objects would take a second by themselves.
         value = read_json(os.path.join(folder, name))
         try:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.errors import DatasetError, UsageError
@@ -33,8 +33,11 @@ COMMON = "common"
 _STEM = re.compile(r"(?:[01]{0,64}|common)-[0-9a-f]{16}")
 _FILE = re.compile(rf"{_STEM.pattern}\.(tar|jsonl)(\.part)?|\.([01]{{0,64}}|common)\.\d+\.tmp\.\w+")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_FOLDERS = ("meshes", "renders", "samples", "records", "data_list")
-_TOP = ("render.json", "settings.toml", "report.html", "report.json")
+_PART = r"[^./\\\0][^/\\\0]*"
+_NAME = re.compile(
+    r"render\.json|settings\.toml|report\.html|report\.json"
+    rf"|(?:meshes|renders|samples|records|data_list)/{_PART}(?:/{_PART})?"
+)
 
 
 class PackError(DatasetError):
@@ -218,9 +221,4 @@ def is_shard_file(name: str) -> bool:
 
 def is_dataset_file(name: object) -> bool:
     """Says whether a path below a dataset is one that a dataset has."""
-    if not isinstance(name, str) or "\\" in name or "\0" in name:
-        return False
-    parts = PurePosixPath(name).parts
-    if name != "/".join(parts) or any(part.startswith(".") for part in parts):
-        return False
-    return name in _TOP or (len(parts) in (2, 3) and parts[0] in _FOLDERS)
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ultrashape_cli import __version__
-from ultrashape_cli.data.layout import OWNED, Dataset, Record
+from ultrashape_cli.data.layout import OWNED, Dataset
 from ultrashape_cli.errors import DatasetError
 from ultrashape_cli.files import disk_errors, partial_path, read_json, write_json
 from ultrashape_cli.packing.layout import (
@@ -40,21 +40,33 @@ Said = Callable[[int, str], None]
 """Told the bytes that are done and the shard in work."""
 
 
+class Planned(NamedTuple):
+    """The files of an asset, or those that belong to none."""
+
+    size: int
+    """Bytes of all of them."""
+    seen: bytes
+    """Changes when one of them does, by sizes and times."""
+
+
 @dataclass(slots=True)
 class Packing:
-    """What packing is about to do, and what it found."""
+    """What packing is about to do, and what it found.
+
+    Files are looked up again when they are packed: half a million names are not kept.
+    """
 
     dataset: Dataset
     limit: int
-    files: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
-    """Asset -> path below the dataset and bytes; the empty asset has what belongs to none."""
+    """Bytes of a shard."""
+    assets: dict[str, Planned] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     """Asset -> what is wrong with its files."""
 
     @property
     def total(self) -> int:
-        """Bytes of all files."""
-        return sum(size for files in self.files.values() for _, size in files)
+        """Bytes of all files of assets."""
+        return sum(planned.size for planned in self.assets.values())
 
 
 def plan_pack(dataset: Dataset, limit: int) -> Packing:
@@ -66,37 +78,57 @@ def plan_pack(dataset: Dataset, limit: int) -> Packing:
         DatasetError: No asset is whole.
     """
     found = Packing(dataset, limit)
-    for asset, record in dataset.load_records().items():
+    for asset in dataset.recorded_ids():
         try:
-            found.files[asset] = list(_files_of(dataset, record))
+            found.assets[asset] = _look_at(dataset, asset)
         except DatasetError as error:
             found.left_out[asset] = error.message
-    if not found.files:
+    if not found.assets:
         cause = next(iter(found.left_out.values()), "it has no records")
         raise DatasetError(f"nothing to pack in `{dataset.root}`: {cause}")
-    common = []
-    for top in OWNED:
-        path = dataset.root / top
-        inside = sorted(path.glob("*")) if top == "data_list" else [path]
-        common += [p for p in inside if p.is_file() and not p.name.startswith(".")]
-    found.files[""] = [(str(p.relative_to(dataset.root)), p.stat().st_size) for p in common]
     return found
 
 
-def _files_of(dataset: Dataset, record: Record) -> Iterator[tuple[str, int]]:
-    path = dataset.record_path(record.id)
-    yield f"records/{path.name}", path.stat().st_size
+def _look_at(dataset: Dataset, asset: str) -> Planned:
+    """Returns size and state of the files of an asset; the empty one has what belongs to none.
+
+    Raises:
+        DatasetError: One of them is missing, or not what the record says.
+    """
+    root, total, seen = str(dataset.root), 0, hashlib.sha256()
+    for name, size in _files_of(dataset, asset):
+        try:
+            there = os.stat(f"{root}/{name}")
+        except OSError as error:
+            raise DatasetError(f"`{name}` is missing") from error
+        if size is not None and there.st_size != size:
+            message = f"`{name}` has {there.st_size:,} bytes, its record says {size:,}"
+            raise DatasetError(message)
+        line = f"{name}\0{there.st_size}\0{there.st_mtime_ns}\n"
+        seen.update(line.encode(errors="surrogateescape"))
+        total += there.st_size
+    return Planned(total, seen.digest())
+
+
+def _files_of(dataset: Dataset, asset: str) -> list[tuple[str, int | None]]:
+    """Returns the files of an asset in order, with their sizes where the record tells them."""
+    if not asset:
+        tops = [dataset.root / top for top in OWNED]
+        paths = [p for top in tops for p in (top.glob("*") if top.name == "data_list" else [top])]
+        names = [str(p.relative_to(dataset.root)) for p in paths
+                 if p.is_file() and not p.name.startswith(".")]  # fmt: skip
+        return [(name, None) for name in sorted(names)]
+    record = dataset.read_record(asset)
+    if record is None:
+        raise DatasetError("its record cannot be read")
+    found: list[tuple[str, int | None]] = [(f"records/{asset}.json", None)]
     for step in record.steps.values():
-        for name, size in step.outputs.items() if step.status == "done" else ():
-            if not is_dataset_file(name):
-                raise DatasetError(f"its record names `{name}`, which is no file of a dataset")
-            try:
-                there = os.stat(dataset.root / name).st_size
-            except OSError as error:
-                raise DatasetError(f"`{name}` is missing") from error
-            if there != size:
-                raise DatasetError(f"`{name}` has {there:,} bytes, its record says {size:,}")
-            yield name, size
+        if step.status == "done":
+            found += step.outputs.items()
+    for name, _ in found:
+        if not is_dataset_file(name):
+            raise DatasetError(f"its record names `{name}`, which is no file of a dataset")
+    return sorted(found)
 
 
 def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None) -> Pack:
@@ -109,15 +141,14 @@ def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None)
         DiskError: No room.
         UsageError: Another process packs into the same folder.
     """
-    sizes = {asset: sum(size for _, size in files) for asset, files in plan.files.items()}
-    common = sizes.pop("")
+    sizes = {asset: planned.size for asset, planned in plan.assets.items()}
     with alone(root):
         sources = read_json(root / _SOURCES)
         known = sources if isinstance(sources, dict) else {}
         made: dict[str, Any] = {}
         shards, done = [], 0
         for bits, assets in [*plan_shards(sizes, plan.limit), (COMMON, [""])]:
-            seen = _signature(plan, assets)
+            seen = _state(plan, assets)
             shard = _known(root, known.get(bits), seen)
             if shard is None:
                 shard = _write_shard(plan, root, bits, assets)
@@ -126,7 +157,7 @@ def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None)
                 write_json(root / _SOURCES, known | made)
             made[bits] = {"seen": seen, "shard": asdict(shard)}
             shards.append(shard)
-            done += common if bits == COMMON else sum(sizes[asset] for asset in assets)
+            done += sum(sizes.get(asset, 0) for asset in assets)
             said(done, shard.stem)
         pack = Pack(_digest(root, shards), tuple(shards), __version__)
         pack.write(root)
@@ -144,17 +175,12 @@ def _digest(root: Path, shards: list[Shard]) -> str:
     return digest.hexdigest()
 
 
-def _signature(plan: Packing, assets: list[str]) -> str:
-    """Returns what changes when a file of the assets does, by sizes and times."""
+def _state(plan: Packing, assets: list[str]) -> str:
+    """Returns what changes when a file of one of the assets does."""
     found = hashlib.sha256()
-    root = str(plan.dataset.root)
     for asset in assets:
-        for name, size in plan.files[asset]:
-            try:
-                changed = os.stat(f"{root}/{name}").st_mtime_ns
-            except OSError as error:
-                raise _vanished(asset, name) from error
-            found.update(f"{name}\0{size}\0{changed}\n".encode(errors="surrogateescape"))
+        planned = plan.assets.get(asset) or _look_at(plan.dataset, asset)
+        found.update(planned.seen)
     return found.hexdigest()
 
 
@@ -182,12 +208,15 @@ def _write_shard(plan: Packing, root: Path, bits: str, assets: list[str]) -> Sha
         with disk_errors(root), tar_path.open("wb") as raw, index_path.open("wb") as lines:
             tar = _HashedFile(raw)
             for asset in assets:
-                for name, size in sorted(plan.files[asset]):
-                    member = _add(tar, plan.dataset.root / name, asset, name, size)
+                planned = plan.assets.get(asset) or _look_at(plan.dataset, asset)
+                for name, _ in _files_of(plan.dataset, asset):
+                    member = _add(tar, plan.dataset.root, asset, name)
                     line = member.line()
                     lines.write(line)
                     index.update(line)
                     files += 1
+                if _look_at(plan.dataset, asset) != planned:
+                    raise _changed(asset or "the lists")
             tar.write(bytes(2 * _BLOCK))
             tar.write(bytes(-tar.size % (_RECORD_BLOCKS * _BLOCK)))
             index_size = lines.tell()
@@ -216,30 +245,42 @@ class _HashedFile:
         self.size += len(data)
 
 
-def _add(tar: _HashedFile, path: Path, asset: str, name: str, size: int) -> Member:
+def _add(tar: _HashedFile, root: Path, asset: str, name: str) -> Member:
     """Appends a file, without anything that differs between machines or days."""
-    entry = tarfile.TarInfo(name)
-    entry.size = size
-    entry.mode = 0o644
-    # Names longer than 100 characters take a header of their own in this format.
-    tar.write(entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-    offset, digest = tar.size, hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while data := file.read(_CHUNK):
-                tar.write(data)
-                digest.update(data)
+        with open(f"{root}/{name}", "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _header(name, size)
+            data = file.read(_CHUNK)
+            offset, digest = tar.size + len(header), hashlib.sha256(data)
+            padding = bytes(-size % _BLOCK)
+            if len(data) == size:
+                # Small files, of which there are half a million, in one piece.
+                tar.write(b"".join((header, data, padding)))
+            else:
+                tar.write(header + data)
+                while data := file.read(_CHUNK):
+                    tar.write(data)
+                    digest.update(data)
+                if tar.size - offset != size:
+                    raise _changed(name)
+                tar.write(padding)
     except OSError as error:
-        raise _vanished(asset, name) from error
-    if tar.size - offset != size:
-        raise DatasetError(f"`{name}` changed while it was packed", hint="repeat the command")
-    tar.write(bytes(-size % _BLOCK))
+        raise _changed(name) from error
     return Member(asset, name, offset, size, digest.hexdigest())
 
 
-def _vanished(asset: str, name: str) -> DatasetError:
-    return DatasetError(f"`{name}` of asset `{asset}` vanished while it was packed",
-                        hint="repeat the command")  # fmt: skip
+def _changed(name: str) -> DatasetError:
+    return DatasetError(f"`{name}` changed while it was packed", hint="repeat the command")
+
+
+def _header(name: str, size: int) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    entry.mode = 0o644
+    if len(name) < 100 and size < 8 << 30 and name.isascii():
+        return entry.tobuf(tarfile.USTAR_FORMAT)
+    return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def remove_others(root: Path, pack: Pack) -> None:

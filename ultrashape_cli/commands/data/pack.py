@@ -66,7 +66,7 @@ def pack(
     plan = plan_pack(dataset, shard_mib * MIB)
     for asset, why in plan.left_out.items():
         ui.warn(f"asset `{asset}` left out: {why}")
-    counts = {"assets": len(plan.files) - 1, "left_out": len(plan.left_out)}
+    counts = {"assets": len(plan.assets), "left_out": len(plan.left_out)}
     if dry_run:
         ui.info(f"would pack {counts['assets']:,} assets, {plan.total / MIB:,.0f} MiB")
         ui.result(inputs={"data": str(data)}, counts=counts)
