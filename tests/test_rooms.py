@@ -38,7 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "service": ("geometry", "meshfiles", "models", "inference"),
     "training.objectives": ("models", "diffusion", "data"),
     "training.memory": ("models", "training.objectives"),
-    "training": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
+    "training": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data", "packing",
                  "monitoring", "inference", "training.objectives", "training.memory"),
     "diagnosis": ("models", "data", "monitoring", "training.memory"),
     "diagnosis.card": ("geometry", "models", "diffusion", "data", "monitoring", "inference",

@@ -175,7 +175,11 @@ class TrainConfig:
     """The fine-tune. The hardware profile sets dtype to num_workers."""
 
     data: str = "data"
-    """Prepared dataset."""
+    """Prepared dataset, or a pack of one: a folder, s3://, gs://, hf:// or sftp://."""
+    cache: str = ""
+    """Folder for what is brought of a pack; empty is ~/.cache/ushape/packs."""
+    cache_gib: float = 0.0
+    """Most of it that is kept, the rest is brought again in each epoch; 0 keeps all."""
     model: str = "ultrashape-1.0"
     """Row of the model table."""
     stage: Stage = "dit"

@@ -123,7 +123,7 @@ class ShapeDataset(Dataset[Item]):
         return found
 
     def _item(self, asset_id: str, counter: int, rng: np.random.Generator) -> Item:
-        samples = open_samples(self.root.samples(asset_id))
+        samples = open_samples(self.root.fetched(self.root.samples(asset_id)))
         variant, points_rng = -1, rng
         if self.variants:
             variant = int(rng.integers(self.variants))
@@ -147,7 +147,8 @@ class ShapeDataset(Dataset[Item]):
         if not views:
             raise AssetError("no views", hint=f"ushape render {self.root.root}")
         view = 0 if self.fixed_view else int(rng.integers(len(views)))
-        rgba = load_rgba(views[view])
+        file = self.root.fetched(views[view])
+        rgba = load_rgba(file)
         padding = TRAINING_PADDING
         # Views are never turned or mirrored: the image would no longer show the shape beside it.
         if self.colour_jitter:
@@ -157,7 +158,7 @@ class ShapeDataset(Dataset[Item]):
         image, mask = preprocess_training(rgba, size, padding)
         item: Item = {"image": image, "mask": mask, "view": view}
         if self.checksums:
-            item["checksum"] = zlib.crc32(views[view].read_bytes())
+            item["checksum"] = zlib.crc32(file.read_bytes())
         return item
 
 

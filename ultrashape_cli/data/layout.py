@@ -156,6 +156,23 @@ class Dataset:
         """Sample file of an asset."""
         return self.root / "samples" / f"{asset_id}.npz"
 
+    def has(self, path: Path) -> bool:
+        """Says whether the dataset holds a file."""
+        return path.is_file()
+
+    def fetched(self, path: Path) -> Path:
+        """Returns a file's path when it can be opened; a packed dataset brings it first."""
+        return path
+
+    def sample_digest(self, asset_id: str) -> str:
+        """Returns what changes when the samples of an asset do."""
+        from ultrashape_cli.data.npz import READ_ERRORS, ArrayFile
+
+        try:
+            return ArrayFile(self.samples(asset_id)).digest()
+        except READ_ERRORS:  # the loader says what is wrong with it, or leaves it out
+            return "unreadable"
+
     def record_path(self, asset_id: str) -> Path:
         """Record of an asset."""
         return self.root / "records" / f"{asset_id}.json"

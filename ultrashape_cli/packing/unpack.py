@@ -72,7 +72,7 @@ def unpack_shard(root: Path, shard: Shard, out: Path) -> tuple[int, int]:
             if hashlib.sha256(data).hexdigest() != member.sha256:
                 raise PackError(f"`{member.name}` in `{root / shard.tar}` is damaged",
                                 hint=f"ushape data verify {root}")  # fmt: skip
-            write_atomic(path, partial(_write, data))
+            write_atomic(path, partial(write_bytes, data))
             made += 1
     return made, kept
 
@@ -85,7 +85,8 @@ def read_member(tar: IO[bytes], member: Member) -> bytes:
     return tar.read(max(0, min(member.size, there)))
 
 
-def _write(data: bytes, file: IO[bytes]) -> None:
+def write_bytes(data: bytes, file: IO[bytes]) -> None:
+    """Writes all of it, for `write_atomic`."""
     file.write(data)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +30,7 @@ from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.objectives.tokens import TokenCache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
 from ultrashape_cli.training.progress import Progress
+from ultrashape_cli.training.provenance import open_training_data
 from ultrashape_cli.training.trainer import Trainer
 from ultrashape_cli.training.validation import Validate, make_validation
 
@@ -66,7 +66,7 @@ def build_trainer(
     sizes = ImageSizes(
         stages, settings.microbatch * settings.accumulation * accelerator.num_processes
     )
-    dataset = Dataset(Path(settings.data))
+    dataset = open_training_data(config)
 
     def batches(start: int) -> Iterator[Item]:
         ids = dataset.read_split("train")
@@ -176,7 +176,7 @@ def mesh_validation(
         return {asset: row for part in found for asset, row in part.items()}
 
     held_out = dataset.read_split("val")
-    whole = [a for a in held_out if dataset.mesh(a).is_file() and dataset.view_files(a)]
+    whole = [a for a in held_out if dataset.has(dataset.mesh(a)) and dataset.view_files(a)]
     return MeshValidation(
         config,
         run,

@@ -164,8 +164,8 @@ class MeshValidation:
         rows: dict[str, dict[str, Scores]] = {}
         with self._producers(variants) as producers:
             for asset in self.ids[rank::world]:
-                truth = load_mesh(self.dataset.mesh(asset))
-                rgba = load_rgba(self.dataset.view_files(asset)[0])
+                truth = load_mesh(self.dataset.fetched(self.dataset.mesh(asset)))
+                rgba = load_rgba(self.dataset.fetched(self.dataset.view_files(asset)[0]))
                 coarse = truth if self.config.train.stage == "vae" else coarsen(truth)
                 made = {kind: produce(coarse, rgba) for kind, produce in producers.items()}
                 if inputs:

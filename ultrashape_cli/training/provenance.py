@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset
-from ultrashape_cli.data.npz import READ_ERRORS, ArrayFile
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import read_json, write_json
+from ultrashape_cli.packing.opened import open_dataset
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.objectives.tokens import TokenCache
 
 _NAMED = 3
+
+
+def open_training_data(config: Config) -> Dataset:
+    """Returns the dataset that a run trains on, wherever it lies."""
+    settings = config.train
+    return open_dataset(settings.data, settings.cache, settings.cache_gib)
 
 
 def record_data(run: RunFolder, config: Config) -> list[str]:
@@ -28,7 +33,7 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
     Raises:
         UsageError: None of the assets trained on is there any more.
     """
-    dataset = Dataset(Path(config.train.data))
+    dataset = open_training_data(config)
     now = {
         "train": _digests(dataset, dataset.read_split("train")[: config.train.overfit or None]),
         "val": _digests(dataset, dataset.read_split("val")),
@@ -46,7 +51,7 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
             )
         told = [line for name in now for line in _changes(name, before[name], now[name])]
         again = [asset for asset, digest in now["train"].items()
-                 if before["train"].get(asset, digest) != digest]  # fmt: skip
+                 if _differ(before["train"].get(asset, digest), digest)]  # fmt: skip
         LatentCache(run.root / "latents").forget(again)
         TokenCache(run.root / "tokens").forget(again)
     write_json(run.data, now)
@@ -54,21 +59,21 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
 
 
 def _digests(dataset: Dataset, ids: list[str]) -> dict[str, str]:
-    return {asset: _digest(dataset.samples(asset)) for asset in ids}
+    return {asset: dataset.sample_digest(asset) for asset in ids}
 
 
-def _digest(file: Path) -> str:
-    try:
-        return ArrayFile(file).digest()
-    except READ_ERRORS:  # the loader says what is wrong with it, or leaves it out
-        return "unreadable"
+def _differ(before: str, now: str) -> bool:
+    """Says whether two digests tell of a change: a pack has others than the dataset it is of."""
+    return before != now and before.startswith("shard:") == now.startswith("shard:")
 
 
 def _changes(name: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     kinds = {
         "added": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
-        "prepared anew": sorted(a for a in now.keys() & before.keys() if now[a] != before[a]),
+        "prepared anew": sorted(
+            a for a in now.keys() & before.keys() if _differ(before[a], now[a])
+        ),
     }
     return [
         f"{name} data: {len(ids)} {kind} ({', '.join(ids[:_NAMED])}"

@@ -32,7 +32,8 @@ CHANGEABLE = frozenset(
         *("train.trackers", "train.tracker_alerts", "train.steps", "train.keep_every_steps"),
         *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
         *("train.validate_meshes", "train.mesh_every_validations", "train.patience"),
-        *("launch.price_per_hour", "train.data", "train.token_cache"),
+        *("launch.price_per_hour", "train.data", "train.cache", "train.cache_gib"),
+        "train.token_cache",
         *("train.compile", "train.attention", "train.expert_dispatch"),
     }
 )

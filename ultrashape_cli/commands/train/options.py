@@ -36,8 +36,14 @@ class StageName(StrEnum):
 
 
 DataOpt = Annotated[
-    Path | None,
-    typer.Option("--data", help="Prepared dataset. Default: data.", rich_help_panel="Input"),
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Prepared dataset, or a pack of one (ushape data pack): a folder, s3://, gs://, "
+        "hf:// or sftp://, from which files are brought as they are used. Default: data.",
+        rich_help_panel="Input",
+    ),
 ]
 InitOpt = Annotated[
     Path | None,

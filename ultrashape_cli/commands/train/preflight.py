@@ -64,13 +64,17 @@ def training_assets(config: Config) -> list[str]:
     Raises:
         DatasetError: There are none, or they have no samples.
     """
-    from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import DatasetError
+    from ultrashape_cli.packing.opened import PackedDataset
+    from ultrashape_cli.training.provenance import open_training_data
 
-    dataset = Dataset(Path(config.train.data))
+    dataset = open_training_data(config)
     dataset.require()
     ids = dataset.read_split("train")[: config.train.overfit or None]
-    missing = [asset for asset in ids if not dataset.samples(asset).is_file()]
+    missing = []
+    # Of a pack it would bring all indexes, and only what was whole is packed.
+    if not isinstance(dataset, PackedDataset):
+        missing = [asset for asset in ids if not dataset.samples(asset).is_file()]
     if missing:
         raise DatasetError(
             f"no samples for {len(missing)} of {len(ids)} assets in `{dataset.root}`",
@@ -137,7 +141,9 @@ def _check_sources(config: Config, run: RunFolder) -> None:
     from ultrashape_cli.training.base import find_start
 
     source = find_start(config)
-    read = [*(source.inputs if source else ()), Path(config.train.data)]
+    read = [*(source.inputs if source else ())]
+    if "://" not in config.train.data:
+        read.append(Path(config.train.data))
     named = Path(config.train.init)
     if config.train.init and named.exists():
         read.append(named)

@@ -79,7 +79,7 @@ def train(
     prices = price_per_hour or own.Prices()
     _check(steps, epochs, dry_run, profiles, prices, host_memory_gib)
     flags: dict[str, Any] = {
-        "train.data": str(data) if data else None,
+        "train.data": data or None,
         "train.init": str(init) if init else None,
         "train.model": model,
         "train.stage": stage.value if stage else None,
