@@ -258,7 +258,9 @@ def test_the_oldest_results_go_where_there_is_no_space(queue: Store) -> None:
     assert _left(queue) == ["c", "d", "waits"]
 
 
-def test_a_start_removes_folders_of_no_job_and_attempts_that_did_not_count(queue: Store) -> None:
+def test_a_start_sets_folders_of_no_job_aside_and_removes_attempts_that_did_not_count(
+    queue: Store,
+) -> None:
     _done(queue, "a", 1)
     jobs.submit(queue, "anna", [new("runs")])
     fence = claim(queue, "node/1").fence
@@ -267,7 +269,8 @@ def test_a_start_removes_folders_of_no_job_and_attempts_that_did_not_count(queue
     for name in (f"attempt-{fence}", "attempt-7"):
         (queue.job_folder("runs") / name).mkdir()
     (queue.job_folder("a") / "attempt-9").mkdir()
-    assert retention.remove_strays(queue) == 1
+    assert retention.set_strays_aside(queue) == 1
+    assert (queue.folder / "lost/stray").is_dir()
     left = sorted(p.relative_to(queue.jobs_folder).as_posix() for p in
                   queue.jobs_folder.rglob("*"))  # fmt: skip
     assert left == ["a", "runs", f"runs/attempt-{fence}"]
@@ -282,7 +285,51 @@ def test_a_damaged_database_is_refused_with_a_way_out(queue: Store, at: int) -> 
     queue.path.write_bytes(data)
     with pytest.raises(DiskError, match="damaged") as found:
         prepare(queue.folder)
-    assert ".recover" in (found.value.hint or "")
+    assert f"mv {queue.jobs_folder} {queue.jobs_folder}-before" in (found.value.hint or "")
+
+
+@pytest.mark.parametrize("left", ["nothing", "empty"])
+def test_jobs_without_their_database_are_not_touched(queue: Store, left: str) -> None:
+    _done(queue, "a", 1)
+    (queue.job_folder("a") / "result.glb").write_text("weeks of work")
+    queue.close()
+    for path in queue.folder.glob("service.db*"):
+        path.unlink()
+    if left == "empty":
+        queue.path.touch()
+    for begin in (prepare, hold):
+        with pytest.raises(DiskError, match=r"the database `service\.db` is missing"):
+            begin(queue.folder)
+    assert (queue.job_folder("a") / "result.glb").read_text() == "weeks of work"
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    mine = tmp_path / "jobs/mine/thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine")
+    mode = tmp_path.stat().st_mode
+    for begin in (prepare, hold):
+        with pytest.raises(UsageError, match="is not the folder of a service"):
+            begin(tmp_path)
+    (tmp_path / "notes.txt").unlink()
+    with pytest.raises(DiskError, match="is not empty"):
+        prepare(tmp_path)
+    assert (mine.read_text(), tmp_path.stat().st_mode) == ("mine", mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
+
+
+def test_a_service_that_ends_takes_no_attempt_from_a_job(queue: Store) -> None:
+    jobs.submit(queue, "anna", [new("a")])
+    for _ in range(9):
+        assert claim(queue, "local:x").attempt == 1
+        assert jobs.recover(queue, 3, 30.0) == 1
+        assert state(queue, "a") == "queued"
+    # What takes the machine down each time is given up in the end.
+    for _ in range(3):
+        claim(queue, "local:x")
+        jobs.recover(queue, 3, 30.0)
+    assert state(queue, "a") == "failed"
 
 
 def test_a_locked_database_is_refused_with_a_way_out(

@@ -18,7 +18,12 @@ POSITIVE = frozenset(
         *("refine.surface_points", "launch.num_processes", "launch.num_machines"),
         *("alerts.loss_spike", "alerts.no_step_minutes", "alerts.checkpoint_intervals"),
         *("serve.max_mesh_mb", "serve.max_image_mb", "serve.max_megapixels"),
-        *("serve.submits_per_minute", "serve.requests_per_minute", "serve.upload_idle_s"),
+        *(
+            "serve.submits_per_minute",
+            "serve.requests_per_minute",
+            "serve.upload_idle_s",
+            "serve.stuck_s",
+        ),
         *("serve.job_timeout_s", "serve.parse_timeout_s"),
         *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
     }

@@ -41,6 +41,8 @@ class ServeConfig:
     """Uploads read at the same time; more wait unread."""
     upload_idle_s: float = 30.0
     """Silence after which an upload is given up."""
+    stuck_s: float = 180.0
+    """Time after which a worker that neither computes nor says anything is killed."""
     keep_days: float = 30.0
     """Days that results are kept; 0 keeps them until `max_disk_gb`."""
     max_disk_gb: float = 100.0

@@ -48,6 +48,8 @@ class _Attempt:
     notes: list[str] = field(default_factory=list)
     told: float = 0.0
     changed: bool = True
+    computed: tuple[float, float] = (-1.0, 0.0)
+    """Seconds that the worker had computed when it was last seen to go on, and when that was."""
     cancelled: float | None = None
     """When the worker was asked to stop."""
     why: str = ""
@@ -224,6 +226,7 @@ class Agent(threading.Thread):
                     attempt.stage, attempt.percent = message["stage"], message["percent"]
                 attempt.changed = True
             self._watch(attempt)
+            self._end_stuck(attempt)
             late = attempt.cancelled and time.monotonic() - attempt.cancelled
             if late and late > self.config.cancel_s:
                 logger.warning("%s did not stop at %s: killed", self.name, attempt.lease.job)
@@ -244,6 +247,17 @@ class Agent(threading.Thread):
             self._cancel(attempt, "timeout")
         if now > self._until:
             self._cancel(attempt, "stop")
+
+    def _end_stuck(self, attempt: _Attempt) -> None:
+        """Kills a worker that has neither computed nor said anything for `stuck_s`."""
+        assert self._child is not None
+        now, computed = time.monotonic(), self._child.cpu_seconds()
+        # Threads that only wait take some milliseconds too.
+        if attempt.changed or computed > attempt.computed[0] + 0.1:
+            attempt.computed = (computed, now)
+        elif now - attempt.computed[1] > self.config.stuck_s:
+            logger.error("%s is stuck at %s: killed", self.name, attempt.lease.job)
+            self._child.kill()
 
     def _beat(self, attempt: _Attempt) -> Answer:
         notes, attempt.notes = attempt.notes, []

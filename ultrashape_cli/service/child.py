@@ -79,6 +79,14 @@ class Child:
         except psutil.Error:
             return 0
 
+    def cpu_seconds(self) -> float:
+        """Returns what the process has computed, 0 where it is gone."""
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+            return times.user + times.system
+        except psutil.Error:
+            return 0.0
+
     @property
     def was_killed(self) -> bool:
         """Says whether a process that has ended was killed."""

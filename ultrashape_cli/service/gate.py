@@ -35,6 +35,8 @@ ALIASED = frozenset(
 LARGEST_RESULT = 8 << 30
 """Bytes of a file that a worker of another machine may send."""
 _SMALL_BODY = 1 << 16
+_LEAST_RATE = 1024
+"""Bytes per second that an upload must come at on average, once `upload_idle_s` are over."""
 _DRAINED, _DRAIN_S, _SILENCE_S = 4 << 20, 5.0, 0.5
 """A refused body is read so far: a client that still sends would not see the answer."""
 _HEADERS = {
@@ -85,6 +87,8 @@ class Gate:
             return
         scope = _aliased(scope)
         send = _with_headers(send)
+        if scope["method"] == "HEAD":
+            scope["method"], send = "GET", _without_body(send)
         headers = Headers(scope=scope)
         try:
             caller = await self._judge(scope, headers)
@@ -169,10 +173,10 @@ class Gate:
 
     def _impatient(self, receive: Receive) -> Receive:
         """Gives up a body that stays silent, such as one shorter than was promised."""
-        whole = False
+        whole, read_bytes, began = False, 0, time.monotonic()
 
         async def read() -> Message:
-            nonlocal whole
+            nonlocal whole, read_bytes
             if whole:  # what follows is the client's leave, which has time
                 return await receive()
             try:
@@ -181,6 +185,10 @@ class Gate:
                 seconds = self.config.upload_idle_s
                 raise Problem(408, "too-slow", f"nothing came for {seconds:g} s") from None
             whole = not message.get("more_body", False)
+            read_bytes += len(message.get("body", b""))
+            late = time.monotonic() - began - self.config.upload_idle_s
+            if not whole and late > read_bytes / _LEAST_RATE:
+                raise Problem(408, "too-slow", "the upload is slower than 1 KiB/s")
             return message
 
         return read
@@ -203,6 +211,14 @@ def _with_headers(send: Send) -> Send:
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
         await send(message)
+
+    return answer
+
+
+def _without_body(send: Send) -> Send:
+    async def answer(message: Message) -> None:
+        body = message["type"] == "http.response.body"
+        await send({**message, "body": b""} if body else message)
 
     return answer
 

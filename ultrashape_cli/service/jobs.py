@@ -22,6 +22,8 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED = ("done", "failed", "cancelled")
 LOCAL = "local:"
 """What the names of workers that end with the service begin with."""
+_MOST_STARTS = 10
+"""Leases of a job after which a service that ends with it counts against it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,12 @@ def recover(store: Store, attempts: int, lease_s: float) -> int:
         running = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
         own = [row for row in running if str(row["worker"]).startswith(LOCAL)]
         for row in own:
-            _crashed(db, row, attempts, None)
+            if row["fence"] < _MOST_STARTS:
+                # Whatever ended the service is no fault of what it worked on.
+                db.execute("UPDATE jobs SET attempts = attempts - 1 WHERE seq = ?", (row["seq"],))
+                _requeue(db, row, "service ended")
+            else:
+                _crashed(db, row, attempts, None)
         db.execute("UPDATE jobs SET lease_until = ? WHERE state = 'running'", (clock() + lease_s,))
         db.execute("DELETE FROM workers")
         db.execute("UPDATE deliveries SET due = 0 WHERE state = 'waiting'")

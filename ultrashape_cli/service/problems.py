@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ultrashape_cli.errors import ConfigError, DiskError, UShapeError
 from ultrashape_cli.service.content import BadFile
@@ -109,6 +110,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(409, "key-conflict", error.message, hint=error.hint)
         case QueueFull():
             return Problem(429, "queue-full", error.message, hint=error.hint, retry_s=RETRY_S)
+        case ClientDisconnect():
+            return Problem(400, "gone", "the client left before all was sent")
         case BadFile():
             return Problem(error.status, error.code, error.message, hint=error.hint)
         case ConfigError():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sqlite3
 
 from ultrashape_cli.config.serve import ServeConfig
 from ultrashape_cli.errors import DiskError
+from ultrashape_cli.files import disk_errors
 from ultrashape_cli.service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,9 @@ def tidy(store: Store, config: ServeConfig, now: float) -> int:
     if config.keep_days:
         before = now - config.keep_days * _DAY_S
         rows = db.execute(ended + "AND ended < ? ORDER BY seq", (before,)).fetchall()
+        for folder in (store.folder / "lost").glob("*"):
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder, ignore_errors=True)
     if config.max_disk_gb:
         rows += _over(store, ended, config.max_disk_gb * 1e9, {row["seq"] for row in rows})
     for row in rows:
@@ -83,23 +88,28 @@ def _over(store: Store, query: str, most: float, gone: set[int]) -> list[sqlite3
     return found
 
 
-def remove_strays(store: Store) -> int:
-    """Removes folders that no job of the store has, and attempts that did not count.
+def set_strays_aside(store: Store) -> int:
+    """Moves folders that no job of the store has to `lost/`, and removes attempts that failed.
 
-    Only for a service that is starting: a submission puts its files down before its job.
+    Only for a service that is starting: a submission puts its files down before its job. Nothing
+    tells an upload that was broken off from a job whose row a damaged database has lost.
     """
     db = store.connection
     known = {
         row["id"]: row["files"] or f'"attempt-{row["fence"]}/'
         for row in db.execute("SELECT id, files, fence FROM jobs WHERE purged = 0")
     }
-    removed = 0
+    strays = 0
     for folder in store.jobs_folder.iterdir():
         if folder.name not in known:
-            shutil.rmtree(folder, ignore_errors=True)
-            removed += 1
+            aside = store.folder / "lost" / folder.name
+            with disk_errors(aside):
+                aside.parent.mkdir(exist_ok=True)
+                folder.replace(aside)
+                os.utime(aside)
+            strays += 1
             continue
         for attempt in folder.glob("attempt-*"):
             if f'"{attempt.name}/' not in known[folder.name]:
                 shutil.rmtree(attempt, ignore_errors=True)
-    return removed
+    return strays

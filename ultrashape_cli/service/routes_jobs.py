@@ -18,12 +18,14 @@ from ultrashape_cli.service import intake, jobs, previews, views
 from ultrashape_cli.service.gate import Caller
 from ultrashape_cli.service.intake import Desk
 from ultrashape_cli.service.jobs import ENDED
-from ultrashape_cli.service.problems import Problem, no_job
+from ultrashape_cli.service.problems import RETRY_S, Problem, no_job
 from ultrashape_cli.service.retention import purge
 from ultrashape_cli.service.ticker import Ticker
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 KEEP_ALIVE_S = 15
+_SLOT_WAIT_S = 20.0
+"""For a place among the uploads that are read at once."""
 MEDIA = {
     "glb": "model/gltf-binary", "obj": "model/obj", "ply": "application/octet-stream",
     "stl": "model/stl", "off": "text/plain", "3mf": "model/3mf", "json": "application/json",
@@ -89,12 +91,19 @@ async def refine(
     """Queue a mesh and an image, or several images, for refinement."""
     desk, caller = desk_of(request), caller_of(request)
     slots: asyncio.Semaphore = request.app.state.slots
-    async with slots:
+    try:
+        await asyncio.wait_for(slots.acquire(), _SLOT_WAIT_S)
+    except TimeoutError:
+        raise Problem(503, "busy", "as many uploads as are read at once are under way",
+                      retry_s=RETRY_S) from None  # fmt: skip
+    try:
         form = await intake.read_form(request, desk.config)
         try:
             ids, known = await intake.accept(desk, form, caller.name, idempotency_key)
         finally:
             await form.close()
+    finally:
+        slots.release()
     row = await run_in_threadpool(_row, request, ids[0])
     described = await run_in_threadpool(views.describe, desk.store, row)
     headers = {"Location": f"/v1/jobs/{ids[0]}"}
@@ -199,10 +208,15 @@ async def events(
     request: Request,
     job: str,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
-) -> EventSourceResponse:
+) -> Response:
     """Follow a job; with `Last-Event-ID` from where a connection was lost."""
     row = await run_in_threadpool(_row, request, job)
     begin = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
+    if row["state"] in ENDED and not await run_in_threadpool(
+        views.events_after, desk_of(request).store, row["seq"], begin
+    ):
+        # What tells a browser not to connect again.
+        return Response(status_code=204)
     stream = _follow(desk_of(request), row, begin, request.app.state.ticker)
     return EventSourceResponse(stream, ping=KEEP_ALIVE_S)
 

@@ -9,13 +9,14 @@ decision about a job depends on it.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ultrashape_cli.errors import DiskError, UsageError
@@ -165,6 +166,40 @@ def no_space(path: Path) -> DiskError:
     return DiskError(f"cannot write `{path}`: no space left on device", hint="free some space")
 
 
+_OWN = ("service.db*", "service*.db*", "service.lock", "tokens.json*", "log.txt*", "plan.json",
+        "webhook.key", "ballast", "jobs", "spool", "lost", ".*")  # fmt: skip
+"""Names in the folder of a service."""
+
+
+def require_own(folder: Path) -> None:
+    """Sees to it that what is changed and removed in a folder is a service's.
+
+    Raises:
+        UsageError: The folder holds something else, and no database of a service.
+        DiskError: There are jobs without the database that knows them.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:  # not there yet, or told by who makes it
+        return
+    with suppress(OSError):
+        if (folder / "service.db").stat().st_size:
+            return
+    foreign = [name for name in names if not any(fnmatch.fnmatch(name, own) for own in _OWN)]
+    if foreign:
+        raise UsageError(
+            f"`{folder}` holds `{foreign[0]}`, and is not the folder of a service",
+            hint="--data with a folder of its own; ushape serve makes it",
+        )
+    for name in ("jobs", "spool"):
+        if (folder / name).is_dir() and any((folder / name).iterdir()):
+            raise DiskError(
+                f"`{folder / name}` is not empty, but the database `service.db` is missing",
+                hint=f"restore it from a copy, or: mv {folder / name} {folder / name}-before, and "
+                "start with an empty queue",
+            )
+
+
 def prepare(folder: Path) -> Store:
     """Makes the folder and its database where they are missing and proves that they are sound.
 
@@ -172,6 +207,7 @@ def prepare(folder: Path) -> Store:
         DiskError: The folder cannot be written, the database is damaged, locked, of another
             format, or on storage where its log does not work.
     """
+    require_own(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # meshes of customers
@@ -232,8 +268,9 @@ def _damaged(path: Path, reason: str) -> DiskError:
     kept = path.with_name(f"{path.stem}-damaged{path.suffix}")
     return DiskError(
         f"`{path}` is damaged ({reason})",
-        hint=f"mv {path} {kept}; sqlite3 {kept} .recover | sqlite3 {path} keeps what can be read; "
-        "without that, the next start begins with an empty queue",
+        hint=f"restore it from a copy, or: mv {path} {kept}; mv {path.parent}/jobs "
+        f"{path.parent}/jobs-before; then the next start begins with an empty queue, and what was "
+        "sent and made is in jobs-before",
     )
 
 
@@ -255,6 +292,7 @@ def hold(folder: Path) -> int:
         UsageError: Another service has it.
         DiskError: The folder cannot be written.
     """
+    require_own(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = os.open(folder / "service.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

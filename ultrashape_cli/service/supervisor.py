@@ -74,9 +74,11 @@ class Supervisor:
         """Serves until a signal comes, then lets running jobs end or go back to the queue."""
         config = self.plan.serve
         taken = jobs.recover(self.store, config.attempts, config.lease_s)
-        strays = retention.remove_strays(self.store)
+        strays = retention.set_strays_aside(self.store)
         self.store.set_meta("state", "running")
-        logger.info("starts: %d jobs taken back, %d folders removed", taken, strays)
+        logger.info(
+            "starts: %d jobs taken back, %d folders without a job moved to lost/", taken, strays
+        )
         file = self.plan.write(self.folder)
         self._agents = [] if self._cluster else self._make_agents(file)
         caller = Caller(self.store, config)
@@ -85,6 +87,11 @@ class Supervisor:
         try:
             tidied = 0.0
             while not flag:
+                if not self.store.path.exists():
+                    raise DiskError(
+                        f"`{self.folder}` was removed or moved while the service ran",
+                        hint="put it back, and start again: it goes on where it stopped",
+                    )
                 self._watch_web()
                 self._watch_agents(file)
                 if self._cluster is not None:
@@ -113,7 +120,7 @@ class Supervisor:
             self._web_due = now + min(_LONGEST_PAUSE_S, 0.1 * 2**self._web_failures)
             # What it was about to take has no job, and no other process puts files there.
             with suppress(sqlite3.OperationalError, OSError):
-                retention.remove_strays(self.store)
+                retention.set_strays_aside(self.store)
         if now >= self._web_due:
             self._web = self._start_web()
 

@@ -58,6 +58,7 @@ def describe(store: Store, row: sqlite3.Row) -> dict[str, Any]:
         },
         "result": json.loads(row["result"] or "{}") or None,
         "files": files,
+        "warnings": warnings(store, row),
         "error": json.loads(row["error"]) if row["error"] else None,
         "links": {
             "self": f"/v1/jobs/{row['id']}",
@@ -65,6 +66,16 @@ def describe(store: Store, row: sqlite3.Row) -> dict[str, Any]:
             **{file: f"/v1/jobs/{row['id']}/download?file={file}" for file in files},
         },
     }
+
+
+def warnings(store: Store, row: sqlite3.Row) -> list[str]:
+    """Returns what the work on a job had to say."""
+    query = "SELECT data FROM events WHERE job = ? AND kind = 'warning' ORDER BY n"
+    found = (
+        json.loads(data)["message"] for (data,) in store.connection.execute(query, (row["seq"],))
+    )
+    # A job that was begun again says it again.
+    return list(dict.fromkeys(found))
 
 
 def inputs_of(row: sqlite3.Row) -> dict[str, dict[str, Any]]:
