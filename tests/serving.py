@@ -57,6 +57,7 @@ class Served:
     def __init__(self, folder: Path, job: str = "fake_worker", **settings: Any) -> None:
         self.folder = folder
         self.store = Store(folder)
+        self.errors = folder.with_name(f"{folder.name}-errors.txt")
         self.settings = {"job": job, **settings}
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -64,9 +65,9 @@ class Served:
     def start(self, **environ: str) -> Served:
         """Starts the service and waits until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        said = self.folder / "said.txt"
+        said = self.folder.with_name(f"{self.folder.name}-said.txt")
         said.unlink(missing_ok=True)
-        with (self.folder / "errors.txt").open("ab") as errors, said.open("wb") as output:
+        with self.errors.open("ab") as errors, said.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "serving", str(self.folder), json.dumps(self.settings)],
                 stdout=output,
@@ -75,7 +76,7 @@ class Served:
             )
         until = time.monotonic() + 60
         while not said.read_text().endswith("\n"):
-            assert self.process.poll() is None, (self.folder / "errors.txt").read_text()
+            assert self.process.poll() is None, self.errors.read_text()
             assert time.monotonic() < until
             time.sleep(0.02)
         self.url = said.read_text().strip()

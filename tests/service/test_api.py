@@ -112,6 +112,16 @@ def test_events_tell_all_and_resume_where_they_were_lost(http: httpx.Client) -> 
     assert percents == sorted(percents)
     rest = events(http, job, **{"Last-Event-ID": "2"})
     assert rest == found[2:]
+    # What a browser asks again once the stream has ended: nothing comes any more.
+    headers = {"Last-Event-ID": str(numbers[-1])}
+    assert http.get(f"/jobs/{job}/events", headers=headers, timeout=5).status_code == 204
+
+
+def test_head_is_get_without_a_body(http: httpx.Client) -> None:
+    for path in ("/health", "/", "/status"):
+        answer = http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) > 0
 
 
 def test_one_who_follows_and_leaves_cancels_nothing(http: httpx.Client) -> None:

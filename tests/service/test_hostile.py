@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import struct
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -337,6 +338,34 @@ def test_many_slow_uploads_keep_nobody_waiting(service: Served) -> None:
     assert time.monotonic() - started < 4
     for client in open_ones:
         client.close()
+
+
+def test_uploads_that_drip_are_given_up_and_others_get_their_turn(tmp_path: Path) -> None:
+    with served(tmp_path / "data", uploads_at_once=2, upload_idle_s=1.0) as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        head = (MULTIPART + "Content-Length: 100000\n\n").replace("\n", "\r\n")
+        clients = [socket.create_connection((host, int(port)), 20) for _ in range(2)]
+        for client in clients:
+            client.sendall(head.replace("HOST", f"{host}:{port}").encode() + PART)
+        done = threading.Event()
+
+        def drip() -> None:
+            while not done.wait(0.2):
+                for client in clients:
+                    with contextlib.suppress(OSError):
+                        client.sendall(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            answer = httpx.post(f"{service.url}/refine", files=files(), timeout=15)
+            assert answer.status_code == 202
+        finally:
+            done.set()
+            dripping.join()
+        assert all(b" 408 " in client.recv(200) for client in clients)
+        for client in clients:
+            client.close()
 
 
 def test_a_full_disk_takes_no_more(tmp_path: Path) -> None:

@@ -40,6 +40,34 @@ def test_a_signal_puts_running_jobs_back_and_the_next_start_goes_on(tmp_path: Pa
         assert state(again.url, running)["state"] == "cancelled"
 
 
+def test_a_worker_that_is_stuck_is_replaced(tmp_path: Path) -> None:
+    with served(tmp_path / "data", stuck_s=2.0) as service:
+        job = post(service.url, fake_worker.HANG)
+        found = wait_for(lambda: (s := state(service.url, job))["state"] == "failed" and s, 60)
+        assert found["error"]["code"] == "crashed"
+        assert f"is stuck at {job}: killed" in service.log()
+
+
+def test_a_folder_that_is_removed_ends_the_service(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data").start()
+    assert service.process is not None
+    wait_for(lambda: httpx.get(f"{service.url}/ready").status_code == 200)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert service.process.wait(30) == 1
+    assert "was removed or moved while the service ran" in service.errors.read_text()
+
+
+def test_a_service_killed_again_and_again_loses_no_job(tmp_path: Path) -> None:
+    service = Served(tmp_path / "data").start()
+    job = post(service.url, fake_worker.SLOW)
+    for _ in range(4):
+        wait_for(lambda: state(service.url, job)["state"] == "running")
+        service.kill()
+        service.start()
+    wait_for(lambda: state(service.url, job)["state"] == "done")
+    service.stop(signal.SIGTERM)
+
+
 def test_a_signal_gives_running_jobs_time_to_end(tmp_path: Path) -> None:
     service = Served(tmp_path / "data", grace_s=20.0).start()
     job = post(service.url, 900)

@@ -226,7 +226,10 @@ class Agent(threading.Thread):
                     attempt.stage, attempt.percent = message["stage"], message["percent"]
                 attempt.changed = True
             self._watch(attempt)
-            self._end_stuck(attempt)
+            if self._is_stuck(attempt):
+                logger.error("%s is stuck at %s: killed", self.name, attempt.lease.job)
+                self._child.kill()
+                return self._gone(attempt, f"did nothing for {self.config.stuck_s:g} s")
             late = attempt.cancelled and time.monotonic() - attempt.cancelled
             if late and late > self.config.cancel_s:
                 logger.warning("%s did not stop at %s: killed", self.name, attempt.lease.job)
@@ -248,16 +251,14 @@ class Agent(threading.Thread):
         if now > self._until:
             self._cancel(attempt, "stop")
 
-    def _end_stuck(self, attempt: _Attempt) -> None:
-        """Kills a worker that has neither computed nor said anything for `stuck_s`."""
+    def _is_stuck(self, attempt: _Attempt) -> bool:
+        """Says whether the worker has neither computed nor said anything for `stuck_s`."""
         assert self._child is not None
         now, computed = time.monotonic(), self._child.cpu_seconds()
         # Threads that only wait take some milliseconds too.
         if attempt.changed or computed > attempt.computed[0] + 0.1:
             attempt.computed = (computed, now)
-        elif now - attempt.computed[1] > self.config.stuck_s:
-            logger.error("%s is stuck at %s: killed", self.name, attempt.lease.job)
-            self._child.kill()
+        return now - attempt.computed[1] > self.config.stuck_s
 
     def _beat(self, attempt: _Attempt) -> Answer:
         notes, attempt.notes = attempt.notes, []

@@ -101,6 +101,8 @@ async def _run(source: Path, target: Path, faces: int, config: ServeConfig) -> N
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it crashed"]
         # The folders of this machine are not for clients.
+        if "DiskError" in last[0] and "no space" in last[0]:
+            raise Problem(507, "disk-full", "the disk of the service is full", retry_s=60)
         cause = last[0].replace(f"{source.parent}{os.sep}", "")[:200]
         raise Problem(422, "not-made", f"there is no {what[0]}: {cause}", hint=what[1])
 
