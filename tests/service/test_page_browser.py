@@ -102,6 +102,17 @@ def test_from_upload_to_the_slider_and_the_files(
     assert "figure.glb with view.png" in browser.run("document.querySelector('#jobs').innerText")
 
 
+def test_a_file_that_has_gone_since_it_was_chosen_is_named(
+    browser: Browser, service: Served, sent: tuple[Path, Path], tmp_path: Path
+) -> None:
+    mesh = tmp_path / "figure.glb"
+    mesh.write_bytes(sent[0].read_bytes())
+    fill(browser, service.url, (mesh, sent[1]), 1)
+    mesh.unlink()
+    browser.click_text("Refine")
+    browser.wait("document.body.innerText.includes('has changed or gone since it was chosen')")
+
+
 def test_the_slider_lies_between_input_and_result(
     browser: Browser, service: Served, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -311,6 +311,21 @@ def check_image(path: Path, limits: Limits) -> str:
     return kind
 
 
+def is_opaque(path: Path) -> bool:
+    """Says whether a picture has no transparency at all, by its head."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return "A" not in image.getbands() and "transparency" not in image.info
+
+
+def opaque() -> BadFile:
+    """Returns the error of a picture that does not say what its background is."""
+    return BadFile(422, "opaque-image", "the picture has no transparency: what is its background?",
+                   hint='the option "background": "white" cuts the white around the object, "keep" '
+                   "takes the whole picture as object")  # fmt: skip
+
+
 def _too_many_pixels(limits: Limits) -> BadFile:
     return BadFile(413, "too-many-pixels", f"the image has more than {limits.pixels / 1e6:g} "
                    "million pixels", hint="reduce the image")  # fmt: skip

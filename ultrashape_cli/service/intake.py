@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
@@ -112,7 +113,7 @@ def _take(
     taken = False
     try:
         first.mkdir()
-        upload = _inspect(desk, first, mesh, images)
+        upload = _inspect(desk, first, mesh, images, options)
         new = [_lay_out(folder, upload, n, options) for n, folder in enumerate(folders)]
         for folder in folders:
             sync_tree(folder)
@@ -137,7 +138,12 @@ def _take(
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _inspect(desk: Desk, folder: Path, mesh: UploadFile, images: list[UploadFile]) -> _Upload:
+def _inspect(
+    desk: Desk, folder: Path, mesh: UploadFile, images: list[UploadFile], options: JobOptions
+) -> _Upload:
+    resolved = desk.settings.resolve(desk.models[options.model], options.values)
+    cuts = importlib.util.find_spec("rembg") is not None
+    needs_alpha = resolved.config.refine.background == "auto" and not cuts
     limits = content.limits_of(desk.config)
     found = _copy(mesh, folder / "mesh", limits.mesh_bytes, "mesh")
     found.type = content.mesh_type(found.path)
@@ -146,6 +152,8 @@ def _inspect(desk: Desk, folder: Path, mesh: UploadFile, images: list[UploadFile
     for n, image in enumerate(images):
         each = _copy(image, folder / f"image-{n}", limits.image_bytes, "image")
         each.type = content.check_image(each.path, limits)
+        if needs_alpha and content.is_opaque(each.path):
+            raise content.opaque()
         upload.images.append(_named(each, image.filename))
     return upload
 

@@ -22,10 +22,14 @@ def check_models(plan: Plan, service: Service) -> list[str]:
     """Returns the checkpoints that this machine and the service both have, by name.
 
     Raises:
-        UsageError: There are none.
+        UsageError: There are none, or the token is not a worker's.
         UShapeError: The service cannot be reached.
     """
-    theirs = greet(service)["models"]
+    status = greet(service)
+    if not status["caller"].get("works", True):
+        raise UsageError(f"the token of `{status['caller']['name']}` is not one of a worker",
+                         hint="ushape serve token add NAME --role worker")  # fmt: skip
+    theirs = status["models"]
     both = [
         name
         for name, family in plan.models.items()

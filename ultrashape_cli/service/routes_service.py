@@ -61,7 +61,11 @@ def status(request: Request) -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("torch", "fastapi", "uvicorn")},
-        "caller": {"name": caller_of(request).name, "admin": caller_of(request).is_admin},
+        "caller": {
+            "name": caller_of(request).name,
+            "admin": caller_of(request).is_admin,
+            "works": caller_of(request).may_lease,
+        },
         "state": store.get_meta("state") or "running",
         "jobs": views.counts(store),
         "workers": views.workers(store),

@@ -28,6 +28,22 @@ export const pause = (ms, signal) => new Promise(resolve => {
   signal?.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, {once: true});
 });
 
+/** Throws where a file cannot be read any more: one that was saved anew since it was chosen. */
+async function requireReadable(files) {
+  for (const file of files) {
+    try {
+      await file.slice(0, 1).arrayBuffer();
+    } catch {
+      throw new Problem({
+        status: 422,
+        code: 'gone',
+        detail: `${file.name} has changed or gone since it was chosen.`,
+        hint: 'Choose it again.',
+      });
+    }
+  }
+}
+
 function unreachable() {
   return new Problem({
     detail: 'The service does not answer.',
@@ -69,7 +85,8 @@ export async function request(path, options = {}) {
 export const ask = async (path, options) => (await request(path, options)).json();
 
 /** Sends a form and returns the answer; `onSent` gets the part that is sent, from 0 to 1. */
-export function upload(form, key, onSent, signal) {
+export async function upload(form, key, onSent, signal) {
+  await requireReadable([...form.values()].filter(value => value instanceof File));
   return new Promise((resolve, reject) => {
     const sending = new XMLHttpRequest();  // fetch does not tell how much is sent
     sending.open('POST', '/v1/refine');
