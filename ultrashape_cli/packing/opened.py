@@ -22,7 +22,15 @@ from pathlib import Path
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import AssetError
 from ultrashape_cli.files import disk_errors, read_json, write_atomic
-from ultrashape_cli.packing.layout import COMMON, PACK_FILE, Member, Pack, Shard, read_index
+from ultrashape_cli.packing.layout import (
+    COMMON,
+    PACK_FILE,
+    Member,
+    Pack,
+    PackError,
+    Shard,
+    read_index,
+)
 from ultrashape_cli.packing.location import Location, StorageError
 from ultrashape_cli.packing.transfer import Piece, fetch, pieces, read_remote_pack
 from ultrashape_cli.packing.unpack import unpack_shard, write_bytes
@@ -63,7 +71,9 @@ def open_dataset(address: str, cache: str = "", cache_gib: float = 0.0) -> Datas
             # Files of another content may have the same names.
             for name in _FOLDERS:
                 shutil.rmtree(root / name, ignore_errors=True)
-            common = next(shard for shard in pack.shards if shard.bits == COMMON)
+            common = next((shard for shard in pack.shards if shard.bits == COMMON), None)
+            if common is None:
+                raise PackError(f"the pack `{address}` has no lists", hint="pack it again")
             for piece in pieces(common):
                 fetch(place, piece, root / piece.name)
             unpack_shard(root, common, root)
