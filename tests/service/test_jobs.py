@@ -288,37 +288,6 @@ def test_a_damaged_database_is_refused_with_a_way_out(queue: Store, at: int) -> 
     assert f"mv {queue.jobs_folder} {queue.jobs_folder}-before" in (found.value.hint or "")
 
 
-@pytest.mark.parametrize("left", ["nothing", "empty"])
-def test_jobs_without_their_database_are_not_touched(queue: Store, left: str) -> None:
-    _done(queue, "a", 1)
-    (queue.job_folder("a") / "result.glb").write_text("weeks of work")
-    queue.close()
-    for path in queue.folder.glob("service.db*"):
-        path.unlink()
-    if left == "empty":
-        queue.path.touch()
-    for begin in (prepare, hold):
-        with pytest.raises(DiskError, match=r"the database `service\.db` is missing"):
-            begin(queue.folder)
-    assert (queue.job_folder("a") / "result.glb").read_text() == "weeks of work"
-
-
-def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
-    mine = tmp_path / "jobs/mine/thesis.tex"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
-    (tmp_path / "notes.txt").write_text("mine")
-    mode = tmp_path.stat().st_mode
-    for begin in (prepare, hold):
-        with pytest.raises(UsageError, match="is not the folder of a service"):
-            begin(tmp_path)
-    (tmp_path / "notes.txt").unlink()
-    with pytest.raises(DiskError, match="is not empty"):
-        prepare(tmp_path)
-    assert (mine.read_text(), tmp_path.stat().st_mode) == ("mine", mode)
-    assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
-
-
 def test_a_service_that_ends_takes_no_attempt_from_a_job(queue: Store) -> None:
     jobs.submit(queue, "anna", [new("a")])
     for _ in range(9):

@@ -7,7 +7,6 @@ them. File by file, the order is that of the plain dataset, whatever the cache h
 
 from __future__ import annotations
 
-import fcntl
 import fnmatch
 import hashlib
 import os
@@ -216,6 +215,8 @@ def _asset_of(name: str) -> str:
 @contextmanager
 def _turn(root: Path) -> Iterator[None]:
     """Lets one process of this machine after the other in."""
+    import fcntl  # Windows has none
+
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         file = (root / ".turn").open("a")
