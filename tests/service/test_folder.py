@@ -40,3 +40,10 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
         prepare(tmp_path)
     assert (mine.read_text(), tmp_path.stat().st_mode) == ("mine", mode)
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
+
+
+def test_the_root_of_a_new_disk_and_one_with_tokens_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "tokens.json").write_text("{}")
+    prepare(tmp_path)
+    prepare(tmp_path)

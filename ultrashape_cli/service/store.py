@@ -167,8 +167,8 @@ def no_space(path: Path) -> DiskError:
 
 
 _OWN = ("service.db*", "service*.db*", "service.lock", "tokens.json*", "log.txt*", "plan.json",
-        "webhook.key", "ballast", "jobs", "spool", "lost", ".*")  # fmt: skip
-"""Names in the folder of a service."""
+        "webhook.key", "ballast", "jobs", "spool", "lost", "lost+found", ".*")  # fmt: skip
+"""Names in the folder of a service, which may be the root of a disk."""
 
 
 def require_own(folder: Path) -> None:
