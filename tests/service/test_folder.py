@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,23 @@ def test_the_root_of_a_new_disk_and_one_with_tokens_are_taken(tmp_path: Path) ->
     (tmp_path / "tokens.json").write_text("{}")
     prepare(tmp_path)
     prepare(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["torn", "missing"])
+def test_the_way_out_that_the_hint_names_is_one(tmp_path: Path, damage: str) -> None:
+    queue = prepare(tmp_path / "data")
+    queue.job_folder("a").mkdir()
+    (queue.job_folder("a") / "result.glb").write_text("weeks of work")
+    queue.close()
+    for path in queue.folder.glob("service.db*"):
+        path.unlink()
+    if damage == "torn":
+        queue.path.write_bytes(b"\xff" * 20_000)
+    with pytest.raises(DiskError) as found:
+        prepare(queue.folder)
+    commands = re.findall(r"mv \S+ [^\s;,]+", str(found.value.hint))
+    assert commands
+    subprocess.run(["bash", "-ec", "\n".join(commands)], check=True)
+    prepare(queue.folder)
+    kept = queue.folder / "jobs-before/a/result.glb"
+    assert kept.read_text() == "weeks of work"

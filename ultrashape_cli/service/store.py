@@ -166,9 +166,11 @@ def no_space(path: Path) -> DiskError:
     return DiskError(f"cannot write `{path}`: no space left on device", hint="free some space")
 
 
-_OWN = ("service.db*", "service*.db*", "service.lock", "tokens.json*", "log.txt*", "plan.json",
-        "webhook.key", "ballast", "jobs", "spool", "lost", "lost+found", ".*")  # fmt: skip
-"""Names in the folder of a service, which may be the root of a disk."""
+_OWN = ("service*.db*", "service.lock", "tokens.json*", "log.txt*", "plan.json", "webhook.key",
+        "ballast", "jobs", "jobs-before*", "spool", "spool-before*", "lost", "lost+found",
+        ".*")  # fmt: skip
+"""Names in the folder of a service, which may be the root of a disk, and what hints of ours make
+of them."""
 
 
 def require_own(folder: Path) -> None:
