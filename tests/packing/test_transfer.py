@@ -12,10 +12,9 @@ from packs import fill
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
-from ultrashape_cli.packing.layout import Pack, PackError, read_pack
+from ultrashape_cli.packing.layout import Pack, PackError, missing_here, read_pack
 from ultrashape_cli.packing.location import Location, StorageError
 from ultrashape_cli.packing.transfer import (
-    missing_here,
     missing_there,
     pull_pack,
     push_pack,
@@ -151,7 +150,7 @@ def test_killed_at_any_moment_it_ends_whole(
         pack, shelf, tmp_path / "here")  # fmt: skip
     assert len(result) <= 2 * len(pack.shards)
     assert verify_pack(Path(other), read_pack(Path(other))) == {}
-    assert missing_here(pack, Path(other)) == []
+    assert missing_here(pack.shards, Path(other)) == []
     assert not list((Path(other) / "shards").glob("*.part"))
 
 

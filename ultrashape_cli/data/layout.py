@@ -164,6 +164,10 @@ class Dataset:
         """Returns a file's path when it can be opened; a packed dataset brings it first."""
         return path
 
+    def lacking_samples(self, ids: list[str]) -> list[str]:
+        """Returns those of some assets that have no samples."""
+        return [asset for asset in ids if not self.has(self.samples(asset))]
+
     def sample_digest(self, asset_id: str) -> str:
         """Returns what changes when the samples of an asset do."""
         from ultrashape_cli.data.npz import READ_ERRORS, ArrayFile
@@ -213,29 +217,27 @@ class Dataset:
         # The collector would walk the growing heap again and again: a third of the time.
         with _no_collection():
             for asset_id in self.recorded_ids():
-                record = self._load(folder, f"{asset_id}.json")
+                record = self._load(folder, asset_id)
                 if record is not None:
                     records[record.id] = record
         return records
 
     def recorded_ids(self) -> list[str]:
         """Returns the ids that have a record, sorted, without reading one."""
-        try:
-            names = os.listdir(self.root / "records")
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [name[:-5] for name in sorted(names)
-                if name.endswith(".json") and not name.startswith(".")]  # fmt: skip
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = sorted(os.listdir(self.root / "records"))
+            return [n[:-5] for n in names if n.endswith(".json") and not n.startswith(".")]
+        return []
 
     @staticmethod
-    def _load(folder: Path, name: str) -> Record | None:
+    def _load(folder: Path, asset_id: str) -> Record | None:
         # Plain strings: thirty thousand Path objects would take a second by themselves.
-        value = read_json(os.path.join(folder, name))
+        value = read_json(os.path.join(folder, f"{asset_id}.json"))
         try:
             record = Record.from_json(value)
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return record if record.id == name.removesuffix(".json") else None
+        return record if record.id == asset_id else None
 
     def read_record(self, asset_id: str) -> Record | None:
         """Returns one record, or None."""

@@ -17,7 +17,8 @@ from ultrashape_cli.monitoring.system import read_memory
 PROBE_LIMIT_S = 120.0
 BUSY_GIB = 1.0
 """Memory that others may use on a card before it counts as busy."""
-_TORCH_FIX = "pip install --upgrade torch --index-url https://download.pytorch.org/whl/{}"
+TORCH_FIX = "pip install --upgrade torch --index-url https://download.pytorch.org/whl/{}"
+"""For a CUDA version, such as `cu126`."""
 
 
 def check_driver(subject: Subject) -> Iterator[Finding]:
@@ -119,7 +120,7 @@ def judge_pairing(answer: dict[str, Any], driver: tuple[int, int] | None) -> Ite
     name = f"cu{driver[0]}{driver[1]}"
     if build is None:
         message = f"{version} is built without CUDA, but there is an NVIDIA driver"
-        yield Finding("torch", FAIL, message, _TORCH_FIX.format(name))
+        yield Finding("torch", FAIL, message, TORCH_FIX.format(name))
         return
     major = int(build.split(".")[0])
     # Within a major version older drivers run newer builds.
@@ -128,7 +129,7 @@ def judge_pairing(answer: dict[str, Any], driver: tuple[int, int] | None) -> Ite
             f"{version} is built for CUDA {build}, the driver ends at {driver[0]}.{driver[1]}: "
             "a newer driver, or an older build"
         )
-        yield Finding("torch", FAIL, message, _TORCH_FIX.format(name))
+        yield Finding("torch", FAIL, message, TORCH_FIX.format(name))
     elif answer.get("cuda_error"):
         yield Finding("torch", FAIL, f"{version} cannot use the card: {answer['cuda_error']}",
                       "nvidia-smi")  # fmt: skip
@@ -145,7 +146,7 @@ def judge_devices(answer: dict[str, Any]) -> Iterator[Finding]:
         fits = any(_runs_on(arch, major, minor) for arch in built)
         if built and not fits:
             message = f"{text}: this torch has no code for it ({' '.join(built)})"
-            yield Finding(f"gpu{index}", FAIL, message, _TORCH_FIX.format("cu128"))
+            yield Finding(f"gpu{index}", FAIL, message, TORCH_FIX.format("cu128"))
         else:
             yield Finding(f"gpu{index}", OK, text)
         if major < 8:

@@ -15,7 +15,7 @@ REQUIREMENTS = ("gpu", "driver", "disk", "weights")
 
 _LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580.65.06"}
 """Of a CUDA major version, whose minor versions share it (NVIDIA, CUDA compatibility, on Linux)."""
-_OLDER_BUILD = "pip install --upgrade torch --index-url https://download.pytorch.org/whl/cu126"
+_OLDER_BUILD = gpu.TORCH_FIX.format("cu126")
 
 
 def parse_requirements(text: str) -> list[str]:

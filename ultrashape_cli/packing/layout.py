@@ -15,15 +15,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.errors import DatasetError, UsageError
 from ultrashape_cli.files import disk_errors, read_json, try_lock, write_json
+
+Said = Callable[[int, str], None]
+"""Told the bytes that are done and the shard, or the file, in work."""
 
 PACK_FORMAT = 1
 PACK_FILE = "pack.json"
@@ -42,6 +46,16 @@ _NAME = re.compile(
 
 class PackError(DatasetError):
     """A pack is damaged, not whole, or not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file of a pack."""
+
+    name: str
+    """Below the pack."""
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +86,14 @@ class Shard:
     def index(self) -> str:
         """Path of the index below the pack."""
         return f"{SHARDS}/{self.stem}.jsonl"
+
+    @property
+    def pieces(self) -> tuple[Piece, Piece]:
+        """Its files, the index first: a tar file is never without it."""
+        return (
+            Piece(self.index, self.index_size, self.index_sha256),
+            Piece(self.tar, self.size, self.sha256),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +234,29 @@ def read_index(path: Path) -> Iterator[Member]:
         raise PackError(f"`{path}` is not there", hint="pull or pack it again") from error
     except (ValueError, TypeError) as error:
         raise PackError(f"`{path}` is damaged: {error}", hint="pull or pack it again") from error
+
+
+def file_size(path: Path) -> int | None:
+    """Returns the bytes of a file; None where there is none."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return path.stat().st_size
+    return None
+
+
+def missing_here(shards: Iterable[Shard], root: Path) -> list[Piece]:
+    """Returns the files that a folder lacks, by name and size: a name stands for one content."""
+    return [piece for shard in shards for piece in shard.pieces
+            if file_size(root / piece.name) != piece.size]  # fmt: skip
+
+
+def remove_others(root: Path, pack: Pack) -> None:
+    """Removes files of shards that are not of a pack, such as those of an earlier one."""
+    named = {Path(name).name for shard in pack.shards for name in (shard.tar, shard.index)}
+    for entry in os.scandir(root / SHARDS):
+        # Nothing of a user's is ours to remove.
+        if is_shard_file(entry.name) and entry.name not in named:
+            with suppress(OSError):
+                os.unlink(entry.path)
 
 
 def is_shard_file(name: str) -> bool:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import AssetError
@@ -27,11 +28,12 @@ from ultrashape_cli.packing.layout import (
     Member,
     Pack,
     PackError,
+    Piece,
     Shard,
     read_index,
 )
 from ultrashape_cli.packing.location import Location, StorageError
-from ultrashape_cli.packing.transfer import Piece, fetch, pieces, read_remote_pack
+from ultrashape_cli.packing.transfer import fetch, read_remote_pack
 from ultrashape_cli.packing.unpack import unpack_shard, write_bytes
 
 _FOLDERS = ("meshes", "renders", "samples")
@@ -73,7 +75,7 @@ def open_dataset(address: str, cache: str = "", cache_gib: float = 0.0) -> Datas
             common = next((shard for shard in pack.shards if shard.bits == COMMON), None)
             if common is None:
                 raise PackError(f"the pack `{address}` has no lists", hint="pack it again")
-            for piece in pieces(common):
+            for piece in common.pieces:
                 fetch(place, piece, root / piece.name)
             unpack_shard(root, common, root)
             (root / "records").mkdir(exist_ok=True)
@@ -99,6 +101,10 @@ class PackedDataset(Dataset):
         """Says whether the pack holds a file."""
         name = path.relative_to(self.root).as_posix()
         return name in self._members(_asset_of(name))
+
+    def lacking_samples(self, ids: list[str]) -> list[str]:
+        """Returns none: it would take all indexes to know, and only whole assets are packed."""
+        return []
 
     def sample_digest(self, asset_id: str) -> str:
         """Returns what changes when the samples do, and with others of their shard."""
@@ -137,8 +143,7 @@ class PackedDataset(Dataset):
         if not path.is_file():
             with _turn(self.root):
                 if not path.is_file():
-                    index = Piece(shard.index, shard.index_size, shard.index_sha256)
-                    _patiently(shard.index, partial(_bring, self.address, index, path))
+                    _patiently(shard.index, partial(_bring, self.address, shard.pieces[0], path))
         return _index(str(path)).get(asset_id, {})
 
     def _trim(self, more: int) -> None:
@@ -165,11 +170,12 @@ class PackedDataset(Dataset):
                 over -= size
 
 
+_Got = TypeVar("_Got")
 _brought = 0
 """Bytes that this process has brought since it looked at the limit last."""
 
 
-def _patiently(name: str, read: Callable[[], bytes]) -> bytes:
+def _patiently(name: str, read: Callable[[], _Got]) -> _Got:
     """Returns what `read` does, after some tries: networks come back, and a run takes days."""
     for wait in (*_WAITS_S, None):
         try:
@@ -187,9 +193,8 @@ def _read(address: str, shard: Shard, member: Member) -> bytes:
     return b"".join(chunks)
 
 
-def _bring(address: str, piece: Piece, path: Path) -> bytes:
+def _bring(address: str, piece: Piece, path: Path) -> None:
     fetch(_location(address), piece, path)
-    return b""
 
 
 @lru_cache(maxsize=8)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,36 +13,18 @@ from ultrashape_cli.packing.layout import (
     SHARDS,
     Pack,
     PackError,
-    Shard,
+    Piece,
+    Said,
     alone,
+    file_size,
+    missing_here,
     parse_pack,
+    remove_others,
 )
 from ultrashape_cli.packing.location import Location
-from ultrashape_cli.packing.write import remove_others
-
-Said = Callable[[int, str], None]
-"""Told the bytes that are done and the file in work."""
 
 _COMMIT_BYTES = 4 << 30
 """Of shards in one commit on the Hub, which takes some hundred commits an hour at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A file of a pack."""
-
-    name: str
-    """Below the pack."""
-    size: int
-    sha256: str
-
-
-def pieces(shard: Shard) -> tuple[Piece, Piece]:
-    """Returns the files of a shard, the index first: a tar file is never without it."""
-    return (
-        Piece(shard.index, shard.index_size, shard.index_sha256),
-        Piece(shard.tar, shard.size, shard.sha256),
-    )
 
 
 def read_remote_pack(place: Location) -> Pack:
@@ -67,7 +47,7 @@ def read_remote_pack(place: Location) -> Pack:
 def missing_there(pack: Pack, place: Location) -> list[Piece]:
     """Returns the files that a place lacks, by name and size: a name stands for one content."""
     there = place.sizes(SHARDS)
-    return [piece for shard in pack.shards for piece in pieces(shard)
+    return [piece for shard in pack.shards for piece in shard.pieces
             if there.get(Path(piece.name).name) != piece.size]  # fmt: skip
 
 
@@ -127,17 +107,11 @@ def _repository(place: Location) -> tuple[str, str]:
 
 
 def _require_whole(path: Path, piece: Piece) -> None:
-    if not path.is_file() or path.stat().st_size != piece.size or file_hash(path) != piece.sha256:
+    if file_size(path) != piece.size or file_hash(path) != piece.sha256:
         raise PackError(
             f"`{path}` is not what was packed",
             hint=f"ushape data verify {path.parents[1]} names what changed",
         )
-
-
-def missing_here(pack: Pack, root: Path) -> list[Piece]:
-    """Returns the files of a pack that a folder lacks."""
-    return [piece for shard in pack.shards for piece in pieces(shard)
-            if _size(root / piece.name) != piece.size]  # fmt: skip
 
 
 def pull_pack(
@@ -151,7 +125,7 @@ def pull_pack(
         DiskError: No room.
     """
     with alone(root):
-        missing = missing_here(pack, root)
+        missing = missing_here(pack.shards, root)
         done = pack.size - sum(piece.size for piece in missing)
         for piece in missing:
             fetch(place, piece, root / piece.name, partial(_said_beyond, said, done, piece.name))
@@ -178,7 +152,7 @@ def fetch(
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # What an earlier call left may be of a copy that was damaged then.
-        for start in dict.fromkeys((min(_size(unfinished) or 0, piece.size), 0)):
+        for start in dict.fromkeys((min(file_size(unfinished) or 0, piece.size), 0)):
             with unfinished.open("ab") as file:
                 file.truncate(start)
                 for data in place.chunks(piece.name, start, piece.size):
@@ -190,9 +164,3 @@ def fetch(
             unfinished.unlink()
     raise PackError(f"`{place.address.rstrip('/')}/{piece.name}` is damaged there",
                     hint="ushape data push PACK ADDRESS, from a pack that is whole")  # fmt: skip
-
-
-def _size(path: Path) -> int | None:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return path.stat().st_size
-    return None

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
-from ultrashape_cli.files import disk_errors, write_atomic, write_json
-from ultrashape_cli.packing.layout import Member, Pack, PackError, Shard, read_index
+from ultrashape_cli.files import disk_errors, file_hash, write_atomic, write_json
+from ultrashape_cli.packing.layout import (
+    Member,
+    Pack,
+    PackError,
+    Said,
+    Shard,
+    file_size,
+    read_index,
+)
 
 _FROM_PACK = ".unpacked.json"
 """Says of a dataset that nothing in it is the only copy."""
@@ -23,7 +29,7 @@ def unpack_pack(
     root: Path,
     pack: Pack,
     out: Path,
-    said: Callable[[int, str], None] = lambda done, shard: None,
+    said: Said = lambda done, shard: None,
 ) -> tuple[int, int]:
     """Writes all files of a pack below a dataset's folder; returns how many were made and kept.
 
@@ -91,8 +97,4 @@ def write_bytes(data: bytes, file: IO[bytes]) -> None:
 
 
 def _has(path: Path, member: Member) -> bool:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        if os.stat(path).st_size == member.size:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == member.sha256
-    return False
+    return file_size(path) == member.size and file_hash(path) == member.sha256

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from ultrashape_cli.files import file_hash
-from ultrashape_cli.packing.layout import Member, Pack, PackError, Shard, read_index
+from ultrashape_cli.packing.layout import Member, Pack, PackError, Said, Shard, read_index
 from ultrashape_cli.packing.unpack import read_member
 
 
 def verify_pack(
-    root: Path, pack: Pack, said: Callable[[int, str], None] = lambda done, shard: None
+    root: Path, pack: Pack, said: Said = lambda done, shard: None
 ) -> dict[str, list[str]]:
     """Returns what is wrong, by shard; the files by name where the index can tell.
 

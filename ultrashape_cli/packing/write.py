@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,11 +20,13 @@ from ultrashape_cli.packing.layout import (
     SHARDS,
     Member,
     Pack,
+    Said,
     Shard,
     alone,
     is_dataset_file,
-    is_shard_file,
+    missing_here,
     read_index,
+    remove_others,
 )
 from ultrashape_cli.packing.shards import plan_shards
 
@@ -35,9 +36,6 @@ _BLOCK = 512
 """Of a tar file."""
 _RECORD_BLOCKS = 20
 """Blocks to a multiple of which a tar file is filled up."""
-
-Said = Callable[[int, str], None]
-"""Told the bytes that are done and the shard in work."""
 
 
 class Planned(NamedTuple):
@@ -189,11 +187,7 @@ def _known(root: Path, entry: Any, seen: str) -> Shard | None:
     if not isinstance(entry, dict) or entry.get("seen") != seen:
         return None
     shard = Shard(**entry["shard"])
-    for name, size in ((shard.tar, shard.size), (shard.index, shard.index_size)):
-        path = root / name
-        if not path.is_file() or path.stat().st_size != size:
-            return None
-    return shard
+    return None if missing_here([shard], root) else shard
 
 
 def _write_shard(plan: Packing, root: Path, bits: str, assets: list[str]) -> Shard:
@@ -281,13 +275,3 @@ def _header(name: str, size: int) -> bytes:
     if len(name) < 100 and size < 8 << 30 and name.isascii():
         return entry.tobuf(tarfile.USTAR_FORMAT)
     return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def remove_others(root: Path, pack: Pack) -> None:
-    """Removes files of shards that are not of a pack, such as those of an earlier one."""
-    named = {Path(name).name for shard in pack.shards for name in (shard.tar, shard.index)}
-    for entry in os.scandir(root / SHARDS):
-        # Nothing of a user's is ours to remove.
-        if is_shard_file(entry.name) and entry.name not in named:
-            with suppress(OSError):
-                os.unlink(entry.path)

@@ -21,7 +21,7 @@ from ultrashape_cli.config.serve import ServeConfig
 from ultrashape_cli.service import jobs
 from ultrashape_cli.service.auth import LOCAL_OWNER, Tokens, is_own
 from ultrashape_cli.service.limits import Rate
-from ultrashape_cli.service.problems import RETRY_S, Problem, problem_of
+from ultrashape_cli.service.problems import RETRY_S, Problem, disk_full, problem_of
 from ultrashape_cli.service.store import Store
 
 PREFIX = "/v1"
@@ -158,7 +158,7 @@ class Gate:
         if self.store.get_meta("state") == "stopping":
             raise Problem(503, "stopping", "the service is being stopped", retry_s=RETRY_S)
         if self.store.free_bytes() < config.min_free_gb * 1e9:
-            raise Problem(507, "disk-full", "the disk of the service is full", retry_s=60)
+            raise disk_full()
         query = "SELECT 1 FROM requests WHERE owner = ? AND key = ?"
         if key and db.execute(query, (caller.name, key)).fetchone():
             return

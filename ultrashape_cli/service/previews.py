@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ultrashape_cli.config.serve import ServeConfig
-from ultrashape_cli.service.problems import Problem
+from ultrashape_cli.service.problems import Problem, disk_full
 
 if TYPE_CHECKING:
     from ultrashape_cli.geometry.mesh import Mesh
@@ -100,9 +100,9 @@ async def _run(source: Path, target: Path, faces: int, config: ServeConfig) -> N
         raise
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines()[-1:] or ["it crashed"]
-        # The folders of this machine are not for clients.
         if "DiskError" in last[0] and "no space" in last[0]:
-            raise Problem(507, "disk-full", "the disk of the service is full", retry_s=60)
+            raise disk_full()
+        # The folders of this machine are not for clients.
         cause = last[0].replace(f"{source.parent}{os.sep}", "")[:200]
         raise Problem(422, "not-made", f"there is no {what[0]}: {cause}", hint=what[1])
 

@@ -117,7 +117,7 @@ def problem_of(error: Exception) -> Problem:
         case ConfigError():
             return Problem(422, "bad-options", error.message, hint=error.hint)
         case DiskError() if "no space" in error.message or "quota" in error.message:
-            return _disk_full()
+            return disk_full()
         case DiskError():
             logger.error("%s (%s)", error.message, error.hint)
             return Problem(503, "storage", "the service cannot use its storage",
@@ -127,12 +127,13 @@ def problem_of(error: Exception) -> Problem:
         case sqlite3.OperationalError() if "locked" in str(error) or "busy" in str(error):
             return Problem(503, "busy", "the queue is busy", retry_s=2)
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _disk_full()
+            return disk_full()
     logger.error("a bug in a request", exc_info=error)
     return Problem(500, "bug", "a bug in ushape", hint="the service's log has the details")
 
 
-def _disk_full() -> Problem:
+def disk_full() -> Problem:
+    """Returns the error of a disk without room."""
     return Problem(507, "disk-full", "the disk of the service is full", retry_s=60)
 
 

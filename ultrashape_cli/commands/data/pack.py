@@ -45,7 +45,7 @@ def pack(
     Reads DATA once and writes PACK: tar files with all files of an asset in one, an index of each,
     and pack.json with sizes and hashes. The same dataset gives the same bytes; repeated, only what
     changed is written anew. Assets whose files are not whole are left out and named (exit 1).
-    `ushape train --data` takes DATA; other machines `ushape data pull` and `unpack` it.
+    `ushape train --data` takes PACK as it is; `ushape data unpack` makes it DATA again.
 
     Examples:
 

@@ -34,8 +34,9 @@ def pull(
       ushape data unpack data.pack -o data
     """
     from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.packing.layout import missing_here
     from ultrashape_cli.packing.location import Location
-    from ultrashape_cli.packing.transfer import missing_here, pull_pack, read_remote_pack
+    from ultrashape_cli.packing.transfer import pull_pack, read_remote_pack
     from ultrashape_cli.ui import UI
 
     ui = UI("data pull", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
@@ -43,7 +44,7 @@ def pull(
     if place.is_local:
         check_outputs([pack], [Path(place.root)], hint="choose another folder")
     found = read_remote_pack(place)
-    missing = missing_here(found, pack)
+    missing = missing_here(found.shards, pack)
     size = sum(piece.size for piece in missing)
     inputs = {"address": address}
     if dry_run:

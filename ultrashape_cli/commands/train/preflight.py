@@ -65,16 +65,12 @@ def training_assets(config: Config) -> list[str]:
         DatasetError: There are none, or they have no samples.
     """
     from ultrashape_cli.errors import DatasetError
-    from ultrashape_cli.packing.opened import PackedDataset
     from ultrashape_cli.training.provenance import open_training_data
 
     dataset = open_training_data(config)
     dataset.require()
     ids = dataset.read_split("train")[: config.train.overfit or None]
-    missing = []
-    # Of a pack it would bring all indexes, and only what was whole is packed.
-    if not isinstance(dataset, PackedDataset):
-        missing = [asset for asset in ids if not dataset.samples(asset).is_file()]
+    missing = dataset.lacking_samples(ids)
     if missing:
         raise DatasetError(
             f"no samples for {len(missing)} of {len(ids)} assets in `{dataset.root}`",
