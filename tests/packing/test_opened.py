@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from PIL import Image
 from s3_server import BUCKET, s3_server
 
 import ultrashape_cli.packing.opened as opened
+from ultrashape_cli.data.ahead import ReadAhead
 from ultrashape_cli.data.dataset import SampleOrder, ShapeDataset, make_loader
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
@@ -105,7 +108,50 @@ def test_items_of_a_pack_are_those_of_the_dataset(
     names = {path.parts[-3] for path in again.root.rglob("*") if path.is_file()
              and path.parts[-3] in ("renders", "meshes")}  # fmt: skip
     assert names == {"renders"}
-    assert len(list(again.root.glob("samples/*"))) <= 8
+
+
+def test_samples_come_before_they_are_asked_for(
+    dataset: Dataset, root: Path, tmp_path: Path
+) -> None:
+    asked: list[list[tuple[int, int]]] = []
+    order = SampleOrder(9, seed=3, start=0, microbatch=2, rank=0, world=1)
+    found = list(islice(ReadAhead(order, asked.append), 5))
+    assert found == list(islice(order, 5))
+    deadline = time.monotonic() + 10
+    while len(asked) < 13 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # Five that were given out, and eight more.
+    assert sorted(asked) == sorted(islice(order, 13))
+
+
+def test_what_cannot_be_read_ahead_is_told_by_who_reads_it(
+    dataset: Dataset, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "_WAITS_S", ())
+    packed = opened.open_dataset(str(root), str(tmp_path / "cache"))
+    for shard in read_pack(root).shards:
+        if shard.bits != "common":
+            (root / shard.tar).write_bytes(bytes(shard.size))
+    with pytest.raises(AssetError, match="is damaged in"):
+        batches(packed, 1)
+
+
+def test_two_that_want_one_file_bring_it_once(
+    dataset: Dataset, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = opened.open_dataset(str(root), str(tmp_path / "cache"))
+    read, count = opened._read, []
+
+    def slowly(*args: object) -> bytes:
+        count.append(1)
+        time.sleep(0.1)
+        return read(*args)
+
+    monkeypatch.setattr(opened, "_read", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        path = packed.samples("asset.1")
+        assert set(pool.map(packed.fetched, [path] * 4)) == {path}
+    assert len(count) == 1
 
 
 def test_loader_processes_bring_them_too(dataset: Dataset, root: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ultrashape_cli.packing.layout import (
 )
 from ultrashape_cli.packing.unpack import unpack_pack
 from ultrashape_cli.packing.verify import verify_pack
-from ultrashape_cli.packing.write import plan_pack, write_pack
+from ultrashape_cli.packing.write import plan_pack, tar_header, write_pack
 
 LIMIT = 30_000
 
@@ -122,10 +122,20 @@ def test_an_asset_that_is_not_whole_is_left_out_and_named(dataset: Dataset, tmp_
     assert write_pack(plan, tmp_path / "pack").assets == 21
 
 
+@pytest.mark.parametrize("name", ["a", "renders/x/view_000.png", "x" * 99, "y" * 100, "ä"])
+def test_headers_are_those_of_tarfile(name: str) -> None:
+    for size in (0, 1, 123_456, (8 << 30) - 1, 8 << 30):
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = size, 0o644
+        plain = len(name) < 100 and name.isascii() and size < 8 << 30
+        kind = tarfile.USTAR_FORMAT if plain else tarfile.PAX_FORMAT
+        assert tar_header(name, size) == entry.tobuf(kind, "utf-8", "surrogateescape")
+
+
 def test_a_file_that_changes_meanwhile_is_told(dataset: Dataset, tmp_path: Path) -> None:
     plan = plan_pack(dataset, LIMIT)
     dataset.mesh("asset-007").write_bytes(b"x")
-    with pytest.raises(DatasetError, match=r"asset-007\.ply` has 1 bytes"):
+    with pytest.raises(DatasetError, match="`asset-007` changed while it was packed"):
         write_pack(plan, tmp_path / "pack")
     assert not list((tmp_path / "pack/shards").glob(".*"))
     dataset.mesh("asset-007").unlink()

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from ultrashape_cli.data.ahead import ReadAhead
 from ultrashape_cli.data.images import (
     TRAINING_PADDING,
     jitter_colours,
@@ -122,6 +123,11 @@ class ShapeDataset(Dataset[Item]):
                 found.append(error)
         return found
 
+    def bring(self, keys: list[tuple[int, int]]) -> None:
+        """Makes the samples of a microbatch be here; which view it takes is drawn after them."""
+        for _, index in keys:
+            self.root.fetched(self.root.samples(self.ids[index]))
+
     def _item(self, asset_id: str, counter: int, rng: np.random.Generator) -> Item:
         samples = open_samples(self.root.fetched(self.root.samples(asset_id)))
         variant, points_rng = -1, rng
@@ -206,7 +212,7 @@ def make_loader(
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=order,
+        batch_sampler=order if dataset.root.is_local else ReadAhead(order, dataset.bring),
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=partial(_start_worker, parent=os.getpid()),

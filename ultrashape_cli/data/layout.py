@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import DatasetError, UsageError
@@ -139,6 +139,8 @@ class Dataset:
     """Paths and records of one dataset folder."""
 
     root: Path
+    is_local: ClassVar[bool] = True
+    """Files are here, and need not be brought by `fetched` before they are opened."""
 
     def mesh(self, asset_id: str) -> Path:
         """Watertight mesh of an asset."""
@@ -387,14 +389,12 @@ def _no_collection() -> Iterator[None]:
 
 
 def _names(folder: str) -> set[str]:
-    try:
+    with suppress(OSError):
         return set(os.listdir(folder))
-    except OSError:
-        return set()
+    return set()
 
 
 def _size(path: str) -> int | None:
-    try:
+    with suppress(OSError):
         return os.stat(path).st_size
-    except OSError:
-        return None
+    return None

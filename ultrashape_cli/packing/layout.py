@@ -36,6 +36,7 @@ COMMON = "common"
 """Name of the shard with what belongs to no asset."""
 _STEM = re.compile(r"(?:[01]{0,64}|common)-[0-9a-f]{16}")
 _FILE = re.compile(rf"{_STEM.pattern}\.(tar|jsonl)(\.part)?|\.([01]{{0,64}}|common)\.\d+\.tmp\.\w+")
+_compact = json.JSONEncoder(separators=(",", ":")).encode
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PART = r"[^./\\\0][^/\\\0]*"
 _NAME = re.compile(
@@ -152,7 +153,7 @@ class Member:
     def line(self) -> bytes:
         """Returns its line of the index."""
         values = [self.asset, self.name, self.offset, self.size, self.sha256]
-        return json.dumps(values, separators=(",", ":")).encode() + b"\n"
+        return _compact(values).encode() + b"\n"
 
 
 def place(asset_id: str) -> str:

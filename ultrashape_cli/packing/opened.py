@@ -12,12 +12,13 @@ import hashlib
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import AssetError
@@ -40,6 +41,8 @@ _FOLDERS = ("meshes", "renders", "samples")
 """What is brought file by file."""
 _WAITS_S = (1, 2, 4, 8, 16, 32)
 """Before each further try to read what storage does not give."""
+_TURNS = 64
+"""Of files: those with different ones are brought at the same time."""
 _RECENT_S = 60.0
 """Files used since then are never removed: somebody may be about to open them."""
 _TRIM_SHARE = 0.05
@@ -87,6 +90,7 @@ def open_dataset(address: str, cache: str = "", cache_gib: float = 0.0) -> Datas
 class PackedDataset(Dataset):
     """A dataset of which files are there once they have been asked for by `fetched`."""
 
+    is_local: ClassVar[bool] = False
     address: str
     pack: Pack
     limit: int
@@ -127,11 +131,15 @@ class PackedDataset(Dataset):
         if member is None or shard is None:
             raise AssetError(f"`{name}` is not in the pack `{self.address}`",
                              hint="ushape split DATA, then pack and push it again")  # fmt: skip
-        data = _patiently(name, partial(_read, self.address, shard, member))
-        if hashlib.sha256(data).hexdigest() != member.sha256:
-            raise AssetError(f"`{name}` is damaged in `{self.address}`",
-                             hint="push it again from a pack that is whole")  # fmt: skip
-        write_atomic(path, partial(write_bytes, data))
+        # Not twice, where one process is about to have what another one needs.
+        with _turn(self.root, zlib.crc32(name.encode()) % _TURNS):
+            if path.is_file():
+                return path
+            data = _patiently(name, partial(_read, self.address, shard, member))
+            if hashlib.sha256(data).hexdigest() != member.sha256:
+                raise AssetError(f"`{name}` is damaged in `{self.address}`",
+                                 hint="push it again from a pack that is whole")  # fmt: skip
+            write_atomic(path, partial(write_bytes, data))
         self._trim(len(data))
         return path
 
@@ -218,13 +226,13 @@ def _asset_of(name: str) -> str:
 
 
 @contextmanager
-def _turn(root: Path) -> Iterator[None]:
-    """Lets one process of this machine after the other in."""
+def _turn(root: Path, which: int | None = None) -> Iterator[None]:
+    """Lets one process or thread of this machine after the other in, to each of several turns."""
     import fcntl  # Windows has none
 
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        file = (root / ".turn").open("a")
+        file = (root / (".turn" if which is None else f".turn-{which}")).open("a")
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
