@@ -72,14 +72,21 @@ class Location:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Returns the files of a folder below, by their names in it; none where there is none."""
+        return {name: int(entry["size"] or 0)
+                for name, entry in self._entries(folder) if entry["type"] == "file"}  # fmt: skip
+
+    def folders(self, folder: str) -> list[str]:
+        """Returns the names of the folders in a folder below; none where there is none."""
+        return [name for name, entry in self._entries(folder) if entry["type"] == "directory"]
+
+    def _entries(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
         with self._errors(folder):
             self.fs.invalidate_cache()
             try:
                 found = self.fs.ls(self._path(folder), detail=True)
             except FileNotFoundError:
-                return {}
-        return {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"] or 0)
-                for entry in found if entry["type"] == "file"}  # fmt: skip
+                return []
+        return [(str(entry["name"]).rstrip("/").rsplit("/", 1)[-1], entry) for entry in found]
 
     def read(self, name: str) -> bytes | None:
         """Returns the whole of a small file; None where there is none."""
