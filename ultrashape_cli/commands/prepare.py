@@ -15,8 +15,11 @@ from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_set
 from ultrashape_cli.config.choices import FrontAxis
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.data.layout import Dataset, Record
+    from ultrashape_cli.preparation.remote import RemoteFile
     from ultrashape_cli.ui import UI
 
 
@@ -55,11 +58,10 @@ def _parse_shard(text: str | Shard) -> Shard:
 
 def prepare(
     models_dir: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="Folder with meshes, read recursively. Not needed with --review.",
-            exists=True,
-            file_okay=False,
+            help="Folder with meshes, read recursively, or s3://, gs://, hf:// or sftp://, from "
+            "which they are brought one by one. Not needed with --review.",
             show_default=False,
         ),
     ] = None,
@@ -196,6 +198,8 @@ def prepare(
 
       ushape prepare ./models --shard 2/8 --filter collectibles
 
+      ushape prepare s3://studio/models -o data
+
       ushape prepare --review -o data --filter my_rules.toml
 
     A rule in my_rules.toml has a measure (a wrong name lists them all), and min, max or both:
@@ -206,7 +210,6 @@ def prepare(
     """
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.data.remembered import SECTIONS, write_settings
-    from ultrashape_cli.errors import UsageError
     from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
 
     ui = make_ui("prepare", json_output, quiet, verbose, progress)
@@ -231,11 +234,10 @@ def prepare(
     if review:
         _review(ui, dataset, resolved, dry_run)
         return
-    if models_dir is None:
-        raise UsageError("no folder with meshes given", hint=f"ushape prepare MODELS_DIR -o {out}")
-    _check_folders(dataset, models_dir)
+    models = _models(models_dir)
+    _check_folders(dataset, models)
     known = dataset.load_records()
-    records = _assets(ui, dataset, known, models_dir, limit, only, shard, dry_run)
+    records = _assets(ui, dataset, known, models, limit, only, shard, dry_run)
     steps = steps_until(until.value, vae_check=bool(settings.quality.vae_check))
     plan = plan_steps(dataset, records, steps, settings, force=force, retry_failed=retry_failed)
     made = [name for name in ("watertight", "render", "sample") if name in steps]
@@ -247,7 +249,7 @@ def prepare(
     if not dry_run:
         write_settings(dataset, settings, judged if trial else [*made, *judged])
     outcome = run_steps(ui, dataset, plan, settings, dry_run=dry_run, fail_fast=fail_fast)
-    inputs = {"models": str(models_dir), "assets": len(records)}
+    inputs = {"models": models_dir, "assets": len(records)}
     report_outcome(
         ui,
         dataset,
@@ -289,11 +291,32 @@ def _checked_files(resolved: Resolved, dataset: Dataset) -> Resolved:
     return replace(resolved, config=replace(resolved.config, quality=quality))
 
 
-def _check_folders(dataset: Dataset, models_dir: Path) -> None:
+def _models(name: str | None) -> Path | str:
+    """Returns the folder with the meshes, or the address of a place elsewhere.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.preparation.remote import is_remote
+
+    if name is None:
+        raise UsageError("no folder with meshes given", hint="ushape prepare MODELS_DIR -o DATA")
+    if is_remote(name):
+        return name
+    if not Path(name).is_dir():
+        what = "is a file" if Path(name).exists() else "is not there"
+        raise UsageError(f"`{name}` {what}", hint="name the folder with the meshes")
+    return Path(name)
+
+
+def _check_folders(dataset: Dataset, models_dir: Path | str) -> None:
     """Raises UsageError where the dataset would replace files of the user, or read its own."""
     from ultrashape_cli.data.layout import FOLDERS, OWNED
     from ultrashape_cli.errors import UsageError
 
+    if isinstance(models_dir, str):
+        models_dir = Path("models")
     out, models = dataset.root.resolve(), models_dir.resolve()
     hint = f"ushape prepare {models_dir} -o {models.with_name(f'{models.name}-data')}"
     if any(models.is_relative_to(out / name) for name in FOLDERS):
@@ -313,7 +336,7 @@ def _assets(
     ui: UI,
     dataset: Dataset,
     known: dict[str, Record],
-    models_dir: Path,
+    models_dir: Path | str,
     limit: int | None,
     only: list[str] | None,
     shard: Shard | None,
@@ -322,9 +345,12 @@ def _assets(
     """Returns the assets to handle, and writes records of new ones unless `dry_run`."""
     from ultrashape_cli.claims import in_shard
     from ultrashape_cli.preparation.discover import find_meshes, new_records, select_assets
+    from ultrashape_cli.preparation.remote import find_remote
     from ultrashape_cli.preparation.verdicts import find_stale
 
-    files = find_meshes(models_dir)
+    files: Sequence[Path | RemoteFile] = (
+        find_remote(models_dir) if isinstance(models_dir, str) else find_meshes(models_dir)
+    )
     # Without a selection, --limit also limits what is read to find out ids.
     records = list(new_records(files[: None if only or shard else limit], known))
     if not limit:

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ from ultrashape_cli.data.layout import Record
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.meshfiles.companions import colour_files, material_names, uris
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, NOT_READ
+from ultrashape_cli.preparation.remote import RemoteFile
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def _has_records(folder: str) -> bool:
         return any(entry.name == ".lock" or entry.name.endswith(".json") for entry in entries)
 
 
-def new_records(files: list[Path], known: dict[str, Record]) -> Iterator[Record]:
+def new_records(files: Sequence[Path | RemoteFile], known: dict[str, Record]) -> Iterator[Record]:
     """Yields a record per distinct content, reusing hashes of files that have not changed.
 
     Files with the same content and the same colours beside them are one asset; the first path
@@ -77,8 +78,10 @@ def new_records(files: list[Path], known: dict[str, Record]) -> Iterator[Record]
     by_content: dict[tuple[str, str], Record] = {}
     taken: set[str] = set()
     for path in files:
-        old = by_path.get(str(path.absolute()))
-        source = _describe(path, old.source if old else {})
+        name = str(path.absolute()) if isinstance(path, Path) else path.address
+        old = by_path.get(name)
+        earlier = old.source if old else {}
+        source = _describe(path, earlier) if isinstance(path, Path) else path.source()
         content = _content(source)
         if content in by_content:
             by_content[content].duplicates.append(source["path"])

@@ -28,7 +28,9 @@ def update_verdicts(
             records[asset_id].verdict = verdict
 
 
-def find_stale(known: dict[str, Record], found: dict[str, Record], folder: Path) -> dict[str, str]:
+def find_stale(
+    known: dict[str, Record], found: dict[str, Record], folder: Path | str
+) -> dict[str, str]:
     """Returns the known assets whose staleness changed, with its new value.
 
     An asset whose file below `folder` is gone is stale (`deleted`), and so is one whose file now
@@ -38,9 +40,9 @@ def find_stale(known: dict[str, Record], found: dict[str, Record], folder: Path)
     Args:
         known: All records of the dataset.
         found: The assets of all files below `folder`.
-        folder: Where sources were looked for.
+        folder: Where sources were looked for; an address if elsewhere.
     """
-    root = str(folder.absolute()) + os.sep
+    root = str(folder.absolute()) + os.sep if isinstance(folder, Path) else folder.rstrip("/") + "/"
     paths = {path for r in found.values() for path in (r.source["path"], *r.duplicates)}
     changed = {}
     for asset_id, record in known.items():
@@ -53,7 +55,7 @@ def find_stale(known: dict[str, Record], found: dict[str, Record], folder: Path)
             now = "edited"
         else:
             # There, but passed over: hidden, or in a folder that cannot be read at the moment.
-            now = record.stale if os.path.lexists(path) else "deleted"
+            now = record.stale if isinstance(folder, Path) and os.path.lexists(path) else "deleted"
         if now != record.stale:
             changed[asset_id] = now
     return changed
