@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
                   "data", "reporting"),
     "preparation": ("geometry", "meshfiles", "watertight", "rendering", "models", "data",
                     "reporting", "inference"),
-    "collections": ("meshfiles", "preparation"),
+    "collections": ("meshfiles", "data", "preparation"),
     "evaluation": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
                    "reporting", "inference"),
     "service": ("geometry", "meshfiles", "models", "inference"),

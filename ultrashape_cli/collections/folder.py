@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from ultrashape_cli.collections.licences import OWN, identifier
+from ultrashape_cli.collections.licences import identifier
 from ultrashape_cli.collections.manifest import SourceItem, stored_path
+from ultrashape_cli.data.attribution import OWN
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.preparation.discover import find_meshes
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-OWN = "LicenseRef-own"
-"""Of meshes that belong to those who import them."""
+from ultrashape_cli.data.attribution import OWN
+
 PUBLIC_DOMAIN = "LicenseRef-public-domain"
 UNKNOWN = "unknown"
 """How an absent licence is shown, and allowed."""

@@ -4,7 +4,7 @@
     ATTRIBUTION.md              in a run; of exported weights, NAME.ATTRIBUTION.md
 
 The file is a Markdown table, written the same for the same works and read back by the same module.
-Meshes without an origin, a studio's own, are not in it.
+A studio's own meshes, without an origin or author, are not in it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ultrashape_cli.data.layout import Dataset, Record
 from ultrashape_cli.files import write_atomic
 
 NAME = "ATTRIBUTION.md"
+OWN = "LicenseRef-own"
+"""Licence of meshes that belong to those who import them."""
 _HEAD = """# Attribution
 
 The data that these weights were trained on, or this dataset, was made from the following works.
@@ -53,7 +55,8 @@ def work_of(origin: dict[str, Any]) -> Work:
 
 def works_of(records: Iterable[Record]) -> set[Work]:
     """Returns the works of others behind some records."""
-    return {work_of(origin) for r in records if (origin := origin_of(r))}
+    origins = (origin_of(record) for record in records)
+    return {work_of(o) for o in origins if o and (o.get("licence") != OWN or o.get("author"))}
 
 
 def origin_of(record: Record) -> dict[str, Any]:

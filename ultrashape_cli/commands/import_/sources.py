@@ -89,7 +89,8 @@ def read_source(
 ) -> Iterator[SourceItem]:
     """Returns the items of a collection as they are read."""
     from ultrashape_cli.collections import folder, local, objaverse, objaverse_xl, thingi10k
-    from ultrashape_cli.collections.licences import OWN, identifier
+    from ultrashape_cli.collections.licences import identifier
+    from ultrashape_cli.data.attribution import OWN
 
     series = folder.parse_series(series_from) if series_from else None
     place = directory or Path()
