@@ -59,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(value).encode()
         self.send_response(status)
         if status == 404:
-            self.send_header("X-Error-Code", "EntryNotFound")
+            whole = re.fullmatch(r"/api/models/[^/]+/[^/?]+(\?.*)?", self.path)
+            self.send_header("X-Error-Code", "RepoNotFound" if whole else "EntryNotFound")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -96,6 +96,17 @@ def dataset_attribution(dataset: Dataset) -> Path:
     return dataset.list_path(NAME.removesuffix(".md")).with_suffix(".md")
 
 
+def add_works(path: Path, dataset: Dataset) -> None:
+    """Adds the works of a dataset to those that a file names: what was learned from stays named.
+
+    Raises:
+        DiskError: The disk is full or read-only.
+    """
+    new = read_works(dataset_attribution(dataset))
+    if not new <= (known := read_works(path)):
+        write_works(path, known | new)
+
+
 def beside_weights(weights: Path) -> Path:
     """Returns the attribution of a run, of a folder of adapters, or of a weights file."""
     return weights / NAME if weights.is_dir() else weights.with_name(f"{weights.stem}.{NAME}")
