@@ -37,6 +37,8 @@ class HubServer(ThreadingHTTPServer):
         """announced instead of the true hash"""
         self.objects: dict[str, bytes] = {}
         self.created: list[dict] = []
+        self.public: set[str] = set()
+        """`owner/name` or `datasets/owner/name`; the others are private"""
 
     @property
     def url(self) -> str:
@@ -57,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(value).encode()
         self.send_response(status)
         if status == 404:
-            self.send_header("X-Error-Code", "EntryNotFound")
+            whole = re.fullmatch(r"/api/models/[^/]+/[^/?]+(\?.*)?", self.path)
+            self.send_header("X-Error-Code", "RepoNotFound" if whole else "EntryNotFound")
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -102,13 +105,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_file(False)
 
     def do_GET(self) -> None:
+        model = re.fullmatch(r"/api/models/([^/]+/[^/?]+)(?:\?.*)?", self.path)
+        if model and any(name.startswith(f"{model[1]}/") for name in self.server.files):
+            private = model[1] not in self.server.public
+            self._json({"id": model[1], "sha": COMMIT, "private": private})
+            return
         asked = re.fullmatch(
             r"/api/(datasets/[^/]+/[^/?]+)(?:(/tree/[^/?]+/?)([^?]*)\?.*)?", self.path
         )
         if not asked:
             self._send_file(True)
         elif not asked[2]:
-            self._json({"id": asked[1].removeprefix("datasets/"), "sha": COMMIT})
+            private = asked[1] not in self.server.public
+            name = asked[1].removeprefix("datasets/")
+            self._json({"id": name, "sha": COMMIT, "private": private})
         else:
             found = self._entries(asked[1], unquote(asked[3]))
             self._json(found or {"error": "no"}, 200 if found else 404)

@@ -64,7 +64,7 @@ VERBS = ("show", "prepare", "render", "sample", "split", "train", "refine", "eva
          "report", "doctor", "weights pull", "weights export", "weights convert", "weights inspect",
          "weights verify", "weights push", "serve", "serve token add", "serve token list",
          "serve token remove", "data pack", "data verify", "data push", "data pull",
-         "data unpack")  # fmt: skip
+         "data unpack", "import")  # fmt: skip
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--show-config", "--force", "--json"])

@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
                   "data", "reporting"),
     "preparation": ("geometry", "meshfiles", "watertight", "rendering", "models", "data",
                     "packing", "reporting", "inference"),
+    "collections": ("meshfiles", "data", "preparation"),
     "evaluation": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
                    "reporting", "inference"),
     "service": ("geometry", "meshfiles", "models", "inference"),

@@ -16,6 +16,7 @@ from ultrashape_cli import __version__
 from ultrashape_cli.commands.data.verb import data
 from ultrashape_cli.commands.doctor.verb import doctor
 from ultrashape_cli.commands.evaluate import evaluate
+from ultrashape_cli.commands.import_.verb import import_
 from ultrashape_cli.commands.monitor import monitor
 from ultrashape_cli.commands.prepare import prepare
 from ultrashape_cli.commands.refine.verb import refine
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+add_verb(app, import_, "import")
 for verb in (
     show, prepare, render, sample, split, train, refine, evaluate, monitor, runs, report, doctor,
 ):  # fmt: skip

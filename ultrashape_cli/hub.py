@@ -241,6 +241,22 @@ def upload(
     return str(commit.commit_url)
 
 
+def is_public(repo: str, *, kind: str = "model") -> bool:
+    """Say whether anybody may read a repository; one that is not there yet is not public.
+
+    Raises:
+        HubError: The Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    with _hub_errors(repo):
+        try:
+            return HfApi(endpoint=_endpoint()).repo_info(repo, repo_type=kind).private is False
+        except RepositoryNotFoundError:
+            return False
+
+
 def _endpoint() -> str | None:
     # huggingface_hub reads the variable once, at its import.
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None

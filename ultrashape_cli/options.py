@@ -139,6 +139,15 @@ ProgressOpt = Annotated[
         "--progress/--no-progress", help="Draw progress on stderr.", rich_help_panel=_DISPLAY
     ),
 ]
+LicenceOverrideOpt = Annotated[
+    bool,
+    typer.Option(
+        "--licence-override",
+        help="Upload although licences of imported meshes stand against it: the place is not "
+        "public, or you have the rights.",
+        rich_help_panel=_RUN,
+    ),
+]
 DatasetArg = Annotated[
     Path,
     typer.Argument(

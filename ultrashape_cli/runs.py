@@ -11,6 +11,7 @@ runs/NAME/
   events.jsonl       one line per start and end of a process that trained
   origins.json       setting -> where its value came from
   run.json           a random id, by which trackers know the run; only `ushape train` writes it
+  ATTRIBUTION.md     works that the imported ones of these were made from
   data.json          training and validation assets -> digest of their samples
   owner.json         who trains it, locked as long as they do
   checkpoints/step-00001200/

@@ -13,6 +13,7 @@ import torch
 from hub_server import HubServer, running_hub
 from safetensors.torch import load_file, save_file
 
+from ultrashape_cli.data.attribution import Work, write_works
 from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.sources import PACKAGED
@@ -329,3 +330,28 @@ def test_a_conversion_never_replaces_what_it_reads(ushape, bundle: Path, tmp_pat
         assert "--force" not in result.err
     assert own.read_bytes() == bundle.read_bytes()
     assert len(list(shards.iterdir())) == 1
+
+
+def test_weights_go_with_their_attribution_and_not_where_a_licence_forbids(
+    ushape, hub: HubServer, bundle: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "mine.pt"
+    shutil.copyfile(bundle, weights)
+    attribution = tmp_path / "mine.ATTRIBUTION.md"
+    free = Work("Lamp", "maker", "CC-BY-4.0", "objaverse", "https://example.org/1")
+    write_works(attribution, [free])
+    planned = ushape("weights", "push", weights, "me/shoes", "--public", "--dry-run")
+    assert "model.safetensors, README.md and ATTRIBUTION.md to me/shoes" in planned.err
+    write_works(attribution, [free, free._replace(licence="CC-BY-NC-4.0")])
+    refused = ushape("weights", "push", weights, "me/shoes", "--public", "--json")
+    assert refused.code == 2
+    error = json.loads(refused.out)["error"]
+    assert "meshes under CC-BY-NC-4.0" in error["message"]
+    assert "--licence-override" in error["hint"]
+    # A new repository is private, one that is there may be public.
+    assert ushape("weights", "push", weights, "me/shoes").code == 0
+    assert hub.files["me/shoes/ATTRIBUTION.md"] == attribution.read_bytes()
+    assert ushape("weights", "push", weights, "me/shoes", "--dry-run").code == 0
+    hub.public.add("me/shoes")
+    assert ushape("weights", "push", weights, "me/shoes", "--dry-run").code == 2
+    assert ushape("weights", "push", weights, "me/shoes", "--licence-override").code == 0

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.data.attribution import Work, dataset_attribution, read_works, write_works
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
 from ultrashape_cli.errors import UsageError
@@ -95,3 +96,14 @@ def test_latents_of_assets_prepared_anew_are_encoded_again(make_run, data: Path)
     for path in run.checkpoints.glob("step-*8"):
         shutil.rmtree(path)
     assert _train(run)[4:] == going_on
+
+
+def test_whose_works_were_learned_from_stays_named(make_run, data: Path) -> None:
+    run, config = make_run(data=str(data))
+    assert not (run.root / "ATTRIBUTION.md").exists()
+    path = dataset_attribution(Dataset(data))
+    one, two = (Work(name, "maker", "CC-BY-4.0", "objaverse", "x") for name in ("one", "two"))
+    for works in ([one], [two], []):
+        write_works(path, works)
+        record_data(run, config)
+    assert read_works(run.root / "ATTRIBUTION.md") == {one, two}

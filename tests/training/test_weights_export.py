@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ultrashape_cli.config.resolve import resolve
+from ultrashape_cli.data.attribution import Work, write_works
 from ultrashape_cli.models.weights import read_metadata, read_state_dict
 from ultrashape_cli.runs import complete_checkpoints
 from ultrashape_cli.training.worker import train_run
@@ -104,3 +106,15 @@ def test_the_name_must_fit_the_format(make_run, ushape, tmp_path: Path) -> None:
     result = ushape("weights", "export", run.root, "-o", tmp_path / "a.bin")
     assert result.code == 2
     assert "a.safetensors" in result.err
+
+
+def test_the_attribution_lies_beside_what_is_exported(make_run, ushape, tmp_path: Path) -> None:
+    run = _trained(make_run)
+    work = Work("Lamp", "maker", "CC-BY-4.0", "objaverse", "https://example.org/1")
+    write_works(run.root / "ATTRIBUTION.md", [work])
+    target = tmp_path / "mine.safetensors"
+    result = ushape("weights", "export", run.root, "-o", target, "--json")
+    assert result.code == 0, result.err
+    beside = tmp_path / "mine.ATTRIBUTION.md"
+    assert json.loads(result.out)["outputs"]["attribution"] == str(beside)
+    assert beside.read_bytes() == (run.root / "ATTRIBUTION.md").read_bytes()

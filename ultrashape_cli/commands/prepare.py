@@ -11,15 +11,14 @@ import typer
 
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.dataset_steps import conclude, report_outcome, run_steps, say_changes
+from ultrashape_cli.commands.prepare_sources import read_sources, with_grouping
 from ultrashape_cli.commands.settings import make_ui, resolve_settings, show_settings
 from ultrashape_cli.config.choices import FrontAxis
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from ultrashape_cli.commands.prepare_sources import Sources
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.data.layout import Dataset, Record
-    from ultrashape_cli.preparation.remote import RemoteFile
     from ultrashape_cli.ui import UI
 
 
@@ -60,8 +59,9 @@ def prepare(
     models_dir: Annotated[
         str | None,
         typer.Argument(
-            help="Folder with meshes, read recursively, or s3://, gs://, hf:// or sftp://, from "
-            "which they are brought one by one. Not needed with --review.",
+            help="Folder with meshes, read recursively; s3://, gs://, hf:// or sftp://, from which "
+            "they are brought one by one; or a manifest of `ushape import`. Not needed with "
+            "--review.",
             show_default=False,
         ),
     ] = None,
@@ -187,8 +187,10 @@ def prepare(
     """Turn a folder of meshes into a training dataset
 
     Reads OBJ, STL, PLY, GLB, GLTF, OFF and 3MF. Writes watertight meshes, views, samples, splits,
-    one record per asset and report.html. Repeating it does only what is missing or changed, with
-    the settings of the first time unless others are given (DATA/settings.toml).
+    one record per asset and report.html. Of a manifest, records keep licence and author, a series
+    (or author) stays in one list, and data_list/ATTRIBUTION.md names the works. Repeating it does
+    only what is missing or changed, with the settings of the first time unless others are given
+    (DATA/settings.toml).
 
     Examples:
 
@@ -199,6 +201,7 @@ def prepare(
       ushape prepare ./models --shard 2/8 --filter collectibles
 
       ushape prepare s3://studio/models -o data
+      ushape prepare objaverse.jsonl -o data
 
       ushape prepare --review -o data --filter my_rules.toml
 
@@ -234,10 +237,11 @@ def prepare(
     if review:
         _review(ui, dataset, resolved, dry_run)
         return
-    models = _models(models_dir)
-    _check_folders(dataset, models)
+    sources = read_sources(ui, dataset, models_dir)
+    resolved = with_grouping(resolved, sources)
+    settings = resolved.config
     known = dataset.load_records()
-    records = _assets(ui, dataset, known, models, limit, only, shard, dry_run)
+    records = _assets(ui, dataset, known, sources, limit, only, shard, dry_run)
     steps = steps_until(until.value, vae_check=bool(settings.quality.vae_check))
     plan = plan_steps(dataset, records, steps, settings, force=force, retry_failed=retry_failed)
     made = [name for name in ("watertight", "render", "sample") if name in steps]
@@ -250,18 +254,9 @@ def prepare(
         write_settings(dataset, settings, judged if trial else [*made, *judged])
     outcome = run_steps(ui, dataset, plan, settings, dry_run=dry_run, fail_fast=fail_fast)
     inputs = {"models": models_dir, "assets": len(records)}
-    report_outcome(
-        ui,
-        dataset,
-        plan,
-        outcome,
-        settings,
-        inputs,
-        changed=changed,
-        judge="quality" in steps,
-        split=until is Until.SPLIT,
-        dry=dry_run,
-    )
+    to_split = until is Until.SPLIT
+    report_outcome(ui, dataset, plan, outcome, settings, inputs, changed=changed,
+                   judge="quality" in steps, split=to_split, dry=dry_run)  # fmt: skip
 
 
 def _checked_files(resolved: Resolved, dataset: Dataset) -> Resolved:
@@ -291,52 +286,11 @@ def _checked_files(resolved: Resolved, dataset: Dataset) -> Resolved:
     return replace(resolved, config=replace(resolved.config, quality=quality))
 
 
-def _models(name: str | None) -> Path | str:
-    """Returns the folder with the meshes, or the address of a place elsewhere.
-
-    Raises:
-        UsageError: There is no such folder.
-    """
-    from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.preparation.remote import is_remote
-
-    if name is None:
-        raise UsageError("no folder with meshes given", hint="ushape prepare MODELS_DIR -o DATA")
-    if is_remote(name):
-        return name
-    if not Path(name).is_dir():
-        what = "is a file" if Path(name).exists() else "is not there"
-        raise UsageError(f"`{name}` {what}", hint="name the folder with the meshes")
-    return Path(name)
-
-
-def _check_folders(dataset: Dataset, models_dir: Path | str) -> None:
-    """Raises UsageError where the dataset would replace files of the user, or read its own."""
-    from ultrashape_cli.data.layout import FOLDERS, OWNED
-    from ultrashape_cli.errors import UsageError
-
-    if isinstance(models_dir, str):
-        models_dir = Path("models")
-    out, models = dataset.root.resolve(), models_dir.resolve()
-    hint = f"ushape prepare {models_dir} -o {models.with_name(f'{models.name}-data')}"
-    if any(models.is_relative_to(out / name) for name in FOLDERS):
-        raise UsageError(f"`{models_dir}` is a part of the dataset `{dataset.root}`", hint=hint)
-    if dataset.exists():
-        return
-    if out == models:
-        raise UsageError(f"`{models_dir}` would be both models and dataset", hint=hint)
-    there = [name for name in OWNED if (out / name).exists()]
-    if there:
-        raise UsageError(
-            f"`{dataset.root / there[0]}` is there, and `{dataset.root}` is no dataset", hint=hint
-        )
-
-
 def _assets(
     ui: UI,
     dataset: Dataset,
     known: dict[str, Record],
-    models_dir: Path | str,
+    sources: Sources,
     limit: int | None,
     only: list[str] | None,
     shard: Shard | None,
@@ -344,17 +298,15 @@ def _assets(
 ) -> list[Record]:
     """Returns the assets to handle, and writes records of new ones unless `dry_run`."""
     from ultrashape_cli.claims import in_shard
-    from ultrashape_cli.preparation.discover import find_meshes, new_records, select_assets
-    from ultrashape_cli.preparation.remote import find_remote
+    from ultrashape_cli.preparation.discover import new_records, select_assets
     from ultrashape_cli.preparation.verdicts import find_stale
 
-    files: Sequence[Path | RemoteFile] = (
-        find_remote(models_dir) if isinstance(models_dir, str) else find_meshes(models_dir)
-    )
     # Without a selection, --limit also limits what is read to find out ids.
-    records = list(new_records(files[: None if only or shard else limit], known))
+    files = sources.files[: None if only or shard else limit]
+    records = list(new_records(files, known, sources.origins))
     if not limit:
-        stale = find_stale(known, {record.id: record for record in records}, models_dir)
+        found = {record.id: record for record in records}
+        stale = find_stale(known, found, sources.folder, sources.manifest)
         for asset_id, reason in stale.items():
             if not dry_run:
                 dataset.mark(asset_id, stale=reason)

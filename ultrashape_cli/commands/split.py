@@ -34,9 +34,10 @@ def split(
         help="Share held out for the end. Default: 0, no such list.",
         rich_help_panel="Run")] = None,
     group_by: Annotated[str | None, typer.Option(
-        "--group-by", metavar="none|folder|prefix|duplicates",
+        "--group-by", metavar="none|folder|prefix|duplicates|series|author",
         help="Keep together assets of one source folder, of one file name but for its number or "
-        "variant, or near-duplicates. Default: none.", rich_help_panel="Run")] = None,
+        "variant, near-duplicates, or imported ones of one series or author. Default: none.",
+        rich_help_panel="Run")] = None,
     stratify: Annotated[str | None, typer.Option(
         "--stratify", metavar="MEASURE",
         help="Give every list the same quarters of a measure, such as detail or faces.",

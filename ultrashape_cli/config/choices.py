@@ -4,7 +4,7 @@ from typing import Literal
 
 Contents = Literal["dit", "full"]
 SampleFormat = Literal["compact", "reference"]
-GroupBy = Literal["none", "folder", "prefix", "duplicates"]
+GroupBy = Literal["none", "folder", "prefix", "duplicates", "series", "author"]
 EngineKind = Literal["local", "ray"]
 UpAxis = Literal["y", "z", "auto"]
 FrontAxis = Literal["z", "-z", "x", "-x", "auto"]

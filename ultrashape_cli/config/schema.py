@@ -129,7 +129,8 @@ class SplitConfig:
     test: float = 0.0
     """Share of the assets that is held out for the end; 0 writes no such list."""
     group_by: GroupBy = "none"
-    """What stays together: a `folder`, a `prefix` of file names, near-`duplicates`."""
+    """What stays together: a `folder`, a `prefix` of file names, near-`duplicates`, and of what
+    was imported a `series` or all of an `author`."""
     stratify: str = ""
     """Measure that every list gets alike, such as `detail` or `faces`; empty for none."""
 

@@ -74,7 +74,7 @@ class Record:
     source: dict[str, Any]
     """`path`, `sha256`, `bytes`, `mtime_ns`; `materials` (names in the file), and of the files
     beside it that hold its colours `colour_files` (name -> bytes, mtime_ns, sha256) and their
-    common hash `colours`."""
+    common hash `colours`; of an imported one `origin` (`collections/manifest.py`)."""
     steps: dict[str, StepRecord] = field(default_factory=dict)
     duplicates: list[str] = field(default_factory=list)
     """Further files with the same content."""

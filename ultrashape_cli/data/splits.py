@@ -7,9 +7,16 @@ import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ultrashape_cli.data.attribution import (
+    dataset_attribution,
+    origin_of,
+    works_of,
+    write_works,
+)
 from ultrashape_cli.data.layout import Dataset, Record
 from ultrashape_cli.errors import DatasetError, UsageError
 from ultrashape_cli.files import read_json, write_json
@@ -31,7 +38,8 @@ class SplitRule:
         train: Share that trains; 0 is all the rest.
         seed: Changes the places.
         group_by: `none`, `folder` (name of the source's folder), `prefix` (file name without
-            number and variant) or `duplicates` (near-duplicates by the quality step).
+            number and variant), `duplicates` (near-duplicates by the quality step), `series` or
+            `author` (of what was imported; the rest stays alone).
         stratify: Measure that every list gets alike; empty for none.
     """
 
@@ -80,7 +88,8 @@ def split_records(
     groups: dict[str, list[Record]] = defaultdict(list)
     for record, key in zip(records, group_keys(records, rule.group_by), strict=True):
         groups[key].append(record)
-    if rule.group_by in ("folder", "prefix") and len(groups) == 1 < len(records):
+    named = ("folder", "prefix", "series", "author")
+    if rule.group_by in named and len(groups) == 1 < len(records):
         raise DatasetError(
             f"every asset has the same {rule.group_by}, so all would be in one list",
             hint="--group-by none, or another grouping",
@@ -124,7 +133,16 @@ def group_keys(records: list[Record], group_by: str) -> list[str]:
         return [path.parent.name for path in paths]
     if group_by == "prefix":
         return [name_prefix(path.stem) for path in paths]
-    raise UsageError(f"unknown grouping `{group_by}`", hint="none, folder, prefix or duplicates")
+    if group_by in ("series", "author"):
+        return [origin_group(origin_of(record), group_by) or record.id for record in records]
+    raise UsageError(f"unknown grouping `{group_by}`",
+                     hint="none, folder, prefix, duplicates, series or author")  # fmt: skip
+
+
+def origin_group(origin: dict[str, Any], group_by: str) -> str:
+    """Returns the series or author of an imported mesh; empty where it has none."""
+    name = origin.get(group_by)
+    return f"{origin.get('source', '')}/{name}" if name else ""
 
 
 def name_prefix(stem: str) -> str:
@@ -138,7 +156,7 @@ def name_prefix(stem: str) -> str:
 def write_splits(
     dataset: Dataset, rule: SplitRule, records: dict[str, Record] | None = None
 ) -> dict[str, list[str]]:
-    """Writes data_list/*.json and render.json from the assets that are usable.
+    """Writes data_list/*.json, render.json and the attribution from the assets that are usable.
 
     Args:
         dataset: Where.
@@ -159,6 +177,9 @@ def write_splits(
     # Assets that are left out for now keep their place for when they come back.
     write_json(dataset.list_path("split"), {"rule": asdict(rule), "places": {**known, **places}})
     write_json(dataset.render_map, {record.id: f"renders/{record.id}" for record in usable})
+    listed = {asset_id for ids in lists.values() for asset_id in ids}
+    works = works_of(record for record in usable if record.id in listed)
+    write_works(dataset_attribution(dataset), works)
     return lists
 
 

@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,8 @@ class Pack:
     shards: tuple[Shard, ...]
     version: str
     """Of ushape, when it was packed."""
+    licences: dict[str, int] = field(default_factory=dict)
+    """SPDX identifier, or `unknown`, -> imported assets; empty where none was imported."""
 
     @property
     def assets(self) -> int:
@@ -124,13 +126,14 @@ class Pack:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values, the same for the same content."""
-        return {
+        body = {
             "format": PACK_FORMAT,
             "digest": self.digest,
             "version": self.version,
             "counts": {"assets": self.assets, "shards": len(self.shards), "bytes": self.size},
             "shards": [asdict(shard) for shard in self.shards],
         }
+        return body | ({"licences": self.licences} if self.licences else {})
 
     def write(self, root: Path) -> None:
         """Replaces `pack.json` atomically."""
@@ -199,8 +202,9 @@ def parse_pack(value: Any, name: str) -> Pack:
                             "of a later format", hint="pipx upgrade ultrashape-cli")  # fmt: skip
         shards = tuple(Shard(**entry) for entry in value["shards"])
         whole = all(_is_shard(shard) for shard in shards)
-        pack = Pack(str(value["digest"]), shards, str(value["version"]))
-    except (TypeError, KeyError, ValueError):
+        licences = {str(name): int(n) for name, n in value.get("licences", {}).items()}
+        pack = Pack(str(value["digest"]), shards, str(value["version"]), licences)
+    except (TypeError, KeyError, ValueError, AttributeError):
         whole = False
     if not whole:
         raise PackError(f"`{name}` is damaged", hint="pack or pull it again")

@@ -80,6 +80,15 @@ def push_pack(
     return missing
 
 
+def may_be_public(place: Location) -> bool:
+    """Says whether others may read a place, as far as it can be known; buckets do not tell."""
+    if place.kind == "hf":
+        from ultrashape_cli.hub import is_public
+
+        return is_public(_repository(place)[0], kind="dataset")
+    return place.kind in ("s3", "gs")
+
+
 def _groups(missing: list[Piece], place: Location) -> Iterator[list[Piece]]:
     """Yields what is sent in one go: each file alone, but for the Hub."""
     group: list[Piece] = []

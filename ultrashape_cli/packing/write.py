@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import tarfile
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ultrashape_cli import __version__
+from ultrashape_cli.data.attribution import origin_of
 from ultrashape_cli.data.layout import OWNED, Dataset
 from ultrashape_cli.errors import DatasetError
 from ultrashape_cli.files import disk_errors, partial_path, read_json, write_json
@@ -63,6 +65,8 @@ class Packing:
     assets: dict[str, Planned] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     """Asset -> what is wrong with its files."""
+    licences: Counter[str] = field(default_factory=Counter)
+    """Of imported assets."""
 
     @property
     def total(self) -> int:
@@ -84,6 +88,10 @@ def plan_pack(dataset: Dataset, limit: int) -> Packing:
             found.assets[asset] = _look_at(dataset, asset)
         except DatasetError as error:
             found.left_out[asset] = error.message
+            continue
+        record = dataset.read_record(asset)
+        if record is not None and (origin := origin_of(record)):
+            found.licences[origin.get("licence") or "unknown"] += 1
     if not found.assets:
         cause = next(iter(found.left_out.values()), "it has no records")
         raise DatasetError(f"nothing to pack in `{dataset.root}`: {cause}")
@@ -164,7 +172,8 @@ def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None)
             shards.append(shard)
             done += sum(sizes.get(asset, 0) for asset in assets)
             said(done, shard.stem)
-        pack = Pack(_digest(root, shards), tuple(shards), __version__)
+        licences = dict(sorted(plan.licences.items()))
+        pack = Pack(_digest(root, shards), tuple(shards), __version__, licences)
         pack.write(root)
         write_json(root / _SOURCES, made)
         remove_others(root, pack)

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -65,12 +65,22 @@ def _has_records(folder: str) -> bool:
         return any(entry.name == ".lock" or entry.name.endswith(".json") for entry in entries)
 
 
-def new_records(files: Sequence[Path | RemoteFile], known: dict[str, Record]) -> Iterator[Record]:
+def new_records(
+    files: Sequence[Path | RemoteFile],
+    known: dict[str, Record],
+    origins: Mapping[str, dict[str, Any]] | None = None,
+) -> Iterator[Record]:
     """Yields a record per distinct content, reusing hashes of files that have not changed.
 
     Files with the same content and the same colours beside them are one asset; the first path
     names it and the others are listed as its duplicates. A file whose materials or textures have
     changed stays the asset it was.
+
+    Args:
+        files: Those to describe.
+        known: Records of the dataset.
+        origins: Whole path -> author, licence and the like, of what was imported. An asset keeps
+            what was known of it: found another way, it has the same author.
     """
     by_path = {r.source["path"]: r for r in known.values()}
     # A file that was moved or renamed stays the asset it was, too.
@@ -82,6 +92,8 @@ def new_records(files: Sequence[Path | RemoteFile], known: dict[str, Record]) ->
         old = by_path.get(name)
         earlier = old.source if old else {}
         source = _describe(path, earlier) if isinstance(path, Path) else path.source()
+        if origin := (origins or {}).get(source["path"]):
+            source["origin"] = origin
         content = _content(source)
         if content in by_content:
             by_content[content].duplicates.append(source["path"])
@@ -93,7 +105,10 @@ def new_records(files: Sequence[Path | RemoteFile], known: dict[str, Record]) ->
         by_content[content] = Record(asset_id, source)
     for record in by_content.values():
         if record.id in known:
-            record.steps, record.verdict = known[record.id].steps, known[record.id].verdict
+            old = known[record.id]
+            record.steps, record.verdict = old.steps, old.verdict
+            if "origin" in old.source:
+                record.source.setdefault("origin", old.source["origin"])
         yield record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ultrashape_cli.data.attribution import origin_of
 from ultrashape_cli.data.layout import Dataset, Record
 from ultrashape_cli.preparation.filters import judge, load_filter
 
@@ -29,18 +30,23 @@ def update_verdicts(
 
 
 def find_stale(
-    known: dict[str, Record], found: dict[str, Record], folder: Path | str
+    known: dict[str, Record],
+    found: dict[str, Record],
+    folder: Path | str,
+    manifest: Path | None = None,
 ) -> dict[str, str]:
     """Returns the known assets whose staleness changed, with its new value.
 
     An asset whose file below `folder` is gone is stale (`deleted`), and so is one whose file now
     has other content (`edited`), which is another asset. Stale assets keep their files, leave the
-    splits, and come back with their source. Assets made from other folders are left alone.
+    splits, and come back with their source. Assets made from other folders are left alone. One
+    that the manifest it came from no longer names is stale too: its licence may be why.
 
     Args:
         known: All records of the dataset.
         found: The assets of all files below `folder`.
         folder: Where sources were looked for; an address if elsewhere.
+        manifest: What names them, if anything does.
     """
     root = str(folder.absolute()) + os.sep if isinstance(folder, Path) else folder.rstrip("/") + "/"
     paths = {path for r in found.values() for path in (r.source["path"], *r.duplicates)}
@@ -49,6 +55,8 @@ def find_stale(
         path = record.source["path"]
         if asset_id in found:
             now = ""
+        elif manifest and origin_of(record).get("manifest") == str(manifest):
+            now = "edited" if path in paths else "deleted"
         elif not path.startswith(root):
             continue
         elif path in paths:

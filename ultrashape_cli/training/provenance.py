@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.data.attribution import NAME as ATTRIBUTION
+from ultrashape_cli.data.attribution import add_works
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import read_json, write_json
@@ -23,7 +25,7 @@ def open_training_data(config: Config) -> Dataset:
 
 
 def record_data(run: RunFolder, config: Config) -> list[str]:
-    """Writes which assets a run trains and validates on, by digests of their samples.
+    """Writes which assets a run trains and validates on, by digests of their samples, and by whom.
 
     Latents and image tokens kept of assets whose samples have changed since are dropped.
 
@@ -38,6 +40,7 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
         "train": _digests(dataset, dataset.read_split("train")[: config.train.overfit or None]),
         "val": _digests(dataset, dataset.read_split("val")),
     }
+    add_works(run.root / ATTRIBUTION, dataset)
     before = read_json(run.data)
     if before == now:
         return []

@@ -48,7 +48,7 @@ RECORDED = ("train", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
          "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
          "tokens", "events.jsonl", "origins.json", "alerts.jsonl", "samples", "run.json",
-         "data.json", "base.pending.json", "plan.json",
+         "data.json", "base.pending.json", "plan.json", "ATTRIBUTION.md",
          "tensorboard", "wandb")  # fmt: skip
 """What `--force` removes: everything this command made, nothing else."""
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.data.options import MIB, AddressArg, PackArg, mib_progress
+
+if TYPE_CHECKING:
+    from ultrashape_cli.packing.layout import Pack
+    from ultrashape_cli.packing.location import Location
 
 
 def push(
     pack: PackArg,
     address: AddressArg,
+    licence_override: opt.LicenceOverrideOpt = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -21,6 +28,8 @@ def push(
     there already is not sent again: repeat the command after anything that stopped it. Readers see
     the former pack until the last file is there; shards of former packs stay. Credentials are
     those of the provider's own variables and files, such as AWS_ACCESS_KEY_ID or HF_TOKEN.
+    Imported meshes whose licence forbids to hand them on go to no public repository of the Hub,
+    and to no bucket, which may be public, without --licence-override.
 
     Examples:
 
@@ -35,6 +44,8 @@ def push(
 
     ui = UI("data push", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     found, place = read_pack(pack), Location(address)
+    if not licence_override:
+        _check_licences(found, place)
     inputs = {"pack": str(pack), "address": address}
     if dry_run:
         missing = missing_there(found, place)
@@ -50,3 +61,20 @@ def push(
     ui.hint(f"ushape data pull {address} {pack.name}")
     counts = {"files": len(sent), "bytes": size, "shards": len(found.shards)}
     ui.result(inputs=inputs, outputs={"address": address}, counts=counts, digest=found.digest)
+
+
+def _check_licences(pack: Pack, place: Location) -> None:
+    """Raises UsageError where assets may not be handed on and others may read the place."""
+    from ultrashape_cli.collections.licences import forbids_redistribution
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.packing.transfer import may_be_public
+
+    bound = {name: count for name, count in pack.licences.items() if forbids_redistribution(name)}
+    if not bound or not may_be_public(place):
+        return
+    what = ", ".join(f"{count:,} of {name}" for name, count in bound.items())
+    public = "is public" if place.kind == "hf" else "may be public"
+    raise UsageError(
+        f"`{place.address}` {public}, and the pack holds assets that may not be handed on: {what}",
+        hint="push to a private place; --licence-override if it is one, or if you have the rights",
+    )

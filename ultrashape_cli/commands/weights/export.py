@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.weights.options import Dtype, show_parts, size
+
+if TYPE_CHECKING:
+    from ultrashape_cli.data.attribution import Work
 
 SUFFIXES = {"safetensors": ".safetensors", "reference": ".pt"}
 
@@ -71,7 +74,7 @@ def export(
     """Export the weights of a run: all three networks in one file
 
     Reads RUN. Writes the trained network together with those it started from, or the adapters
-    alone.
+    alone; beside them, NAME.ATTRIBUTION.md where the run learned from imported meshes.
 
     Examples:
 
@@ -79,6 +82,8 @@ def export(
 
       ushape weights export runs/data-ultrashape-1.0-dit --format reference --dtype fp16 -o mine.pt
     """
+    from ultrashape_cli.data.attribution import NAME as ATTRIBUTION
+    from ultrashape_cli.data.attribution import read_works
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import DTYPES, convert_weights, gather_weights, inputs_of
@@ -107,9 +112,11 @@ def export(
     if target.exists() and not force:
         raise UsageError(f"`{target}` exists", hint="-o OTHER, or --force to replace it")
     inputs = {"run": str(run), "checkpoint": chosen.name, "ema": ema}
+    works = read_works(folder.root / ATTRIBUTION)
     if not merge_lora:
         files = _write_adapters(chosen, target, ema)
-        ui.result(inputs=inputs, outputs={"adapters": str(target)}, counts={"files": files})
+        outputs = {"adapters": str(target), **_attribute(target, works)}
+        ui.result(inputs=inputs, outputs=outputs, counts={"files": files})
         return
     gathered = gather_weights(chosen, averaged=ema)
     assert gathered.model is not None
@@ -117,7 +124,16 @@ def export(
     cast = DTYPES[dtype.value] if dtype else None
     convert_weights(gathered, model_spec(gathered.model), target, dtype=cast)
     ui.info(f"{target}: {size(target.stat().st_size)} from {chosen}")
-    ui.result(inputs=inputs, outputs={"weights": str(target)})
+    ui.result(inputs=inputs, outputs={"weights": str(target), **_attribute(target, works)})
+
+
+def _attribute(target: Path, works: set[Work]) -> dict[str, str]:
+    """Writes whose works the weights learned from beside them; returns what was written."""
+    from ultrashape_cli.data.attribution import beside_weights, write_works
+
+    path = beside_weights(target)
+    write_works(path, works)
+    return {"attribution": str(path)} if works else {}
 
 
 def _write_adapters(checkpoint: Path, target: Path, ema: bool) -> int:

@@ -42,6 +42,7 @@ def push(
         str,
         typer.Option("--message", metavar="TEXT", help="Commit message.", rich_help_panel="Output"),
     ] = "Upload weights with ushape",
+    licence_override: opt.LicenceOverrideOpt = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -50,6 +51,8 @@ def push(
     """Upload weights as safetensors, with a model card that states their licence
 
     Whatever WEIGHTS is, it is checked against its model and uploaded as one safetensors file.
+    The attribution of a run, or beside a file, goes with it; to a public place nothing goes that
+    learned from meshes whose licence forbids commercial use or to hand them on.
     Creates the repository where there is none. Needs `hf auth login` or `HF_TOKEN`; elsewhere the
     provider's own variables and files.
 
@@ -67,16 +70,20 @@ def push(
     ui = UI("weights push", json_output=json_output, quiet=quiet, verbose=verbose)
     place = _place(repo)
     repo = repo.removeprefix("hf://")
+    attribution = _attribution(source)
+    if not licence_override:
+        _check_licences(attribution, repo, private)
     gathered = gather_weights(source)
     spec = choose_model(gathered, model)
     require_fit(gathered, spec)
     show_parts(ui, gathered)
     inputs = {"weights": str(source), "model": spec.name, "repo": repo, "licence": spec.licence}
     if dry_run:
-        ui.info(f"would upload {file} and README.md to {repo}")
+        names = [file, "README.md", *(["ATTRIBUTION.md"] if attribution else [])]
+        ui.info(f"would upload {', '.join(names[:-1])} and {names[-1]} to {repo}")
         ui.result(inputs=inputs)
         return
-    with _written(source, gathered, spec.name, repo, file) as (files, digest):
+    with _written(source, gathered, spec.name, repo, file, attribution) as (files, digest):
         if place:
             for name, path in files.items():
                 place.send(path, name)
@@ -99,7 +106,7 @@ def _place(repo: str) -> Location | None:
 
 @contextmanager
 def _written(
-    source: Path, gathered: Gathered, model: str, repo: str, file: str
+    source: Path, gathered: Gathered, model: str, repo: str, file: str, attribution: Path | None
 ) -> Iterator[tuple[dict[str, Path], str]]:
     """Yields what is uploaded, by its name there, and the hash of the weights."""
     import tempfile
@@ -121,5 +128,31 @@ def _written(
         card.write_text(model_card(spec, repo, file, summarise(gathered), digest))
         sums.write_text(f"{digest}  {file}\n")
         files = {file: path, "README.md": card}
+        if attribution:
+            files["ATTRIBUTION.md"] = attribution
         # The Hub tells hashes itself; elsewhere they come last, when all else is there.
         yield files | ({SUMS: sums} if "://" in repo else {}), digest
+
+
+def _attribution(source: Path) -> Path | None:
+    """Returns the attribution of a run, of one behind a checkpoint, or beside a file."""
+    from ultrashape_cli.data.attribution import beside_weights
+
+    places = [source, source.resolve().parent.parent] if source.is_dir() else [source]
+    return next((path for place in places if (path := beside_weights(place)).is_file()), None)
+
+
+def _check_licences(attribution: Path | None, repo: str, private: bool) -> None:
+    """Raises UsageError where others may read the repository and licences stand against it."""
+    from ultrashape_cli.collections.licences import forbids_public_weights
+    from ultrashape_cli.data.attribution import read_works
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.hub import is_public
+
+    works = read_works(attribution) if attribution else set()
+    bound = sorted({work.licence for work in works if forbids_public_weights(work.licence)})
+    if bound and (not private or ("://" not in repo and is_public(repo))):
+        raise UsageError(
+            f"`{repo}` is public, and the weights learned from meshes under {', '.join(bound)}",
+            hint="push to a private repository; --licence-override if you have the rights",
+        )

@@ -1,0 +1,1 @@
+"""`ushape import`: collections of meshes to a source manifest, and their files."""
