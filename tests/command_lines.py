@@ -15,6 +15,12 @@ GROUPS = ("weights", "data")
 COMING = ("train.mirror=",)
 
 
+def blocks(markdown: str) -> list[str]:
+    """Returns the lines of all fenced shell blocks."""
+    fenced = re.findall(r"^```sh\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    return [line for block in fenced for line in block.splitlines()]
+
+
 def found_in(text: str) -> list[list[str]]:
     """Returns the words of every `ushape` command of a shell text, joined over line ends."""
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()

@@ -4,7 +4,8 @@
 
 As root, with debootstrap and packages in reach. Each target is built stage by stage in chroots, its
 layers as overlays, and then used as a container would be: as its USER, by its ENTRYPOINT, with a
-root that is read-only but for /data, /cache and /tmp. The last line is JSON: megabytes and seconds.
+root that is read-only but for /data, /cache and /tmp. The last line is JSON: seconds, and
+the megabytes of each target above its base.
 
 What this cannot show: the real base image (its Python is 3.12; this one's is Debian's 3.11, for
 which the lock has other versions of numpy, scipy, networkx and tifffile), torch for CUDA and its
@@ -444,7 +445,7 @@ def main() -> None:
     built = time.monotonic()
     use({name: Container(image, work, name) for name, image in images.items()}, work)
     print(json.dumps({
-        "megabytes": {name: megabytes(image.layers) for name, image in images.items()},
+        "megabytes": {name: megabytes(image.layers[1:]) for name, image in images.items()},
         "base_megabytes": megabytes([stand_in(work)]),
         "build_seconds": round(built - start), "use_seconds": round(time.monotonic() - built),
     }))  # fmt: skip

@@ -219,4 +219,5 @@ def test_the_images_build_and_work(tmp_path: Path) -> None:
         pytest.skip("mounts are not permitted here")
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["megabytes"]["processing"] < 1500
+    # Of 1,500, with 140 left to the official base, which cannot be weighed here.
+    assert found["megabytes"]["processing"] < 1360
