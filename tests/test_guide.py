@@ -74,8 +74,7 @@ def test_the_costs_are_what_the_plan_says(card: str, steps: int, price: float) -
         assert quoted in GUIDE
 
 
-# All that differs from what is written, but for the settings of examples/tiny/quickstart.toml, which
-# come by variables.
+# All that differs from what is written; settings of quickstart.toml come as variables.
 SUBSTITUTES = {
     "weights/ultrashape_v1.pt": "tiny",
     "--steps 7000 --price-per-hour 0.40": "--steps 4 --price-per-hour 0.40",
@@ -101,7 +100,7 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
     for words in (["make_shapes.py", "models", "--family", "studio", "--count", "6",
                    "--resolution", "48"],
                   ["coarsen.py", "models/studio_0000.ply", "coarse.glb"],
-                  ["preview.py", "view.png", "models/studio_0000.ply", "--size", "224"]):  # fmt: skip
+                  ["preview.py", "view.png", "models/studio_0000.ply"]):  # fmt: skip
         subprocess.run([sys.executable, examples / words[0], *words[1:]], check=True)
     import trimesh
 
