@@ -116,8 +116,8 @@ class Image:
 
     def command(self, name: str) -> list[str]:
         """Returns the words of ENTRYPOINT, CMD or HEALTHCHECK."""
-        return [str(word) for word in json.loads(self.said[name].partition("[")[1]
-                                                 + self.said[name].partition("[")[2])]  # fmt: skip
+        words: list[str] = json.loads(self.said[name][self.said[name].index("[") :])
+        return words
 
 
 class Builder:

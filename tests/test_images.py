@@ -22,7 +22,7 @@ TOP = Path(__file__).parent.parent
 EXAMPLES = TOP / "examples"
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
 LOCK = EXAMPLES / "docker" / "requirements.txt"
-LEFT_OUT = (EXAMPLES / "docker" / "left-out.txt").read_text().split()
+LEFT_OUT = re.findall(r"^\w+$", (EXAMPLES / "docker" / "left-out.txt").read_text(), re.MULTILINE)
 YAML = sorted([*EXAMPLES.glob("*/*.yaml")])
 SHELL = sorted([*EXAMPLES.glob("slurm/*"), *EXAMPLES.glob("runpod/*.sh")])
 
@@ -87,8 +87,9 @@ def test_the_images_are_what_they_should_be() -> None:
     wanted = packaging.Requirement(PROJECT["build-system"]["requires"][0])
     assert hatchling is not None
     assert wanted.specifier.contains(hatchling[1])
-    for script in PROJECT["project"]["optional-dependencies"]["lora"]:
-        assert packaging.Requirement(script).name in _locked()
+    torch = re.search(r"^ARG TORCH=(\S+)$", DOCKERFILE.read_text(), re.MULTILINE)
+    assert torch is not None
+    assert f"torch=={torch[1]}\n" in (TOP / "tests" / "constraints.txt").read_text()
 
 
 @pytest.mark.parametrize(
