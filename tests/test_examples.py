@@ -92,6 +92,7 @@ def test_the_batch_file_gives_every_machine_its_rank(tmp_path: Path) -> None:
     assert words[-2:] == ["--steps", "5"]
 
 
+# srun itself ends its tasks on TERM, as the stand-in does by having no trap for it.
 # What a training does when it is told to stop: saves (for longer than one signal), is done, fails.
 @pytest.mark.parametrize(("ends_with", "requeued"), [(143, True), (0, False), (3, False)])
 def test_a_job_whose_time_is_up_saves_before_it_is_queued_again(
@@ -101,7 +102,7 @@ def test_a_job_whose_time_is_up_saves_before_it_is_queued_again(
         tmp_path,
         scontrol=f'[ "$1" = requeue ] && echo "$@" >> {tmp_path}/requeued || {HOSTS}',
         srun='SLURM_NODEID=0 exec "$@"',
-        ushape=f"trap 'sleep 0.5; touch {tmp_path}/saved; exit {ends_with}' TERM; "
+        ushape=f"trap 'sleep 0.5; touch {tmp_path}/saved; exit {ends_with}' USR1; "
         f"touch {tmp_path}/trains; while :; do sleep 0.05; done",
     )
     job = subprocess.Popen(

@@ -142,9 +142,8 @@ def test_a_pod_asks_for_machines_with_the_drivers_of_its_image() -> None:
     cuda = re.search(r"^ARG CUDA=cu(\d\d)(\d)$", DOCKERFILE.read_text(), re.MULTILINE)
     assert cuda is not None
     least = (int(cuda[1]), int(cuda[2]))
-    asked = [tuple(map(int, v.split("."))) for v in pod["allowedCudaVersions"]]
-    assert min(asked) == least
-    assert pod["volumeMountPath"] == "/workspace"
+    assert tuple(map(int, pod["gpu"]["minCudaVersion"].split("."))) == least
+    assert pod["mounts"]["persistent"]["path"] == "/workspace"
     assert not pod["env"]["PUBLIC_KEY"].endswith("=")
 
 
