@@ -348,6 +348,10 @@ def test_weights_go_with_their_attribution_and_not_where_a_licence_forbids(
     error = json.loads(refused.out)["error"]
     assert "meshes under CC-BY-NC-4.0" in error["message"]
     assert "--licence-override" in error["hint"]
+    converted = tmp_path / "other.safetensors"
+    assert ushape("weights", "convert", weights, converted).code == 0
+    assert (tmp_path / "other.ATTRIBUTION.md").read_bytes() == attribution.read_bytes()
+    assert ushape("weights", "push", converted, "me/shoes", "--public").code == 2
     # A new repository is private, one that is there may be public.
     assert ushape("weights", "push", weights, "me/shoes").code == 0
     assert hub.files["me/shoes/ATTRIBUTION.md"] == attribution.read_bytes()

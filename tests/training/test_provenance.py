@@ -107,3 +107,8 @@ def test_whose_works_were_learned_from_stays_named(make_run, data: Path) -> None
         write_works(path, works)
         record_data(run, config)
     assert read_works(run.root / "ATTRIBUTION.md") == {one, two}
+    # A run that starts from what another one has learned names its works too.
+    later, config = make_run("later", data=str(data), init=str(run.root))
+    assert later.root != run.root
+    record_data(later, config)
+    assert read_works(later.root / "ATTRIBUTION.md") >= {one, two}

@@ -96,20 +96,31 @@ def dataset_attribution(dataset: Dataset) -> Path:
     return dataset.list_path(NAME.removesuffix(".md")).with_suffix(".md")
 
 
-def add_works(path: Path, dataset: Dataset) -> None:
-    """Adds the works of a dataset to those that a file names: what was learned from stays named.
+def beside_weights(weights: Path) -> Path:
+    """Returns the attribution of a run, of a folder of adapters, or of a weights file."""
+    return weights / NAME if weights.is_dir() else weights.with_name(f"{weights.stem}.{NAME}")
+
+
+def attribution_of_weights(weights: Path) -> Path | None:
+    """Returns the attribution of weights that exists, for a checkpoint that of its run."""
+    parent = weights.resolve().parent
+    places = [weights, *([parent.parent] if parent.name == "checkpoints" else [])]
+    return next((path for place in places if (path := beside_weights(place)).is_file()), None)
+
+
+def add_works(path: Path, *others: Path | None) -> bool:
+    """Adds what other files name to those of one: what was learned from stays named.
+
+    Returns whether the file now names any.
 
     Raises:
         DiskError: The disk is full or read-only.
     """
-    new = read_works(dataset_attribution(dataset))
-    if not new <= (known := read_works(path)):
+    known = read_works(path)
+    new = set[Work]().union(*(read_works(other) for other in others if other is not None))
+    if not new <= known:
         write_works(path, known | new)
-
-
-def beside_weights(weights: Path) -> Path:
-    """Returns the attribution of a run, of a folder of adapters, or of a weights file."""
-    return weights / NAME if weights.is_dir() else weights.with_name(f"{weights.stem}.{NAME}")
+    return bool(known | new)
 
 
 def _escaped(text: str) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.attribution import NAME as ATTRIBUTION
-from ultrashape_cli.data.attribution import add_works
+from ultrashape_cli.data.attribution import (
+    add_works,
+    attribution_of_weights,
+    dataset_attribution,
+)
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import read_json, write_json
@@ -40,7 +45,9 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
         "train": _digests(dataset, dataset.read_split("train")[: config.train.overfit or None]),
         "val": _digests(dataset, dataset.read_split("val")),
     }
-    add_works(run.root / ATTRIBUTION, dataset)
+    # What the weights it starts from have learned from, it has too.
+    start = attribution_of_weights(Path(config.train.init)) if config.train.init else None
+    add_works(run.root / ATTRIBUTION, dataset_attribution(dataset), start)
     before = read_json(run.data)
     if before == now:
         return []

@@ -298,7 +298,7 @@ def _show(ui: UI, tally: Tally) -> None:
         ui.table(("excluded", "items"), rows)
     if bound := [name for name in tally.kept if forbids_public_weights(name)]:
         ui.warn(f"{', '.join(sorted(bound))}: not for commercial use or not to be handed on; "
-                "pushing what comes of it to a public place is refused")  # fmt: skip
+                "weights that learn from these are not pushed to a public place")  # fmt: skip
 
 
 def _size(tally: Tally) -> str:

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.weights.options import Dtype, ModelOpt, SourceArg, show_parts, size
+from ultrashape_cli.commands.weights.options import (
+    Dtype,
+    ModelOpt,
+    SourceArg,
+    attribute,
+    show_parts,
+    size,
+)
 
 
 def convert(
@@ -71,6 +78,6 @@ def convert(
     ui.info(f"{target}: {size(target.stat().st_size)}")
     ui.result(
         inputs=inputs,
-        outputs={"weights": str(target)},
+        outputs={"weights": str(target), **attribute(source, target)},
         counts={part.component: part.parameters for part in summarise(gathered)},
     )

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.weights.options import Dtype, show_parts, size
-
-if TYPE_CHECKING:
-    from ultrashape_cli.data.attribution import Work
+from ultrashape_cli.commands.weights.options import Dtype, attribute, show_parts, size
 
 SUFFIXES = {"safetensors": ".safetensors", "reference": ".pt"}
 
@@ -82,8 +79,6 @@ def export(
 
       ushape weights export runs/data-ultrashape-1.0-dit --format reference --dtype fp16 -o mine.pt
     """
-    from ultrashape_cli.data.attribution import NAME as ATTRIBUTION
-    from ultrashape_cli.data.attribution import read_works
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import DTYPES, convert_weights, gather_weights, inputs_of
@@ -112,10 +107,9 @@ def export(
     if target.exists() and not force:
         raise UsageError(f"`{target}` exists", hint="-o OTHER, or --force to replace it")
     inputs = {"run": str(run), "checkpoint": chosen.name, "ema": ema}
-    works = read_works(folder.root / ATTRIBUTION)
     if not merge_lora:
         files = _write_adapters(chosen, target, ema)
-        outputs = {"adapters": str(target), **_attribute(target, works)}
+        outputs = {"adapters": str(target), **attribute(run, target)}
         ui.result(inputs=inputs, outputs=outputs, counts={"files": files})
         return
     gathered = gather_weights(chosen, averaged=ema)
@@ -124,16 +118,7 @@ def export(
     cast = DTYPES[dtype.value] if dtype else None
     convert_weights(gathered, model_spec(gathered.model), target, dtype=cast)
     ui.info(f"{target}: {size(target.stat().st_size)} from {chosen}")
-    ui.result(inputs=inputs, outputs={"weights": str(target), **_attribute(target, works)})
-
-
-def _attribute(target: Path, works: set[Work]) -> dict[str, str]:
-    """Writes whose works the weights learned from beside them; returns what was written."""
-    from ultrashape_cli.data.attribution import beside_weights, write_works
-
-    path = beside_weights(target)
-    write_works(path, works)
-    return {"attribution": str(path)} if works else {}
+    ui.result(inputs=inputs, outputs={"weights": str(target), **attribute(run, target)})
 
 
 def _write_adapters(checkpoint: Path, target: Path, ema: bool) -> int:

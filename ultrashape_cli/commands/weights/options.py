@@ -63,3 +63,20 @@ def cell(value: object) -> str:
 def size(count: int) -> str:
     """Returns a number of bytes in MiB or GiB."""
     return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 28 else f"{count / (1 << 20):.1f} MiB"
+
+
+def attribute(source: Path, target: Path) -> dict[str, str]:
+    """Puts whose works weights learned from beside what was made of them; returns what is new."""
+    from ultrashape_cli.data.attribution import (
+        attribution_of_weights,
+        beside_weights,
+        read_works,
+        write_works,
+    )
+
+    path, known = beside_weights(target), attribution_of_weights(source)
+    works = read_works(known) if known else set()
+    # An earlier export of that name may have learned from others.
+    if works or read_works(path):
+        write_works(path, works)
+    return {"attribution": str(path)} if works else {}

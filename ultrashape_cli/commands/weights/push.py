@@ -64,13 +64,14 @@ def push(
 
       ushape weights push runs/mine s3://studio/weights/shoes
     """
+    from ultrashape_cli.data.attribution import attribution_of_weights
     from ultrashape_cli.models.convert import choose_model, gather_weights, require_fit
     from ultrashape_cli.ui import UI
 
     ui = UI("weights push", json_output=json_output, quiet=quiet, verbose=verbose)
     place = _place(repo)
     repo = repo.removeprefix("hf://")
-    attribution = _attribution(source)
+    attribution = attribution_of_weights(source)
     if not licence_override:
         _check_licences(attribution, repo, private)
     gathered = gather_weights(source)
@@ -132,14 +133,6 @@ def _written(
             files["ATTRIBUTION.md"] = attribution
         # The Hub tells hashes itself; elsewhere they come last, when all else is there.
         yield files | ({SUMS: sums} if "://" in repo else {}), digest
-
-
-def _attribution(source: Path) -> Path | None:
-    """Returns the attribution of a run, of one behind a checkpoint, or beside a file."""
-    from ultrashape_cli.data.attribution import beside_weights
-
-    places = [source, source.resolve().parent.parent] if source.is_dir() else [source]
-    return next((path for place in places if (path := beside_weights(place)).is_file()), None)
 
 
 def _check_licences(attribution: Path | None, repo: str, private: bool) -> None:
