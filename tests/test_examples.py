@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,9 @@ def test_the_quickstarts_settings_are_valid() -> None:
     assert config.sample.contents == "full"
 
 
-@pytest.mark.parametrize("script", [*EXAMPLES.glob("*.sh"), *EXAMPLES.glob("*/*.sh")], ids=str)
+@pytest.mark.parametrize(
+    "script", [*EXAMPLES.glob("**/*.sh"), *EXAMPLES.glob("**/*.sbatch")], ids=str
+)
 def test_every_script_is_well_formed(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
 
@@ -59,19 +63,23 @@ def test_every_config_is_valid(file: Path) -> None:
     resolve(file=file, environ={})
 
 
+def _stand_in(folder: Path, **programs: str) -> None:
+    """Writes programs of the scheduler, each as a line of bash."""
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+
+
+JOB = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4",
+       "SLURM_JOB_ID": "77"}  # fmt: skip
+HOSTS = "seq --format node%g 1 100000"  # more than a pipe holds
+
+
 def test_the_batch_file_gives_every_machine_its_rank(tmp_path: Path) -> None:
-    # Stand-ins for the scheduler and the command, which prints what it was given.
-    for name, body in {
-        "scontrol": "seq --format node%g 1 100000",  # more than a pipe holds
-        "srun": 'SLURM_NODEID=1 exec "$@"',
-        "ushape": 'printf "%s " "$@"',
-    }.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
-        (tmp_path / name).chmod(0o755)
-    job = {"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    _stand_in(tmp_path, scontrol=HOSTS, srun='SLURM_NODEID=1 exec "$@"', ushape='printf "%s " "$@"')
     result = subprocess.run(
-        ["bash", EXAMPLES / "train.sbatch", "my data", "runs/a", "--steps", "5"],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **job},
+        ["bash", EXAMPLES / "slurm" / "train.sbatch", "my data", "runs/a", "--steps", "5"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **JOB},
         capture_output=True,
         text=True,
         check=True,
@@ -82,3 +90,46 @@ def test_the_batch_file_gives_every_machine_its_rank(tmp_path: Path) -> None:
     assert words[words.index("--machine-rank") + 1] == "1"
     assert words[words.index("--main-process-ip") + 1] == "node1"
     assert words[-2:] == ["--steps", "5"]
+
+
+# srun itself ends its tasks on TERM, as the stand-in does by having no trap for it.
+# What a training does when it is told to stop: saves (for longer than one signal), is done, fails.
+@pytest.mark.parametrize(("ends_with", "requeued"), [(143, True), (0, False), (3, False)])
+def test_a_job_whose_time_is_up_saves_before_it_is_queued_again(
+    tmp_path: Path, ends_with: int, requeued: bool
+) -> None:
+    _stand_in(
+        tmp_path,
+        scontrol=f'[ "$1" = requeue ] && echo "$@" >> {tmp_path}/requeued || {HOSTS}',
+        srun='SLURM_NODEID=0 exec "$@"',
+        ushape=f"trap 'sleep 0.5; touch {tmp_path}/saved; exit {ends_with}' USR1; "
+        f"touch {tmp_path}/trains; while :; do sleep 0.05; done",
+    )
+    job = subprocess.Popen(
+        ["bash", EXAMPLES / "slurm" / "train.sbatch", "data", "run"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **JOB},
+    )
+    while not (tmp_path / "trains").exists():
+        time.sleep(0.02)
+    # To the batch shell alone, and a second time while it saves, as a scheduler may.
+    job.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(20) == ends_with
+    assert (tmp_path / "saved").exists()
+    assert (tmp_path / "requeued").exists() == requeued
+    if requeued:
+        assert (tmp_path / "requeued").read_text() == "requeue 77\n"
+
+
+def test_a_worker_of_a_cluster_joins_with_its_token(tmp_path: Path) -> None:
+    _stand_in(tmp_path, srun='exec "$@"', ushape='printf "%s " "$@" "$USHAPE_SERVE_TOKEN"')
+    command = ["bash", EXAMPLES / "slurm" / "serve.sbatch", "http://studio:8000", "mine=runs/a"]
+    path = f"{tmp_path}:/usr/bin:/bin"
+    result = subprocess.run(
+        command, env={"PATH": path, "USHAPE_SERVE_TOKEN": "t"}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert result.stdout == "serve --join http://studio:8000 --checkpoint mine=runs/a t "
+    refused = subprocess.run(command, env={"PATH": path}, capture_output=True, check=False)
+    assert refused.returncode != 0

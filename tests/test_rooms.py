@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "inference": ("geometry", "meshfiles", "watertight", "rendering", "models", "diffusion",
                   "data", "reporting"),
     "preparation": ("geometry", "meshfiles", "watertight", "rendering", "models", "data",
-                    "reporting", "inference"),
+                    "packing", "reporting", "inference"),
     "collections": ("meshfiles", "data", "preparation"),
     "evaluation": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
                    "reporting", "inference"),

@@ -135,7 +135,7 @@ def test_a_dry_run_writes_nothing(prepare, models: Path, tmp_path: Path) -> None
 
 
 def test_the_cluster_script_is_well_formed() -> None:
-    script = Path(__file__).parents[2] / "examples" / "prepare.sbatch"
+    script = Path(__file__).parents[2] / "examples" / "slurm" / "prepare.sbatch"
     subprocess.run(["bash", "-n", script], check=True)
     assert "--shard" in script.read_text()
 

@@ -254,6 +254,34 @@ def test_push_uploads_safetensors_and_a_card(
     assert (tmp_path / "again" / "model.safetensors").exists()
 
 
+def test_weights_go_to_storage_and_come_back(
+    ushape, bundle: Path, tmp_path: Path, networks
+) -> None:
+    place = f"file://{tmp_path}/shelf"
+    result = ushape("weights", "push", bundle, place, "--json")
+    assert result.code == 0, result.err
+    assert sorted(path.name for path in (tmp_path / "shelf").iterdir()) == [
+        "README.md", "SHA256SUMS", "model.safetensors"]  # fmt: skip
+    line = next(line for line in (tmp_path / "shelf/README.md").read_text().splitlines()
+                if "weights pull" in line)  # fmt: skip
+    pull = [*line.split()[1:-1], tmp_path / "here"]
+    assert ushape(*pull).code == 0
+    assert_same(read_state_dict(tmp_path / "here/model.safetensors"), networks)
+    assert "already there and whole" in ushape(*pull).err
+    damaged = bytearray((tmp_path / "shelf/model.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (tmp_path / "shelf/model.safetensors").write_bytes(damaged)
+    pull[-1] = tmp_path / "again"
+    result = ushape(*pull)
+    assert result.code == 1
+    assert "is damaged there" in result.err
+    assert not (tmp_path / "again/model.safetensors").exists()
+    (tmp_path / "shelf/SHA256SUMS").unlink()
+    result = ushape(*pull)
+    assert result.code == 2
+    assert "--sha256 HASH" in result.err
+
+
 def test_the_card_of_the_released_model_states_its_limits() -> None:
     from ultrashape_cli.models.card import model_card
 
@@ -324,6 +352,7 @@ def test_weights_go_with_their_attribution_and_not_where_a_licence_forbids(
     assert ushape("weights", "convert", weights, converted).code == 0
     assert (tmp_path / "other.ATTRIBUTION.md").read_bytes() == attribution.read_bytes()
     assert ushape("weights", "push", converted, "me/shoes", "--public").code == 2
+    assert "may be public" in ushape("weights", "push", weights, "s3://bucket/x").err
     # A new repository is private, one that is there may be public.
     assert ushape("weights", "push", weights, "me/shoes").code == 0
     assert hub.files["me/shoes/ATTRIBUTION.md"] == attribution.read_bytes()

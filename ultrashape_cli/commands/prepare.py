@@ -57,11 +57,11 @@ def _parse_shard(text: str | Shard) -> Shard:
 
 def prepare(
     models_dir: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            help="Folder with meshes, read recursively, or a manifest of `ushape import`. Not "
-            "needed with --review.",
-            exists=True,
+            help="Folder with meshes, read recursively; s3://, gs://, hf:// or sftp://, from which "
+            "they are brought one by one; or a manifest of `ushape import`. Not needed with "
+            "--review.",
             show_default=False,
         ),
     ] = None,
@@ -200,6 +200,7 @@ def prepare(
 
       ushape prepare ./models --shard 2/8 --filter collectibles
 
+      ushape prepare s3://studio/models -o data
       ushape prepare objaverse.jsonl -o data
 
       ushape prepare --review -o data --filter my_rules.toml
@@ -212,7 +213,6 @@ def prepare(
     """
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.data.remembered import SECTIONS, write_settings
-    from ultrashape_cli.errors import UsageError
     from ultrashape_cli.preparation.pipeline import plan_steps, steps_until
 
     ui = make_ui("prepare", json_output, quiet, verbose, progress)
@@ -237,8 +237,6 @@ def prepare(
     if review:
         _review(ui, dataset, resolved, dry_run)
         return
-    if models_dir is None:
-        raise UsageError("no folder with meshes given", hint=f"ushape prepare MODELS_DIR -o {out}")
     sources = read_sources(ui, dataset, models_dir)
     resolved = with_grouping(resolved, sources)
     settings = resolved.config
@@ -255,7 +253,7 @@ def prepare(
     if not dry_run:
         write_settings(dataset, settings, judged if trial else [*made, *judged])
     outcome = run_steps(ui, dataset, plan, settings, dry_run=dry_run, fail_fast=fail_fast)
-    inputs = {"models": str(models_dir), "assets": len(records)}
+    inputs = {"models": models_dir, "assets": len(records)}
     to_split = until is Until.SPLIT
     report_outcome(ui, dataset, plan, outcome, settings, inputs, changed=changed,
                    judge="quality" in steps, split=to_split, dry=dry_run)  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from ultrashape_cli.config.choices import GroupBy
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.data.layout import Dataset
+    from ultrashape_cli.preparation.remote import RemoteFile
     from ultrashape_cli.ui import UI
 
 GROUPS: tuple[GroupBy, ...] = ("series", "author")
@@ -23,28 +25,39 @@ GROUPS: tuple[GroupBy, ...] = ("series", "author")
 class Sources:
     """Mesh files and what is known of them."""
 
-    files: list[Path]
-    folder: Path
-    """Where they were looked for."""
+    files: Sequence[Path | RemoteFile]
+    folder: Path | str
+    """Where they were looked for; an address if elsewhere."""
     manifest: Path | None = None
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Whole path -> origin, of a manifest."""
 
 
-def read_sources(ui: UI, dataset: Dataset, models: Path) -> Sources:
-    """Returns the meshes of a folder or of a manifest; tells those that are not on this disk.
+def read_sources(ui: UI, dataset: Dataset, name: str | None) -> Sources:
+    """Returns the meshes of a folder, an address, or a manifest, of which it tells those not here.
 
     Raises:
         UsageError: There are none, the manifest cannot be read, or the dataset would replace
             files of the user, or read its own.
     """
+    from ultrashape_cli.errors import UsageError
     from ultrashape_cli.preparation.discover import find_meshes
+    from ultrashape_cli.preparation.remote import find_remote, is_remote
 
+    if name is None:
+        raise UsageError("no folder with meshes given", hint="ushape prepare MODELS_DIR -o DATA")
+    if is_remote(name):
+        _check_folders(dataset, Path("models"), set())
+        return Sources(find_remote(name), name)
+    models = Path(name)
+    if not models.exists():
+        raise UsageError(f"`{name}` is not there", hint="name the folder with the meshes")
     if models.is_dir():
         _check_folders(dataset, models, {models})
         return Sources(find_meshes(models), models)
     sources = _read_manifest(ui, models)
-    _check_folders(dataset, models, {file.parent for file in sources.files})
+    parents = {file.parent for file in sources.files if isinstance(file, Path)}
+    _check_folders(dataset, models, parents)
     return sources
 
 
@@ -56,7 +69,8 @@ def _read_manifest(ui: UI, path: Path) -> Sources:
     if path.suffix != SUFFIX:
         raise UsageError(f"`{path}` is neither a folder nor a manifest (.jsonl)",
                          hint=f"ushape import folder {shlex.quote(str(path.parent))}")  # fmt: skip
-    found = Sources([], path.parent, path.absolute())
+    files: list[Path] = []
+    found = Sources(files, path.parent, path.absolute())
     absent = unread = 0
     for item in read_manifest(path):
         file = file_of(item, path)
@@ -65,7 +79,7 @@ def _read_manifest(ui: UI, path: Path) -> Sources:
         elif file.suffix.lower() not in MESH_SUFFIXES:
             unread += 1
         else:
-            found.files.append(file)
+            files.append(file)
             origin = {**item.origin(), "manifest": str(found.manifest)}
             found.origins[str(file.absolute())] = origin
     if absent:

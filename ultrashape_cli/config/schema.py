@@ -181,6 +181,12 @@ class TrainConfig:
     """Folder for what is brought of a pack; empty is ~/.cache/ushape/packs."""
     cache_gib: float = 0.0
     """Most of it that is kept, the rest is brought again in each epoch; 0 keeps all."""
+    mirror: str = ""
+    """Place to which each finished checkpoint is copied while training goes on, and from which a
+    new machine goes on: s3://, gs://, sftp:// or a folder."""
+    resume_from: str = ""
+    """Place with a copy of the run, whose newest whole checkpoint is brought where this machine
+    has none as new; empty is `mirror`."""
     model: str = "ultrashape-1.0"
     """Row of the model table."""
     stage: Stage = "dit"

@@ -59,7 +59,7 @@ class StepRecord:
     outputs: dict[str, int] = field(default_factory=dict)
     """Path below the dataset -> bytes."""
     error: dict[str, Any] | None = None
-    """`cause` (error, crash, timeout, memory, killed), `message`, `hint`, maybe the `limit` met."""
+    """`cause` (error, crash, timeout, memory, killed, storage), `message`, `hint`, or `limit`."""
     version: str = __version__
     time: float = 0.0
     attempts: int = 1

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from ultrashape_cli.meshfiles.beside import find_beside
-from ultrashape_cli.meshfiles.mtl import libraries, read_materials
+from ultrashape_cli.meshfiles.mtl import libraries, picture_names, read_materials
 
 _HEADER = 65536
 """Bytes of a PLY file that may name its texture."""
@@ -49,13 +49,26 @@ def colour_files(path: Path, materials: list[str]) -> list[str]:
     if suffix == ".gltf":
         names |= {unquote(uri) for uri in uris(path, "images")}
     if suffix == ".ply":
-        with path.open("rb") as file:
-            head = file.read(_HEADER)
-        named = re.findall(rb"^comment TextureFile[ \t]+(.*?)\s*$", head, re.M)
+        named = _texture_lines(path)
         names |= {_text(name) for name in named}
         found = [find_beside(path, _text(name)) for name in named]
         names |= {str(picture.relative_to(root)) for picture in found if picture}
     return sorted(name for name in names if _is_inside(root, name))
+
+
+def named_files(path: Path) -> set[str]:
+    """Returns the names of all files that a mesh names, as they stand there, there or not.
+
+    Those that its materials name are among them once the material files are beside it.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".gltf":
+        return {unquote(uri) for kind in ("buffers", "images") for uri in uris(path, kind)}
+    if suffix == ".ply":
+        return {_text(name) for name in _texture_lines(path)}
+    lines = material_names(path)
+    pictures = {name for library in libraries(path, lines, []) for name in picture_names(library)}
+    return {*lines, *(name for line in lines for name in line.split()), *pictures}
 
 
 def uris(path: Path, kind: str) -> list[str]:
@@ -66,6 +79,12 @@ def uris(path: Path, kind: str) -> list[str]:
         return [uri for uri in found if not uri.startswith("data:")]
     except (ValueError, TypeError, AttributeError, RecursionError):
         return []
+
+
+def _texture_lines(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        head = file.read(_HEADER)
+    return re.findall(rb"^comment TextureFile[ \t]+(.*?)\s*$", head, re.M)
 
 
 def _found(path: Path, materials: list[str]) -> Iterator[Path]:

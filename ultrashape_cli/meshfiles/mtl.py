@@ -79,6 +79,17 @@ def libraries(path: Path, lines: list[str], problems: list[str]) -> Iterator[Pat
                 yield found
 
 
+def picture_names(library: Path) -> Iterator[str]:
+    """Yields the pictures that a material file names, there or not."""
+    for _, entries in _entries(decoded(library.read_bytes())):
+        for keyword in ("map_kd", "map_d", "map_opacity", "map_ke"):
+            entry = entries.get(keyword, "")
+            while (found := _option(entry)) is not None:
+                entry = found[2]
+            if entry:
+                yield entry
+
+
 def _entries(text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields each material's name and what it says, the last of a kind counting."""
     name, entries = None, dict[str, str]()

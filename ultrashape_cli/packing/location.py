@@ -29,6 +29,8 @@ _VARIABLES = {
 }
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "sftp": "paramiko", "hf": "huggingface_hub"}
 _ALIASES = {"gcs": "gs", "ssh": "sftp", "s3a": "s3"}
+_STATES = ("ETag", "md5Hash", "etag", "lfs", "blob_id", "mtime", "LastModified")
+"""What the providers' listings tell of a file's content, the surest first."""
 _RENAMES = ("file", "sftp")
 """Storage where a file that is being written can be seen: it gets its name when it is whole."""
 
@@ -72,14 +74,46 @@ class Location:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Returns the files of a folder below, by their names in it; none where there is none."""
+        return {name: int(entry["size"] or 0)
+                for name, entry in self._entries(folder) if entry["type"] == "file"}  # fmt: skip
+
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of a file; None where there is none."""
+        with self._errors(name):
+            try:
+                entry = self.fs.info(self._path(name))
+            except FileNotFoundError:
+                return None
+        return int(entry["size"] or 0) if entry["type"] == "file" else None
+
+    def folders(self, folder: str) -> list[str]:
+        """Returns the names of the folders in a folder below; none where there is none."""
+        return [name for name, entry in self._entries(folder) if entry["type"] == "directory"]
+
+    def tree(self) -> Iterator[tuple[str, int, str]]:
+        """Yields name, bytes and state of all files below; the state changes with the content.
+
+        Raises:
+            StorageError: There is no such place.
+        """
+        with self._errors(""):
+            self.fs.invalidate_cache()
+            if not self.fs.exists(self.root):
+                raise FileNotFoundError(self.root)
+            found = self.fs.find(self.root, detail=True)
+        for path, entry in found.items():
+            name = str(path)[len(self.root) :].lstrip("/")
+            state = next((entry[key] for key in _STATES if entry.get(key)), "")
+            yield name, int(entry["size"] or 0), str(state)
+
+    def _entries(self, folder: str) -> list[tuple[str, dict[str, Any]]]:
         with self._errors(folder):
             self.fs.invalidate_cache()
             try:
                 found = self.fs.ls(self._path(folder), detail=True)
             except FileNotFoundError:
-                return {}
-        return {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"] or 0)
-                for entry in found if entry["type"] == "file"}  # fmt: skip
+                return []
+        return [(str(entry["name"]).rstrip("/").rsplit("/", 1)[-1], entry) for entry in found]
 
     def read(self, name: str) -> bytes | None:
         """Returns the whole of a small file; None where there is none."""

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ from ultrashape_cli.data.layout import Record
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.meshfiles.companions import colour_files, material_names, uris
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, NOT_READ
+from ultrashape_cli.preparation.remote import RemoteFile
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def _has_records(folder: str) -> bool:
 
 
 def new_records(
-    files: list[Path],
+    files: Sequence[Path | RemoteFile],
     known: dict[str, Record],
     origins: Mapping[str, dict[str, Any]] | None = None,
 ) -> Iterator[Record]:
@@ -87,8 +88,10 @@ def new_records(
     by_content: dict[tuple[str, str], Record] = {}
     taken: set[str] = set()
     for path in files:
-        old = by_path.get(str(path.absolute()))
-        source = _describe(path, old.source if old else {})
+        name = str(path.absolute()) if isinstance(path, Path) else path.address
+        old = by_path.get(name)
+        earlier = old.source if old else {}
+        source = _describe(path, earlier) if isinstance(path, Path) else path.source()
         if origin := (origins or {}).get(source["path"]):
             source["origin"] = origin
         content = _content(source)

@@ -118,7 +118,9 @@ def _may_end_differently(old: StepRecord, config: EngineConfig) -> bool:
     error = old.error or {}
     limits = {"timeout": config.timeout_s, "memory": config.memory_gib}
     cause = error.get("cause")
-    if cause == "killed" or (cause in limits and limits[cause] > error.get("limit", 0.0)):
+    if cause in ("killed", "storage"):
+        return True
+    if cause in limits and limits[cause] > error.get("limit", 0.0):
         return True
     return cause in config.retry_causes and old.attempts <= config.retries
 

@@ -13,6 +13,7 @@ import numpy as np
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset, Record, settings_text, step_key
 from ultrashape_cli.files import file_hash
+from ultrashape_cli.preparation.remote import source_path
 
 VAE_STEP = "vae"
 """The optional step behind `--vae-check`, after all others."""
@@ -73,8 +74,8 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.watertight.surroundings import without_surroundings
 
     settings = config.watertight
-    path = Path(record.source["path"])
     limit = int(settings.max_file_gib * 2**30)
+    path = source_path(dataset, record, limit)
     contents = read_contents(path, colours=False, max_bytes=limit)
     source, _, around = without_surroundings(mesh_of(path, contents))
     up = up_axis(settings.up, path.suffix)
@@ -113,7 +114,7 @@ def _quality(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.preparation.quality import measure_source, measure_surface
 
     limit = int(config.watertight.max_file_gib * 2**30)
-    source = load_mesh(Path(record.source["path"]), max_bytes=limit)
+    source = load_mesh(source_path(dataset, record, limit), max_bytes=limit)
     mesh = load_mesh(dataset.mesh(record.id))
     seed = asset_seed(record.id, 0)
     return {**measure_source(source), **measure_surface(mesh, seed)}, []
@@ -152,7 +153,7 @@ def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
 
     settings = config.render
     mesh = load_mesh(dataset.mesh(record.id))
-    colours, problems = _source_colours(record) if settings.textures else (None, [])
+    colours, problems = _source_colours(dataset, record, config)
     scene = Scene(mesh, colours)
     is_random = settings.lights == "random"
     seed = asset_seed(record.id, config.seed) if is_random else config.seed
@@ -202,14 +203,16 @@ def _render(dataset: Dataset, record: Record, config: Config) -> StepResult:
     return measurements, paths
 
 
-def _source_colours(record: Record) -> tuple[Any, list[str]]:
+def _source_colours(dataset: Dataset, record: Record, config: Config) -> tuple[Any, list[str]]:
     """Returns the `SurfaceColours` of the source or None, and what is wrong with them."""
+    if not config.render.textures:
+        return None, []
     from ultrashape_cli.geometry.normalize import Frame
     from ultrashape_cli.meshfiles.appearance import load_appearance
     from ultrashape_cli.rendering.colours import SurfaceColours
     from ultrashape_cli.watertight.surroundings import without_surroundings
 
-    path = Path(record.source["path"])
+    path = source_path(dataset, record, int(config.watertight.max_file_gib * 2**30))
     done = record.steps.get("watertight")
     if done is None or not path.exists():
         return None, [f"`{path}` is gone, and its colours with it"]

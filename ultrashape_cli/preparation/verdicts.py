@@ -30,7 +30,10 @@ def update_verdicts(
 
 
 def find_stale(
-    known: dict[str, Record], found: dict[str, Record], folder: Path, manifest: Path | None = None
+    known: dict[str, Record],
+    found: dict[str, Record],
+    folder: Path | str,
+    manifest: Path | None = None,
 ) -> dict[str, str]:
     """Returns the known assets whose staleness changed, with its new value.
 
@@ -42,10 +45,10 @@ def find_stale(
     Args:
         known: All records of the dataset.
         found: The assets of all files below `folder`.
-        folder: Where sources were looked for.
+        folder: Where sources were looked for; an address if elsewhere.
         manifest: What names them, if anything does.
     """
-    root = str(folder.absolute()) + os.sep
+    root = str(folder.absolute()) + os.sep if isinstance(folder, Path) else folder.rstrip("/") + "/"
     paths = {path for r in found.values() for path in (r.source["path"], *r.duplicates)}
     changed = {}
     for asset_id, record in known.items():
@@ -60,7 +63,7 @@ def find_stale(
             now = "edited"
         else:
             # There, but passed over: hidden, or in a folder that cannot be read at the moment.
-            now = record.stale if os.path.lexists(path) else "deleted"
+            now = record.stale if isinstance(folder, Path) and os.path.lexists(path) else "deleted"
         if now != record.stale:
             changed[asset_id] = now
     return changed

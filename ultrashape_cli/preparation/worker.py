@@ -22,6 +22,8 @@ from ultrashape_cli.config.resolve import restore
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.errors import DiskError, UShapeError
+from ultrashape_cli.packing.location import StorageError
+from ultrashape_cli.preparation.remote import drop_source
 from ultrashape_cli.preparation.steps import STEP_TABLE
 from ultrashape_cli.processes import end_with_parent
 
@@ -41,7 +43,8 @@ def run_step(dataset: Dataset, record: Record, name: str, config: Config) -> Ste
         result.outputs = dataset.output_sizes(paths)
     except UShapeError as error:
         # A full disk is no property of the asset: the parent stops on it.
-        cause = "disk" if isinstance(error, DiskError) else "error"
+        kinds = {DiskError: "disk", StorageError: "storage"}
+        cause = kinds.get(type(error), "error")
         result.error = {"cause": cause, "message": _one_line(error.message), "hint": error.hint}
     except MemoryError:
         limit = config.engine.memory_gib
@@ -72,6 +75,7 @@ def serve(pipe: Connection) -> None:
         record = Record.from_json(task["record"])
         # The claim on the asset is ours: whoever left half-written views here has ended.
         dataset.drop_partial(record.id, os.getpid())
+        drop_source(dataset, record.id)
         for name in task["steps"]:
             _send(pipe, {"step": name})
             result = run_step(dataset, record, name, config)
@@ -80,6 +84,7 @@ def serve(pipe: Connection) -> None:
             _send(pipe, {"step": name, "result": fields})
             if result.status == "failed":
                 break
+        drop_source(dataset, record.id)
         _send(pipe, {})
 
 

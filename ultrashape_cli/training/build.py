@@ -11,19 +11,21 @@ from accelerate import Accelerator
 from torch import nn
 
 from ultrashape_cli.config.profiles import get_profile
-from ultrashape_cli.config.schema import Config
+from ultrashape_cli.config.schema import Config, TrainConfig
 from ultrashape_cli.data.dataset import Item, SampleOrder, ShapeDataset, make_loader
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.devices import compute_dtype, empty_cache
-from ultrashape_cli.models.registry import model_spec
+from ultrashape_cli.models.registry import ModelSpec, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.monitoring.trackers import Trackers, make_trackers
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.base import base_source, deciding_base
+from ultrashape_cli.training.checkpoint import checkpoint_writer
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
+from ultrashape_cli.training.mirror import Mirror, MirrorWriter
 from ultrashape_cli.training.networks import build_networks, load_trained
 from ultrashape_cli.training.objectives.flow import FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
@@ -44,8 +46,12 @@ def build_trainer(
     run: RunFolder,
     accelerator: Accelerator,
     on_step: Callable[[Progress], None],
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Trainer:
-    """Builds networks, data, objective and validation of a run."""
+    """Builds networks, data, objective and validation of a run.
+
+    `tell` gets a line where a checkpoint cannot be copied to `train.mirror`.
+    """
     settings = config.train
     spec = model_spec(settings.model)
     device = accelerator.device
@@ -99,8 +105,6 @@ def build_trainer(
         names = settings.trackers if main else ()
         return make_trackers(names, run, step=step, alerts=settings.tracker_alerts)
 
-    dit = getattr(component, "dit", component)
-    recomputed = getattr(dit, "checkpoint_blocks", 0) / spec.dit.depth
     return Trainer(
         config,
         run=run,
@@ -114,8 +118,24 @@ def build_trainer(
         on_step=on_step,
         trackers=trackers,
         peak_tflops=get_profile(config.profile).peak_bf16_tflops if device.type == "cuda" else 0.0,
-        recomputed=recomputed,
+        recomputed=_recomputed(component, spec),
+        writer=checkpoint_writer(settings, run, _mirror(settings, run, tell) if main else None),
     )
+
+
+def _mirror(
+    config: TrainConfig, run: RunFolder, tell: Callable[[str], None]
+) -> MirrorWriter | None:
+    if not config.mirror:
+        return None
+    mirror = Mirror(config.mirror)
+    mirror.claim(run)
+    return MirrorWriter(mirror, run, keep=config.keep_checkpoints, tell=tell)
+
+
+def _recomputed(component: nn.Module, spec: ModelSpec) -> float:
+    dit = getattr(component, "dit", component)
+    return float(getattr(dit, "checkpoint_blocks", 0) / spec.dit.depth)
 
 
 def _start(

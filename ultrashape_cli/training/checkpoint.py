@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ultrashape_cli import __version__
+from ultrashape_cli.config.schema import TrainConfig
 from ultrashape_cli.errors import CheckpointError, DiskError
 from ultrashape_cli.files import disk_errors, sync, write_atomic, write_json
 from ultrashape_cli.models.weight_files import read_torch_file
@@ -37,6 +38,7 @@ from ultrashape_cli.runs import (
     CHECKPOINT_MANIFEST,
     EMA_FILE,
     MODEL_FILE,
+    RunFolder,
     best_checkpoint,
     checkpoint_name,
     checkpoint_step,
@@ -44,6 +46,7 @@ from ultrashape_cli.runs import (
     digest,
     verified_checkpoints,
 )
+from ultrashape_cli.training.mirror import MirrorWriter
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +100,10 @@ class Retention:
     newest: int
     every_steps: int = 0
 
-    def prune(self, folder: Path, last_step: int) -> None:
+    def prune(self, folder: Path, last_step: int, pinned: Collection[Path] = ()) -> None:
         """Removes the others up to a step; only checkpoints whose files are whole count as kept.
 
-        Nothing goes as long as none would be left.
+        Nothing goes as long as none would be left, nor what is `pinned`.
         """
         keep = set(islice(verified_checkpoints(folder, last_step=last_step), self.newest))
         if not keep:
@@ -109,7 +112,8 @@ class Retention:
         for path in complete_checkpoints(folder):
             step = checkpoint_step(path)
             round_number = self.every_steps and step % self.every_steps == 0
-            if path not in keep and path != best and step <= last_step and not round_number:
+            held = path in keep or path == best or path in pinned
+            if not held and step <= last_step and not round_number:
                 shutil.rmtree(path)
 
 
@@ -121,11 +125,13 @@ class CheckpointWriter:
         folder: Parent of all checkpoints of the run.
         retention: What stays.
         background: Let training go on while a checkpoint is written.
+        mirror: Copies those that are whole elsewhere.
     """
 
     folder: Path
     retention: Retention
     background: bool = True
+    mirror: MirrorWriter | None = None
     _pending: Future[None] | None = field(default=None, init=False)
     _buffers: dict[str, Tensor] = field(default_factory=dict, init=False)
     _thread: ThreadPoolExecutor = field(
@@ -160,17 +166,36 @@ class CheckpointWriter:
         if pending is not None:
             pending.result()
 
+    def close(self) -> None:
+        """Returns when nothing is being written or copied elsewhere; raises as `wait`."""
+        self.wait()
+        if self.mirror:
+            self.mirror.finish()
+
+    def _prune(self, retention: Retention, step: int) -> None:
+        retention.prune(self.folder, step, self.mirror.pinned if self.mirror else ())
+
     def _make_room(self, snapshot: Snapshot) -> None:
         """Removes what will not be kept before the new one is written, where room is short."""
         if free_space(self.folder) < needed_space(snapshot.num_bytes):
             following = replace(self.retention, newest=max(1, self.retention.newest - 1))
-            following.prune(self.folder, snapshot.step)
+            self._prune(following, snapshot.step)
             check_space(self.folder, snapshot.num_bytes, self.retention.newest)
 
     def _write(self, snapshot: Snapshot) -> None:
         path = save_checkpoint(self.folder, snapshot)
-        self.retention.prune(self.folder, snapshot.step)
+        if self.mirror:
+            self.mirror.offer(path)
+        self._prune(self.retention, snapshot.step)
         logger.info("saved %s", path)
+
+
+def checkpoint_writer(
+    config: TrainConfig, run: RunFolder, mirror: MirrorWriter | None = None
+) -> CheckpointWriter:
+    """Returns the writer that a run's settings ask for."""
+    kept = Retention(newest=config.keep_checkpoints, every_steps=config.keep_every_steps)
+    return CheckpointWriter(run.checkpoints, kept, config.async_checkpoints, mirror)
 
 
 def save_checkpoint(folder: Path, snapshot: Snapshot) -> Path:

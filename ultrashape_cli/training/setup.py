@@ -34,6 +34,8 @@ CHANGEABLE = frozenset(
         *("train.validate_meshes", "train.mesh_every_validations", "train.patience"),
         *("launch.price_per_hour", "train.data", "train.cache", "train.cache_gib"),
         "train.token_cache",
+        "train.mirror",
+        "train.resume_from",
         *("train.compile", "train.attention", "train.expert_dispatch"),
     }
 )

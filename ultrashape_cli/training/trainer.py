@@ -25,8 +25,8 @@ from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.agreement import Agreement
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
-    Retention,
     Snapshot,
+    checkpoint_writer,
     load_ema,
     load_state,
     load_weights,
@@ -75,6 +75,7 @@ class Trainer:
         stages: list[Stage],
         validate: Validate | None = None,
         on_step: Callable[[Progress], None] = lambda progress: None,
+        writer: CheckpointWriter | None = None,
         trackers: Callable[[int], Trackers] = lambda step: Trackers({}),
         peak_tflops: float = 0.0,
         recomputed: float = 0.0,
@@ -92,6 +93,7 @@ class Trainer:
             stages: Token counts by step.
             validate: Validation of a network at a step; called in eval mode.
             on_step: Progress leaves through here.
+            writer: Of checkpoints; that of the settings, without a mirror, if None.
             trackers: Last step that is done -> extra metrics sinks.
             peak_tflops: Dense bf16 peak of the card; 0 where it is not known.
             recomputed: Share of the forward pass that activation checkpointing computes again.
@@ -132,11 +134,7 @@ class Trainer:
         self.ema = self._start_average()
         if found:
             self._restore(found)
-        self._writer = CheckpointWriter(
-            run.checkpoints,
-            Retention(newest=settings.keep_checkpoints, every_steps=settings.keep_every_steps),
-            settings.async_checkpoints,
-        )
+        self._writer = writer or checkpoint_writer(settings, run)
         self._saved_step = self.step
         self._score: float | None = None
         self._last_heartbeat = 0.0
@@ -194,7 +192,7 @@ class Trainer:
         finally:
             if writer:
                 writer.close()
-            self._writer.wait()
+            self._writer.close()
         return True
 
     def train_step(self) -> dict[str, float]:

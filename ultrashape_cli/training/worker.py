@@ -58,7 +58,7 @@ def train_run(
                     pace(progress)
                     on_step(progress)
 
-                trainer = build_trainer(config, run, accelerator, on_every_step)
+                trainer = build_trainer(config, run, accelerator, on_every_step, tell)
                 if accelerator.is_main_process:
                     record_event(run, "start", step=trainer.step, time=started)
                 finished = trainer.train(lambda: bool(stop))

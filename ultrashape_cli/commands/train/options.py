@@ -54,6 +54,16 @@ InitOpt = Annotated[
         rich_help_panel="Input",
     ),
 ]
+ResumeOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--resume-from",
+        metavar="ADDRESS",
+        help="Place with a copy of this run, made by `--set train.mirror=ADDRESS`; its newest "
+        "whole checkpoint is brought where it is beyond those here. Default: train.mirror.",
+        rich_help_panel="Input",
+    ),
+]
 ModelOpt = Annotated[
     str | None,
     typer.Option(

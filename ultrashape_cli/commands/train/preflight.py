@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
-    from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.config.schema import Config, TrainConfig
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.memory.plan import RunPlan
     from ultrashape_cli.ui import UI
@@ -40,6 +40,7 @@ def preflight(
     assets = training_assets(config)
     if force:
         _check_sources(config, run)
+    coming = _look_at_copies(settings, run, force)
     goes_on = run.base.exists() and not force
     start = f"the run in {run.root}" if goes_on else _describe_start(config, dry_run)
     check_best_metric(settings)
@@ -50,12 +51,36 @@ def preflight(
         f"({_reason(resolved, plan)}), microbatch {settings.microbatch} x "
         f"{settings.accumulation}, {len(assets)} assets, seed {config.seed}"
     )
-    found = complete_checkpoints(run.checkpoints) if goes_on else []
-    ui.info(f"resumes from {found[-1]}" if found else f"starts from {start}")
+    found = [] if force else complete_checkpoints(run.checkpoints)
+    resumed = coming or (found[-1] if found else None)
+    ui.info(f"resumes from {resumed}" if resumed else f"starts from {start}")
     values = describe_plan(plan, config, len(assets))
     _show_plan(ui, plan, values)
     check_plan(plan, config, resolved.profile)
     return {"profile": resolved.profile.name, "starts_from": start, **values}
+
+
+def _look_at_copies(settings: TrainConfig, run: RunFolder, force: bool) -> str | None:
+    """Returns the checkpoint elsewhere from which a run will go on; None where none is newer.
+
+    Raises:
+        StorageError: The place cannot be reached.
+        UsageError: It holds another run, or no checkpoint where `--resume-from` names it.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.training.mirror import Mirror
+
+    if settings.mirror:
+        Mirror(settings.mirror).require_mine(run, force=force)
+    address = settings.resume_from or settings.mirror
+    if not address or force:
+        return None
+    place = Mirror(address)
+    newer = place.newer(run)
+    if settings.resume_from and not newer and not place.checkpoints():
+        raise UsageError(f"no whole checkpoint of a run at `{address}`",
+                         hint="it holds what `train.mirror` made")  # fmt: skip
+    return f"{address.rstrip('/')}/checkpoints/{newer[0].name}" if newer else None
 
 
 def training_assets(config: Config) -> list[str]:

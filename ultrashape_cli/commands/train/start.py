@@ -48,6 +48,11 @@ def _start(
 
     config = resolved.config
     child = is_distributed_child()
+    copy = config.train.resume_from or config.train.mirror
+    if main and not child and copy and not force:
+        from ultrashape_cli.training.mirror import Mirror
+
+        Mirror(copy).bring(run, ui.info)
     # Processes started by others decide together, in the trainer.
     done = None if child or force else _finished(run, config.train.steps)
     if main:

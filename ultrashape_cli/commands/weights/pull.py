@@ -36,7 +36,8 @@ def pull(
         typer.Option(
             "--repo",
             metavar="OWNER/NAME",
-            help="Repository on the Hub. Default: the model's.",
+            help="Repository on the Hub, or an address to which `weights push` sent them. Default: "
+            "the model's.",
             rich_help_panel="Input",
         ),
     ] = None,
@@ -78,17 +79,20 @@ def pull(
       ushape weights pull -o /data/weights --dry-run
 
       ushape weights pull --repo me/my-ultrashape --file model.safetensors
+
+      ushape weights pull --repo s3://studio/weights/shoes
     """
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.hub import LICENCES, find_remote
     from ultrashape_cli.models.registry import model_spec
+    from ultrashape_cli.packing.weights import find_elsewhere
     from ultrashape_cli.ui import UI
 
     ui = UI("weights pull", json_output=json_output, quiet=quiet, verbose=verbose,
             progress=progress)  # fmt: skip
     spec = model_spec(model)
-    source = repo or spec.repo_id
+    source = repo.removeprefix("hf://") if repo else spec.repo_id
     if source is None:
         raise UsageError(f"model `{model}` has no released weights", hint="--repo OWNER/NAME")
     names = (file,) if file else spec.files if spec.files else ("model.safetensors",)
@@ -98,7 +102,8 @@ def pull(
     if sha256 and len(names) > 1:
         raise UsageError("`--sha256` needs one file", hint=f"--file {names[0]}")
     check_outputs([out / Path(name).name for name in names], [], hint="--file NAME, one at a time")
-    remotes = [find_remote(source, name, revision) for name in names]
+    find = find_elsewhere if "://" in source else find_remote
+    remotes = [find(source, name, revision) for name in names]
     made = [_pull(ui, r, out / Path(r.name).name, sha256, force, dry_run) for r in remotes]
     files = [entry["file"] for entry in made]
     outputs = {} if dry_run else {Path(name).name: name for name in files}
@@ -132,6 +137,7 @@ def _pull(
 ) -> dict[str, Any]:
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.hub import download, sha256_file
+    from ultrashape_cli.packing.weights import download_elsewhere
 
     wanted = sha256.lower() if sha256 else remote.sha256
     entry = {"file": str(target), "bytes": remote.size, "sha256": wanted, "commit": remote.commit}
@@ -149,7 +155,7 @@ def _pull(
         return {**entry, "state": "planned"}
     mib = 1 << 20
     with ui.progress(f"{target.name}, MiB", -(-remote.size // mib)) as bar:
-        digest = download(
+        digest = (download_elsewhere if "://" in remote.repo else download)(
             remote,
             target,
             expected_sha256=wanted,

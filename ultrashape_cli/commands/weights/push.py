@@ -1,7 +1,9 @@
-"""`ushape weights push`: weights to the Hub."""
+"""`ushape weights push`: weights to the Hub, or to storage elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +14,19 @@ from ultrashape_cli.commands.weights.options import ModelOpt, SourceArg, show_pa
 
 if TYPE_CHECKING:
     from ultrashape_cli.models.convert import Gathered
+    from ultrashape_cli.packing.location import Location
 
 
 def push(
     source: SourceArg,
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository on the Hub.")],
+    repo: Annotated[
+        str,
+        typer.Argument(
+            metavar="OWNER/NAME",
+            help="Repository on the Hub (hf:// may stand before it), or an address: s3://, gs://, "
+            "sftp:// or file:// and a folder.",
+        ),
+    ],
     file: Annotated[
         str,
         typer.Option(
@@ -43,22 +53,27 @@ def push(
     Whatever WEIGHTS is, it is checked against its model and uploaded as one safetensors file.
     The attribution of a run, or beside a file, goes with it; to a public place nothing goes that
     learned from meshes whose licence forbids commercial use or to hand them on.
-    Creates the repository where there is none. Needs `hf auth login` or `HF_TOKEN`.
+    Creates the repository where there is none. Needs `hf auth login` or `HF_TOKEN`; elsewhere the
+    provider's own variables and files.
 
     Examples:
 
       ushape weights push runs/data-ultrashape-1.0-dit me/shoes --dry-run
 
       ushape weights push finetuned.safetensors me/shoes --public
+
+      ushape weights push runs/mine s3://studio/weights/shoes
     """
     from ultrashape_cli.data.attribution import attribution_of_weights
     from ultrashape_cli.models.convert import choose_model, gather_weights, require_fit
     from ultrashape_cli.ui import UI
 
     ui = UI("weights push", json_output=json_output, quiet=quiet, verbose=verbose)
+    place = _place(repo)
+    repo = repo.removeprefix("hf://")
     attribution = attribution_of_weights(source)
     if not licence_override:
-        _check_licences(attribution, repo, private)
+        _check_licences(attribution, repo, place, private)
     gathered = gather_weights(source)
     spec = choose_model(gathered, model)
     require_fit(gathered, spec)
@@ -69,28 +84,39 @@ def push(
         ui.info(f"would upload {', '.join(names[:-1])} and {names[-1]} to {repo}")
         ui.result(inputs=inputs)
         return
-    more: dict[str, Path | bytes] = {"ATTRIBUTION.md": attribution} if attribution else {}
-    address, digest = _push(source, gathered, spec.name, repo, file, private, message, more)
-    ui.result(inputs=inputs, outputs={"commit": address}, sha256=digest)
+    with _written(source, gathered, spec.name, repo, file, attribution) as (files, digest):
+        if place:
+            for name, path in files.items():
+                place.send(path, name)
+            address = f"{repo.rstrip('/')}/{file}"
+        else:
+            from ultrashape_cli.hub import upload
+
+            address = upload(repo, dict(files), message=message, private=private)
+    ui.result(inputs=inputs, outputs={"file" if place else "commit": address}, sha256=digest)
 
 
-def _push(
-    source: Path,
-    gathered: Gathered,
-    model: str,
-    repo: str,
-    file: str,
-    private: bool,
-    message: str,
-    more: dict[str, Path | bytes],
-) -> tuple[str, str]:
-    """Uploads and returns the commit's address and the hash of the weights."""
+def _place(repo: str) -> Location | None:
+    """Returns the storage of an address; None for a repository on the Hub."""
+    if "://" not in repo or repo.startswith("hf://"):
+        return None
+    from ultrashape_cli.packing.location import Location
+
+    return Location(repo)
+
+
+@contextmanager
+def _written(
+    source: Path, gathered: Gathered, model: str, repo: str, file: str, attribution: Path | None
+) -> Iterator[tuple[dict[str, Path], str]]:
+    """Yields what is uploaded, by its name there, and the hash of the weights."""
     import tempfile
 
-    from ultrashape_cli.hub import sha256_file, upload
+    from ultrashape_cli.hub import sha256_file
     from ultrashape_cli.models.card import model_card
     from ultrashape_cli.models.convert import convert_weights, summarise
     from ultrashape_cli.models.registry import model_spec
+    from ultrashape_cli.packing.weights import SUMS
 
     spec = model_spec(model)
     with tempfile.TemporaryDirectory(prefix="ushape-push-") as folder:
@@ -99,22 +125,34 @@ def _push(
             path = Path(folder) / "model.safetensors"
             convert_weights(gathered, spec, path)
         digest = sha256_file(path)
-        card = model_card(spec, repo, file, summarise(gathered), digest)
-        files: dict[str, Path | bytes] = {"README.md": card.encode(), file: path, **more}
-        return upload(repo, files, message=message, private=private), digest
+        card, sums = Path(folder) / "README.md", Path(folder) / SUMS
+        card.write_text(model_card(spec, repo, file, summarise(gathered), digest))
+        sums.write_text(f"{digest}  {file}\n")
+        files = {file: path, "README.md": card}
+        if attribution:
+            files["ATTRIBUTION.md"] = attribution
+        # The Hub tells hashes itself; elsewhere they come last, when all else is there.
+        yield files | ({SUMS: sums} if "://" in repo else {}), digest
 
 
-def _check_licences(attribution: Path | None, repo: str, private: bool) -> None:
+def _check_licences(
+    attribution: Path | None, repo: str, place: Location | None, private: bool
+) -> None:
     """Raises UsageError where others may read the repository and licences stand against it."""
     from ultrashape_cli.collections.licences import forbids_public_weights
     from ultrashape_cli.data.attribution import read_works
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.hub import is_public
+    from ultrashape_cli.packing.transfer import may_be_public
 
     works = read_works(attribution) if attribution else set()
     bound = sorted({work.licence for work in works if forbids_public_weights(work.licence)})
-    if bound and (not private or is_public(repo)):
+    if not bound:
+        return
+    # A bucket does not tell who may read it.
+    if not private or (may_be_public(place) if place else is_public(repo)):
+        how = "may be" if place else "is"
         raise UsageError(
-            f"`{repo}` is public, and the weights learned from meshes under {', '.join(bound)}",
+            f"`{repo}` {how} public, and the weights learned from meshes under {', '.join(bound)}",
             hint="push to a private repository; --licence-override if you have the rights",
         )
