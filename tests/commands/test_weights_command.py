@@ -352,6 +352,7 @@ def test_weights_go_with_their_attribution_and_not_where_a_licence_forbids(
     assert ushape("weights", "convert", weights, converted).code == 0
     assert (tmp_path / "other.ATTRIBUTION.md").read_bytes() == attribution.read_bytes()
     assert ushape("weights", "push", converted, "me/shoes", "--public").code == 2
+    assert "may be public" in ushape("weights", "push", weights, "s3://bucket/x").err
     # A new repository is private, one that is there may be public.
     assert ushape("weights", "push", weights, "me/shoes").code == 0
     assert hub.files["me/shoes/ATTRIBUTION.md"] == attribution.read_bytes()

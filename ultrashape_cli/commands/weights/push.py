@@ -73,7 +73,7 @@ def push(
     repo = repo.removeprefix("hf://")
     attribution = attribution_of_weights(source)
     if not licence_override:
-        _check_licences(attribution, repo, private)
+        _check_licences(attribution, repo, place, private)
     gathered = gather_weights(source)
     spec = choose_model(gathered, model)
     require_fit(gathered, spec)
@@ -135,17 +135,24 @@ def _written(
         yield files | ({SUMS: sums} if "://" in repo else {}), digest
 
 
-def _check_licences(attribution: Path | None, repo: str, private: bool) -> None:
+def _check_licences(
+    attribution: Path | None, repo: str, place: Location | None, private: bool
+) -> None:
     """Raises UsageError where others may read the repository and licences stand against it."""
     from ultrashape_cli.collections.licences import forbids_public_weights
     from ultrashape_cli.data.attribution import read_works
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.hub import is_public
+    from ultrashape_cli.packing.transfer import may_be_public
 
     works = read_works(attribution) if attribution else set()
     bound = sorted({work.licence for work in works if forbids_public_weights(work.licence)})
-    if bound and (not private or ("://" not in repo and is_public(repo))):
+    if not bound:
+        return
+    # A bucket does not tell who may read it.
+    if not private or (may_be_public(place) if place else is_public(repo)):
+        how = "may be" if place else "is"
         raise UsageError(
-            f"`{repo}` is public, and the weights learned from meshes under {', '.join(bound)}",
+            f"`{repo}` {how} public, and the weights learned from meshes under {', '.join(bound)}",
             hint="push to a private repository; --licence-override if you have the rights",
         )
