@@ -17,6 +17,7 @@ from pathlib import Path
 
 import command_lines
 import pytest
+import trimesh
 from s3_server import s3_server
 
 from ultrashape_cli.config.profiles import PROFILES
@@ -79,6 +80,8 @@ SUBSTITUTES = {
     "weights/ultrashape_v1.pt": "tiny",
     "--steps 7000 --price-per-hour 0.40": "--steps 4 --price-per-hour 0.40",
     "--steps 40000 --price-per-hour 2.50": "--steps 4 --price-per-hour 2.50",
+    # Six shapes have no twentieth.
+    "--val 0.05 --group-by folder": "--val 0.3 --group-by folder",
     # Of another change; see COMING in command_lines.py.
     " --set train.mirror=s3://studio/runs/mine": "",
     # Nothing is downloaded: the licence is shown, and a server that is not there is told.
@@ -89,7 +92,8 @@ CODES = {"doctor": {0, 1}, "weights pull": {1}, "evaluate": {0, 1}}
 SMALLER = {"sample.surface_points": 8000, "sample.curvature_points": 8000,
            "sample.near_points": 4000, "sample.near_curvature_points": 4000,
            "sample.space_points": 2000, "sample.coarse_points": 8192, "train.num_latents": 256,
-           "watertight.resolution": 64, "evaluate.points": 5000, "split.val": 0.4}  # fmt: skip
+           "watertight.resolution": 64, "evaluate.points": 5000, "split.val": 0.4,
+           "refine.quality": "draft", "train.validate_every_steps": 2}  # fmt: skip
 
 
 @pytest.fixture
@@ -102,9 +106,11 @@ def studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
                   ["coarsen.py", "models/studio_0000.ply", "coarse.glb"],
                   ["preview.py", "view.png", "models/studio_0000.ply"]):  # fmt: skip
         subprocess.run([sys.executable, examples / words[0], *words[1:]], check=True)
-    import trimesh
-
     trimesh.load("models/studio_0000.ply").export("models/dragon.obj")
+    for path in Path("models").glob("*.ply"):
+        folder = path.with_suffix("")
+        folder.mkdir()
+        path.rename(folder / path.name)
     with s3_server(monkeypatch):
         settings = tomllib.loads((examples / "tiny" / "quickstart.toml").read_text())
         values = {
@@ -129,7 +135,8 @@ def test_the_whole_way_runs_with_the_tiny_model(studio: dict[str, str], tmp_path
     background: list[subprocess.Popen[bytes]] = []
     tokens: dict[str, str] = {}
     try:
-        for line in LINES:
+        for original in LINES:
+            line = original
             for written, instead in SUBSTITUTES.items():
                 line = line.replace(written, instead)
             line = line.replace("http://studio:8000", f"http://127.0.0.1:{port}")
