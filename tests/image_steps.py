@@ -26,6 +26,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dockerfile import Step, StepError, fill, pair, parse
+
 REPO = Path(__file__).parent.parent
 DOCKERFILE = REPO / "examples" / "docker" / "Dockerfile"
 TARGETS = ("processing", "inference", "training")
@@ -34,73 +36,6 @@ WRITABLE = ("data", "cache")
 _PACKAGES = "python3,python3-dev,python3-pip,python3-venv,ca-certificates"
 # What the machine needs to reach packages; never part of an image.
 _REACH = ("PIP_", "UV_", "SSL_", "REQUESTS_", "HTTP_", "HTTPS_", "NO_PROXY", "http", "no_proxy")
-
-
-class StepError(Exception):
-    """An instruction that is not understood, or a step that failed."""
-
-
-@dataclass
-class Step:
-    """One instruction: RUN, its flags and the rest of its line."""
-
-    name: str
-    flags: list[str]
-    rest: str
-
-
-@dataclass
-class Stage:
-    """What one FROM begins."""
-
-    name: str
-    parent: str
-    steps: list[Step] = field(default_factory=list)
-
-
-def parse(text: str) -> tuple[dict[str, str], list[Stage]]:
-    """Returns the arguments before the first FROM, and the stages in order.
-
-    Raises:
-        StepError: An instruction or a form of one that `Builder` does not know.
-    """
-    lines = [line for line in text.splitlines() if not re.match(r"\s*(#|$)", line)]
-    outer: dict[str, str] = {}
-    stages: list[Stage] = []
-    for line in re.sub(r"\\\n\s*", " ", "\n".join(lines)).splitlines():
-        name, _, rest = line.partition(" ")
-        flags = []
-        while name != "HEALTHCHECK" and (found := re.match(r"\s*(--\S+)\s+", rest)):
-            flags.append(found[1])
-            rest = rest[found.end() :]
-        rest = rest.strip()
-        if name == "FROM":
-            parts = rest.split()
-            if len(parts) != 3 or parts[1] != "AS" or flags:
-                raise StepError(f"FROM image AS name, not `{line}`")
-            stages.append(Stage(parts[2], parts[0]))
-        elif name not in _KNOWN or (name == "RUN" and (rest.startswith("[") or "<<" in rest)):
-            raise StepError(f"not known here: `{line}`")
-        elif not stages:
-            if name != "ARG":
-                raise StepError(f"{name} before FROM")
-            outer.update([_pair(rest)])
-        else:
-            stages[-1].steps.append(Step(name, flags, rest))
-    return outer, stages
-
-
-_KNOWN = {"RUN", "COPY", "ENV", "ARG", "WORKDIR", "USER", "ENTRYPOINT", "CMD", "EXPOSE",
-          "HEALTHCHECK"}  # fmt: skip
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    return key, value
-
-
-def _fill(text: str, values: dict[str, str]) -> str:
-    return re.sub(r"\$\{?(\w+)\}?", lambda m: values.get(m[1], ""), text)
 
 
 @dataclass
@@ -135,7 +70,7 @@ class Builder:
         if name in self.images:
             return self.images[name]
         stage = self.stages[name]
-        parent = _fill(stage.parent, self.outer)
+        parent = fill(stage.parent, self.outer)
         below = self.build(parent) if parent in self.stages else Image([stand_in(self.work)])
         layer = self.work / "layers" / name
         layer.mkdir(parents=True)
@@ -156,12 +91,12 @@ class Builder:
     def _take(self, step: Step, image: Image, root: Path) -> None:
         values = {**image.args, **image.env}
         if step.name == "ARG":
-            key, value = _pair(step.rest)
-            image.args[key] = self.build_args.get(key, _fill(value, values))
+            key, value = pair(step.rest)
+            image.args[key] = self.build_args.get(key, fill(value, values))
         elif step.name == "ENV":
             for word in shlex.split(step.rest):
-                key, value = _pair(word)
-                image.env[key] = _fill(value, {"PATH": _PATH, **values})
+                key, value = pair(word)
+                image.env[key] = fill(value, {"PATH": _PATH, **values})
         elif step.name == "WORKDIR":
             image.workdir = step.rest
             (root / step.rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
@@ -198,7 +133,7 @@ class Builder:
         for flag in step.flags:
             if not flag.startswith("--mount="):
                 raise StepError(f"not known here: RUN {flag}")
-            options = dict(_pair(part) for part in flag.removeprefix("--mount=").split(","))
+            options = dict(pair(part) for part in flag.removeprefix("--mount=").split(","))
             to = root / options["target"].lstrip("/")
             if options["type"] == "cache":
                 source = self.work / "caches" / options["target"].replace("/", "_")
