@@ -11,8 +11,6 @@ from typing import Any
 from ultrashape_cli.config.resolve import resolve
 
 GROUPS = ("weights", "data")
-# Of the run's copies on a store, which another change brings.
-COMING = ("train.mirror=",)
 
 
 def blocks(markdown: str) -> list[str]:
@@ -53,4 +51,4 @@ def check(ushape: Callable[..., Any], words: list[str]) -> None:
             name = re.escape(word.partition("=")[0])
             assert re.search(rf"(?<![\w-]){name}(?![\w-])", result.out), (word, words)
     settings = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
-    resolve(overrides=[s for s in settings if not s.startswith(COMING)], environ={})
+    resolve(overrides=settings, environ={})

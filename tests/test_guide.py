@@ -82,8 +82,6 @@ SUBSTITUTES = {
     "--steps 40000 --price-per-hour 2.50": "--steps 4 --price-per-hour 2.50",
     # Six shapes have no twentieth.
     "--val 0.05 --group-by folder": "--val 0.3 --group-by folder",
-    # Of another change; see COMING in command_lines.py.
-    " --set train.mirror=s3://studio/runs/mine": "",
     # Nothing is downloaded: the licence is shown, and a server that is not there is told.
     "ushape weights pull -o weights --accept-license": "ushape weights pull -o weights --dry-run",
 }
