@@ -90,6 +90,17 @@ def test_another_content_than_the_collection_tells_is_not_taken(tmp_path: Path) 
     assert not list(tmp_path.rglob("*.tmp.*"))
 
 
+def test_a_file_that_the_collection_replaced_is_fetched_again(tmp_path: Path) -> None:
+    old, new = b"mesh one", b"mesh two"  # the same size
+    with serving(lambda path, _: (200, old)) as server:
+        fetch_items(items_of(server, 1, sha256=hashlib.sha256(old).hexdigest()), tmp_path, FAST)
+        server.answer = lambda path, _: (200, new)
+        items = items_of(server, 1, sha256=hashlib.sha256(new).hexdigest())
+        done = fetch_items(items, tmp_path, FAST)
+        assert (done.fetched, done.had) == (1, 0)
+    assert target_of(items[0], tmp_path).read_bytes() == new
+
+
 @pytest.mark.parametrize("length", [True, False])
 def test_the_limit_is_never_passed(tmp_path: Path, length: bool) -> None:
     with serving(lambda path, _: (200, b"x" * 1000)) as server:

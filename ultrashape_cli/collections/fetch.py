@@ -93,8 +93,10 @@ def read_journal(folder: Path) -> dict[str, Entry]:
 
 
 def has_file(item: SourceItem, entry: Entry | None, folder: Path) -> bool:
-    """Says whether the file that the journal tells of is there, by its size."""
+    """Says whether the item's file is there, by the journal's hash and the size on disk."""
     if entry is None or entry.state != "done":
+        return False
+    if item.sha256 and item.sha256 != entry.sha256:
         return False
     with suppress(OSError):
         return target_of(item, folder).stat().st_size == entry.bytes
