@@ -65,6 +65,19 @@ def test_what_is_not_whole_is_passed_over(make_run, tmp_path: Path) -> None:
     assert any("step-00000002 is passed over" in line for line in told)
 
 
+def test_rests_of_what_was_being_sent_go(make_run, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    run, _ = make_run(steps=4, save_every_steps=1, keep_checkpoints=4, mirror=str(place))
+    train_run(run)
+    (place / "checkpoints/step-00000002/manifest.json").unlink()
+    (place / "checkpoints/notes").mkdir()
+    (place / "checkpoints/notes/mine.txt").write_text("mine")
+    Mirror(str(place)).send(run, checkpoints(run)[-1], keep=4)
+    assert not list((place / "checkpoints").glob("step-00000002/*"))
+    assert names(place) == ["step-00000001", "step-00000003", "step-00000004"]
+    assert (place / "checkpoints/notes/mine.txt").exists()
+
+
 def test_a_hostile_manifest_names_no_file_outside(make_run, tmp_path: Path) -> None:
     place = tmp_path / "copy"
     run, _ = make_run(steps=1, mirror=str(place))

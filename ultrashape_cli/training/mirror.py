@@ -117,7 +117,7 @@ class Mirror:
         """Returns the whole checkpoints there, oldest first."""
         found = []
         for name in sorted(self.place.folders(_FOLDER)):
-            if not name.startswith("step-") or not name[5:].isdecimal():
+            if not _is_checkpoint(name):
                 continue
             there = self.place.sizes(f"{_FOLDER}/{name}")
             if CHECKPOINT_MANIFEST not in there:
@@ -210,9 +210,17 @@ class Mirror:
             if copied is not best:
                 # Without it nobody takes the rest for a checkpoint.
                 self.place.remove(f"{_FOLDER}/{copied.name}/{CHECKPOINT_MANIFEST}")
-                for piece in copied.pieces:
-                    self.place.remove(piece.name)
-                self._known.pop(copied.name, None)
+                self._remove(copied.name)
+        # A machine that was taken away leaves gigabytes of what it was about to send.
+        whole = {copied.name for copied in found}
+        for name in self.place.folders(_FOLDER):
+            if found and _is_checkpoint(name) and name not in whole and name < found[-1].name:
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        for file in self.place.sizes(f"{_FOLDER}/{name}"):
+            self.place.remove(f"{_FOLDER}/{name}/{file}")
+        self._known.pop(name, None)
 
     def _bring_files(self, run: RunFolder) -> None:
         for name in (_IDENTITY, *_FILES):
@@ -251,6 +259,10 @@ class Mirror:
         plain = all("/" not in name and not name.startswith(".") for name in manifest["files"])
         sizes = all(isinstance(piece.size, int) and piece.size >= 0 for piece in pieces)
         return copied if pieces and plain and sizes else None
+
+
+def _is_checkpoint(name: str) -> bool:
+    return name.startswith("step-") and name[5:].isdecimal()
 
 
 def _identity(run: RunFolder) -> str | None:
