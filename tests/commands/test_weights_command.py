@@ -356,6 +356,17 @@ def test_weights_go_with_their_attribution_and_not_where_a_licence_forbids(
     # A new repository is private, one that is there may be public.
     assert ushape("weights", "push", weights, "me/shoes").code == 0
     assert hub.files["me/shoes/ATTRIBUTION.md"] == attribution.read_bytes()
+    place = f"file://{tmp_path}/shelf"
+    assert ushape("weights", "push", weights, place).code == 0
+    for number, source in enumerate(("me/shoes", place)):
+        pulled = tmp_path / f"pulled-{number}"
+        assert ushape("weights", "pull", "tiny", "--repo", source, "-o", pulled).code == 0
+        assert (pulled / "model.ATTRIBUTION.md").read_bytes() == attribution.read_bytes()
+    attribution.unlink()
+    assert ushape("weights", "push", weights, place).code == 0
+    assert ushape("weights", "pull", "tiny", "--repo", place, "-o", tmp_path / "free").code == 0
+    assert len(list((tmp_path / "free").iterdir())) == 1
+    write_works(attribution, [free, free._replace(licence="CC-BY-NC-4.0")])
     assert ushape("weights", "push", weights, "me/shoes", "--dry-run").code == 0
     hub.public.add("me/shoes")
     assert ushape("weights", "push", weights, "me/shoes", "--dry-run").code == 2

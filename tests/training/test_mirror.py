@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from s3_server import BUCKET, s3_server
+from serving import wait_for
 from train_and_read import checkpoints, losses, same, train_run, weights
 
 import ultrashape_cli.training.mirror as mirror_module
@@ -72,7 +73,9 @@ def test_rests_of_what_was_being_sent_go(make_run, tmp_path: Path) -> None:
     (place / "checkpoints/step-00000002/manifest.json").unlink()
     (place / "checkpoints/notes").mkdir()
     (place / "checkpoints/notes/mine.txt").write_text("mine")
-    Mirror(str(place)).send(run, checkpoints(run)[-1], keep=4)
+    mirror = Mirror(str(place))
+    mirror.claim(run)
+    mirror.send(run, checkpoints(run)[-1], keep=4)
     assert not list((place / "checkpoints").glob("step-00000002/*"))
     assert names(place) == ["step-00000001", "step-00000003", "step-00000004"]
     assert (place / "checkpoints/notes/mine.txt").exists()
@@ -104,6 +107,27 @@ def test_a_place_with_another_run_is_refused(make_run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds another run"):
         train_run(other)
     assert (place / "run.json").read_bytes() == before
+
+
+def test_a_machine_that_wakes_again_sends_nothing(make_run, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    settings = {"save_every_steps": 1, "keep_checkpoints": 9, "mirror": str(place)}
+    run, _ = make_run("slept", steps=3, **settings)
+    other, told = RunFolder(tmp_path / "took-over"), []
+
+    def on_step(progress) -> None:
+        if progress.step == 2 and not other.root.exists():
+            wait_for(lambda: names(place) == ["step-00000001"])
+            Mirror(str(place)).bring(other)
+            Mirror(str(place)).claim(other)
+
+    assert train_run(run, on_step=on_step, tell=told.append) == 0
+    assert names(place) == ["step-00000001"]
+    assert "has gone on with this run" in told[-1]
+    assert len(checkpoints(run)) == 3
+    make_run("took-over", steps=2, **settings)
+    assert train_run(other) == 0
+    assert names(place) == ["step-00000001", "step-00000002"]
 
 
 def test_a_place_that_vanishes_costs_only_the_copy(
@@ -166,6 +190,7 @@ def test_the_best_copy_stays(make_run, tmp_path: Path) -> None:
     train_run(run)
     first = checkpoints(run)[0]
     mirror = Mirror(str(place))
+    mirror.claim(run)
     for step, score in ((2, 0.1), (3, 0.5), (4, 0.4)):
         copy = run.checkpoints / f"step-{step:08d}"
         shutil.copytree(first, copy)

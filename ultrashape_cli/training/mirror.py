@@ -1,11 +1,13 @@
 """A run's copy elsewhere: machines that are rented by the minute go, and their disks with them.
 
     run.json                     whose copy it is; first
+    owner.json                   which process sends; the one that came last
     base.safetensors             what a small model started from
     checkpoints/step-00001200/   as in the run, manifest.json last
     config.toml, metrics.jsonl, ...   as of the newest checkpoint
 
-A run goes on on any machine from the newest checkpoint that is whole there.
+A run goes on on any machine from the newest checkpoint that is whole there. A machine that was
+given up and wakes again finds another owner, and sends nothing over what that one made.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,9 +44,11 @@ from ultrashape_cli.training.base import BASE_FILE
 logger = logging.getLogger(__name__)
 
 _FILES = ("config.toml", "origins.json", "environment.json", "command.txt", "data.json",
-          "plan.json", "metrics.jsonl", "events.jsonl", "log.txt", "base.json")  # fmt: skip
+          "plan.json", "metrics.jsonl", "events.jsonl", "log.txt", "ATTRIBUTION.md",
+          "base.json")  # fmt: skip
 """Of a run beside its checkpoints; the last one only counts with all that it names."""
 _IDENTITY = "run.json"
+_OWNER = "owner.json"
 _FOLDER = "checkpoints"
 _WAITS_S = (5.0, 30.0, 120.0)
 """Before each further try to send a checkpoint that no newer one has replaced."""
@@ -79,6 +87,7 @@ class Mirror:
     def __init__(self, address: str) -> None:
         self.place = Location(address)
         self._known: dict[str, Copied] = {}
+        self._token = uuid.uuid4().hex
 
     def identity(self) -> str | None:
         """Returns the id of the run that the place holds; None where it holds none.
@@ -106,12 +115,34 @@ class Mirror:
     def claim(self, run: RunFolder) -> None:
         """Says there whose copy it is: what cannot be written is told before anything is trained.
 
+        Whoever claimed it before sends nothing more.
+
         Raises:
             StorageError: The place cannot be reached or refuses.
             UsageError: It holds another run.
         """
         self.require_mine(run)
         self.place.send(run.identity, _IDENTITY)
+        here = {"token": self._token, "pid": os.getpid(), "host": os.uname().nodename}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _OWNER
+            write_json(path, {**here, "time": time.time()})
+            self.place.send(path, _OWNER)
+
+    def _require_owner(self, run: RunFolder) -> None:
+        """Claims a place that nobody has; raises UsageError where another process took it."""
+        data = self.place.read(_OWNER)
+        try:
+            owner = {} if data is None else dict(json.loads(data))
+        except (ValueError, TypeError):
+            owner = {}
+        if not owner:
+            self.claim(run)
+        elif owner.get("token") != self._token:
+            raise UsageError(
+                f"process {owner.get('pid')} on `{owner.get('host')}` has gone on with this run",
+                hint="stop this one: its checkpoints stay here alone",
+            )
 
     def checkpoints(self) -> list[Copied]:
         """Returns the whole checkpoints there, oldest first."""
@@ -180,9 +211,10 @@ class Mirror:
 
         Raises:
             StorageError: The place cannot be reached or refuses.
-            UsageError: It holds another run.
+            UsageError: It holds another run, or another process has gone on with this one.
         """
-        self.claim(run)
+        self.require_mine(run)
+        self._require_owner(run)
         there = self.place.sizes("")
         base = run.root / BASE_FILE
         if base.is_file() and there.get(BASE_FILE) != base.stat().st_size:

@@ -106,7 +106,8 @@ def pull(
     remotes = [find(source, name, revision) for name in names]
     made = [_pull(ui, r, out / Path(r.name).name, sha256, force, dry_run) for r in remotes]
     files = [entry["file"] for entry in made]
-    outputs = {} if dry_run else {Path(name).name: name for name in files}
+    made += _pull_attribution(ui, source, revision, Path(files[0]), force, dry_run)
+    outputs = {} if dry_run else {Path(entry["file"]).name: entry["file"] for entry in made}
     if outputs:
         ui.hint(f"ushape weights verify {shlex.quote(files[0])}")
     ui.result(
@@ -130,6 +131,24 @@ def _ask_licence(ui: UI, licence: Licence, accepted_now: bool, dry_run: bool) ->
             hint="read it, then add --accept-license (once)",
         )
     ui.info(f"accepted; remembered in {accept(licence)}")
+
+
+def _pull_attribution(
+    ui: UI, source: str, revision: str | None, weights: Path, force: bool, dry_run: bool
+) -> list[dict[str, Any]]:
+    """Brings whose works the weights were made from, where `weights push` sent that too."""
+    from ultrashape_cli.data.attribution import NAME, beside_weights
+    from ultrashape_cli.hub import HubRefusal, find_remote
+    from ultrashape_cli.packing.location import StorageError
+    from ultrashape_cli.packing.weights import find_elsewhere
+
+    try:
+        remote = (find_elsewhere if "://" in source else find_remote)(source, NAME, revision)
+    except (HubRefusal, StorageError):
+        return []
+    if "://" in source and not remote.sha256:
+        return []  # of weights that were there before
+    return [_pull(ui, remote, beside_weights(weights), None, force, dry_run)]
 
 
 def _pull(

@@ -112,6 +112,7 @@ def _written(
     """Yields what is uploaded, by its name there, and the hash of the weights."""
     import tempfile
 
+    from ultrashape_cli.data.attribution import NAME
     from ultrashape_cli.hub import sha256_file
     from ultrashape_cli.models.card import model_card
     from ultrashape_cli.models.convert import convert_weights, summarise
@@ -127,10 +128,12 @@ def _written(
         digest = sha256_file(path)
         card, sums = Path(folder) / "README.md", Path(folder) / SUMS
         card.write_text(model_card(spec, repo, file, summarise(gathered), digest))
-        sums.write_text(f"{digest}  {file}\n")
         files = {file: path, "README.md": card}
+        hashes = {file: digest}
         if attribution:
-            files["ATTRIBUTION.md"] = attribution
+            files[NAME] = attribution
+            hashes[NAME] = sha256_file(attribution)
+        sums.write_text("".join(f"{value}  {name}\n" for name, value in hashes.items()))
         # The Hub tells hashes itself; elsewhere they come last, when all else is there.
         yield files | ({SUMS: sums} if "://" in repo else {}), digest
 
