@@ -14,6 +14,7 @@ import typer
 
 from ultrashape_cli import __version__
 from ultrashape_cli.commands.data.verb import data
+from ultrashape_cli.commands.distill import distill
 from ultrashape_cli.commands.doctor.verb import doctor
 from ultrashape_cli.commands.evaluate import evaluate
 from ultrashape_cli.commands.import_.verb import import_
@@ -44,7 +45,8 @@ app = typer.Typer(
 )
 add_verb(app, import_, "import")
 for verb in (
-    show, prepare, render, sample, split, train, refine, evaluate, monitor, runs, report, doctor,
+    show, prepare, render, sample, split, train, distill, refine, evaluate, monitor, runs, report,
+    doctor,
 ):  # fmt: skip
     add_verb(app, verb)
 app.add_typer(serve)

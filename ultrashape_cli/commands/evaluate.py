@@ -316,6 +316,7 @@ def _rows(
     vae: bool,
     ablation: bool,
 ) -> list[Row]:
+    from ultrashape_cli.config.distill import for_distilled
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.evaluation.rows import ROUND_TRIP, coarse_row, refine_row, vae_row
 
@@ -331,12 +332,14 @@ def _rows(
     if vae:
         return rows
     for name, source in sources.items():
-        rows.append(refine_row(name, source, refine, settings, device, seed))
+        own = for_distilled(resolved, source.distilled).config.refine
+        rows.append(refine_row(name, source, own, settings, device, seed))
     if ablation:
         images = [asset.image for asset in assets]
         others = dict(zip((a.id for a in assets), images[1:] + images[:1], strict=True))
         wrong = {asset: image for asset, image in others.items() if image is not None}
-        common = (sources[first], refine, settings, device, seed)
+        own = for_distilled(resolved, sources[first].distilled).config.refine
+        common = (sources[first], own, settings, device, seed)
         note = "the image of the next asset"
         rows.append(refine_row(f"{first}, wrong image", *common, images=wrong, note=note))
         rows.append(refine_row(f"{first}, no image", *common, blind=True, note="no image"))

@@ -25,6 +25,7 @@ POSITIVE = frozenset(
             "serve.stuck_s",
         ),
         *("serve.job_timeout_s", "serve.parse_timeout_s"),
+        *("distill.teacher_steps", "distill.huber"),
         *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
     }
 )
@@ -68,6 +69,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.voxel_coarse": (0.0, 1.0),
     "train.field_loss": (0.0, 1000.0),
     "refine.strength": (0.0, 1.0),
+    "distill.evaluations": (0, 999),
+    "distill.guidance_scale": (0.0, 100.0),
+    "distill.grid_share": (0.0, 1.0),
+    "distill.rollout_share": (0.0, 1.0),
     "train.colour_jitter": (0.0, 0.5),
     "train.crop_jitter": (0.0, 2.0),
     "train.ema_decay": (0.0, 0.999999),

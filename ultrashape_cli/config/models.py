@@ -25,6 +25,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "train.validate_meshes": 2,
         "train.mesh_resolution": 128,
         "train.save_every_steps": 200,
+        "distill.guidance_scale": 2.0,
         "refine.steps": 20,
         "refine.guidance_scale": 2.0,
         "refine.tokens": 3072,

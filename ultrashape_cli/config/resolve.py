@@ -1,6 +1,6 @@
-"""Default < profile < strategy < model < quality < data set < file < environment < flags.
+"""Each value of the settings, from where it counts most, and where that was.
 
-Each value knows its origin.
+Default < profile < objective < strategy < model < quality < data set < file < environment < flags.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ultrashape_cli.config.bounds import POSITIVE, RANGES
 from ultrashape_cli.config.models import model_settings, quality_settings
-from ultrashape_cli.config.profiles import STRATEGY_SETTINGS, HardwareProfile, get_profile
+from ultrashape_cli.config.profiles import (
+    OBJECTIVE_SETTINGS,
+    STRATEGY_SETTINGS,
+    HardwareProfile,
+    get_profile,
+)
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.dotenv import masked, masked_arguments
 from ultrashape_cli.errors import ConfigError
@@ -117,6 +122,9 @@ def resolve(
         profile = get_profile(given.get("profile", ("auto", ""))[0])
         own = profile.settings(given.get("launch.host_memory_gib", (0.0, ""))[0])
         values |= {key: (value, f"profile {profile.name}") for key, value in own.items()}
+        objective = given.get("train.objective", (Config().train.objective, ""))[0]
+        preset = OBJECTIVE_SETTINGS.get(objective, {})
+        values |= {key: (value, f"objective {objective}") for key, value in preset.items()}
         strategy = given.get("train.strategy", values["train.strategy"])[0]
         settings = STRATEGY_SETTINGS.get(strategy, {})
         values |= {key: (value, f"strategy {strategy}") for key, value in settings.items()}

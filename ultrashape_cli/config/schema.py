@@ -26,6 +26,7 @@ from ultrashape_cli.config.choices import (
     Strategy,
     UpAxis,
 )
+from ultrashape_cli.config.distill import DistillConfig
 from ultrashape_cli.config.evaluate import EvaluateConfig
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.serve import ServeConfig
@@ -182,13 +183,13 @@ class TrainConfig:
     cache_gib: float = 0.0
     """Most of it that is kept, the rest is brought again in each epoch; 0 keeps all."""
     mirror: str = ""
-    """Place to which each finished checkpoint is copied while training goes on, and from which a
-    new machine goes on: s3://, gs://, sftp:// or a folder."""
+    """Place of copies of the checkpoints, for a new machine: s3://, gs://, sftp:// or a folder."""
     resume_from: str = ""
-    """Place with a copy of the run, whose newest whole checkpoint is brought where this machine
-    has none as new; empty is `mirror`."""
+    """Place with a copy whose newest checkpoint is brought where none here is; empty: `mirror`."""
     model: str = "ultrashape-1.0"
     """Row of the model table."""
+    objective: Literal["flow", "distill"] = "flow"
+    """`distill` teaches the DiT to need fewer passes, by the section `distill`."""
     stage: Stage = "dit"
     """`dit` trains the diffusion transformer, `vae` the autoencoder."""
     init: str = ""
@@ -321,8 +322,7 @@ class TrainConfig:
     trackers: tuple[str, ...] = ()
     """Extra trackers beside metrics.jsonl: `tensorboard`, `wandb`."""
     tracker_alerts: bool = False
-    """Tell trackers when the run fails, ends or meets numbers that are not finite, and give wandb
-    the best checkpoint."""
+    """Tell trackers of failures, odd numbers and the end; wandb gets the best checkpoint."""
 
     @property
     def trained_networks(self) -> list[str]:
@@ -379,6 +379,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

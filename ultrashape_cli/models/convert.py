@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from ultrashape_cli.config.distill import Distilled
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.hub import sha256_file
 from ultrashape_cli.models.adapters import merge_adapters
@@ -42,6 +43,8 @@ class Gathered(NamedTuple):
     files: dict[str, Path]
     metadata: dict[str, str]
     model: str | None
+    """Its name, where the files say."""
+    distilled: Distilled | None = None
 
 
 class PartSummary(NamedTuple):
@@ -71,12 +74,15 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
         parts = {name: read[file][name] for name, file in source.files.items()}
         for name, folder in source.adapters.items():
             parts[name] = merge_adapters(parts[name], folder, source.adapter_file)
-        return Gathered(parts, source.files, {}, source.model)
+        return Gathered(parts, source.files, {}, source.model, source.distilled)
     parts = read_state_dict(path)
     ordered = {name: parts[name] for name in COMPONENTS if name in parts}
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     metadata = read_metadata(files[0]) if files[0].suffix == ".safetensors" else {}
-    return Gathered(ordered, dict.fromkeys(ordered, path), metadata, metadata.get("model"))
+    distilled = Distilled.parse(metadata.get("distilled"))
+    return Gathered(
+        ordered, dict.fromkeys(ordered, path), metadata, metadata.get("model"), distilled
+    )
 
 
 def inputs_of(path: Path) -> list[Path]:
@@ -174,4 +180,6 @@ def convert_weights(
     base = next(iter(files)) if len(files) == 1 else None
     digest = sha256_file(base) if base is not None and base.is_file() else None
     metadata = model_metadata(spec, tuple(gathered.parts), digest)
+    if gathered.distilled:
+        metadata["distilled"] = json.dumps(gathered.distilled.as_dict())
     write_safetensors(target, gathered.parts, metadata, dtype=dtype)

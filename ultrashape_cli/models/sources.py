@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from ultrashape_cli.config.distill import Distilled
 from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters
@@ -50,6 +51,8 @@ class WeightSource:
     """Folders of adapters to merge into a network's weights."""
     averaged: bool = False
     """Whether the trained weights, or adapters, are their average over the run."""
+    distilled: Distilled | None = None
+    """How they are sampled, where they were distilled."""
 
     @property
     def adapter_file(self) -> str:
@@ -105,10 +108,12 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
             f"`{path}` is a {'run that has no weights yet' if run else 'folder without weights'}",
             hint="name another run, a checkpoint of one, or a weights file",
         )
-    names = (
-        read_metadata(path).get("model", "") if path.suffix == ".safetensors" else REFERENCE_MODEL
+    said = read_metadata(path) if path.suffix == ".safetensors" else {}
+    return WeightSource(
+        said.get("model") or REFERENCE_MODEL,
+        dict.fromkeys(COMPONENTS, path),
+        distilled=Distilled.parse(said.get("distilled")),
     )
-    return WeightSource(names or REFERENCE_MODEL, dict.fromkeys(COMPONENTS, path))
 
 
 def choose_checkpoint(run: RunFolder, name: str = "latest") -> Path:
@@ -257,11 +262,12 @@ def _from_run(run: RunFolder, checkpoint: Path, averaged: bool) -> WeightSource:
             )
     if averaged:
         require_averaged(checkpoint)
+    distilled = Distilled.parse(base.get("distilled"))
     if (checkpoint / ADAPTER_FILE).is_file():
         adapters = dict.fromkeys(base["trained"], checkpoint)
-        return WeightSource(base["model"], files, adapters, averaged)
+        return WeightSource(base["model"], files, adapters, averaged, distilled)
     files |= dict.fromkeys(base["trained"], checkpoint / (EMA_FILE if averaged else MODEL_FILE))
-    return WeightSource(base["model"], files)
+    return WeightSource(base["model"], files, distilled=distilled)
 
 
 def load_networks(

@@ -70,7 +70,7 @@ def make_app(plan: Plan, store: Store) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.plan = plan
-    app.state.desk = Desk(store, plan.serve, plan.models, plan.settings)
+    app.state.desk = Desk(store, plan.serve, plan.models, plan.resolve)
     problems.install(app)
     # The gate judges tokens; this tells the documentation how they are given.
     bearer = Security(HTTPBearer(auto_error=False, description="`ushape serve token add NAME`"))

@@ -85,6 +85,7 @@ def _describe(path: str | None, named: str | None) -> dict[str, Any]:
         "licence_url": None if licence is None else licence.url,
         "limits": None if licence is None else licence.limits,
         "files": {network: file.name for network, file in source.files.items()},
+        "distilled": source.distilled and source.distilled.as_dict(),
     }
 
 

@@ -21,7 +21,7 @@ from starlette.datastructures import FormData, UploadFile
 from ultrashape_cli.config.serve import ServeConfig
 from ultrashape_cli.service import content, jobs
 from ultrashape_cli.service.jobs import NewJob
-from ultrashape_cli.service.options import JobOptions, Settings, parse_options
+from ultrashape_cli.service.options import JobOptions, ResolveJob, parse_options
 from ultrashape_cli.service.problems import Problem
 from ultrashape_cli.service.store import Store, sync_tree
 
@@ -37,7 +37,7 @@ class Desk:
     config: ServeConfig
     models: Mapping[str, str]
     """Checkpoints by name, and their model families."""
-    settings: Settings
+    resolve: ResolveJob
 
     @property
     def default(self) -> str:
@@ -92,7 +92,7 @@ async def accept(desk: Desk, form: FormData, owner: str, key: str | None) -> tup
     text = form.get("options", "")
     if not isinstance(text, str):
         text = (await text.read(1 << 16)).decode(errors="replace")
-    options = parse_options(text, desk.models, desk.default, desk.settings)
+    options = parse_options(text, desk.models, desk.default, desk.resolve)
     return await run_in_threadpool(_take, desk, meshes[0], images, options, owner, key)
 
 
@@ -141,7 +141,7 @@ def _take(
 def _inspect(
     desk: Desk, folder: Path, mesh: UploadFile, images: list[UploadFile], options: JobOptions
 ) -> _Upload:
-    resolved = desk.settings.resolve(desk.models[options.model], options.values)
+    resolved = desk.resolve(options.model, options.values)
     cuts = importlib.util.find_spec("rembg") is not None
     needs_alpha = resolved.config.refine.background == "auto" and not cuts
     limits = content.limits_of(desk.config)

@@ -51,7 +51,7 @@ class LoadedModels:
     def load_first(self) -> dict[str, Any]:
         """Loads the checkpoint of jobs that name none; returns what a worker tells of itself."""
         name = next(iter(self.plan.checkpoints))
-        config = self.plan.settings.resolve(self.plan.models[name], {}).config.refine
+        config = self.plan.resolve(name, {}).config.refine
         # Every mesh may have as many tokens as the settings allow.
         self.get(name, config, self.plan_for(name, config, config.tokens))
         card = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,9 @@ class Settings:
         )
 
 
+ResolveJob = Callable[[str, Mapping[str, Any]], Resolved]
+
+
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """Checked options."""
@@ -63,15 +66,15 @@ class JobOptions:
 
 
 def parse_options(
-    text: str, models: Mapping[str, str], default: str, settings: Settings
+    text: str, models: Collection[str], default: str, resolve_job: ResolveJob
 ) -> JobOptions:
     """Returns the options in a JSON text.
 
     Args:
         text: An object; empty for none.
-        models: Names of the checkpoints and their model families.
+        models: Names of the checkpoints.
         default: The checkpoint of jobs that name none.
-        settings: Of the machine.
+        resolve_job: Settings of the machine and of the job, by the name of the checkpoint.
 
     Raises:
         ConfigError: Unknown keys and bad values, all in one message.
@@ -103,7 +106,7 @@ def parse_options(
     values = {"refine": refine, "seed": given.get("seed", 0), "format": form, **switches}
     if not problems:
         try:
-            settings.resolve(models[model], values)
+            resolve_job(model, values)
         except ConfigError as error:
             problems.append(error.message)
     if problems:

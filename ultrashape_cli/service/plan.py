@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.config.resolve import restore
+from ultrashape_cli.config.distill import Distilled, for_distilled
+from ultrashape_cli.config.resolve import Resolved, restore
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.config.serve import ServeConfig
 from ultrashape_cli.files import temporary_path
@@ -32,6 +34,8 @@ class Checkpoint:
     """Where the licence grants nothing."""
     files: dict[str, str] = field(default_factory=dict)
     """Network -> name of the file of its weights."""
+    distilled: dict[str, Any] | None = None
+    """How they are sampled, where they were distilled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,16 @@ class Plan:
     def models(self) -> dict[str, str]:
         """Returns the model families by the names of their checkpoints."""
         return {name: each.family for name, each in self.checkpoints.items()}
+
+    def resolve(self, name: str, options: Mapping[str, Any]) -> Resolved:
+        """Returns the settings of a job with the weights of that name.
+
+        Raises:
+            ConfigError: A value of the options is bad, or does not go with the weights.
+        """
+        checkpoint = self.checkpoints[name]
+        found = self.settings.resolve(checkpoint.family, options)
+        return for_distilled(found, Distilled.parse(checkpoint.distilled))
 
     def text(self) -> str:
         """Returns the plan as JSON."""

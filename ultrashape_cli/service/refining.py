@@ -35,7 +35,7 @@ def refine_job(task: dict[str, Any], models: LoadedModels, teller: Teller) -> di
     """
     name, options, made = task["model"], task["options"], Path(task["made"])
     teller.progress("read", 0)
-    resolved = models.plan.settings.resolve(models.plan.models[name], options)
+    resolved = models.plan.resolve(name, options)
     job = Job(
         name=task["job"],
         mesh=Path(task["mesh"]),

@@ -102,7 +102,7 @@ def status(request: Request) -> dict[str, Any]:
 def list_options(request: Request) -> dict[str, Any]:
     """List what `options` of a job takes: type, default, bounds and meaning."""
     desk = desk_of(request)
-    values = desk.settings.resolve(desk.models[desk.default], {}).config.refine
+    values = desk.resolve(desk.default, {}).config.refine
     kinds = plain_types(RefineConfig)
     found: dict[str, Any] = {}
     for item in fields(RefineConfig):

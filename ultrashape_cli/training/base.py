@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from ultrashape_cli.config.distill import Distilled
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.files import read_json, write_json
@@ -36,9 +38,13 @@ COPY_BELOW_BYTES = 2**30
 
 def base_source(run: RunFolder) -> WeightSource:
     """Returns the run's starting weights as recorded."""
-    recorded = read_json(run.base)
+    return _source(run, read_json(run.base))
+
+
+def _source(run: RunFolder, recorded: dict[str, Any]) -> WeightSource:
     files = {name: (run.root / file).resolve() for name, file in recorded["components"].items()}
-    return WeightSource(recorded["model"], files)
+    distilled = Distilled.parse(recorded.get("start_distilled"))
+    return WeightSource(recorded["model"], files, distilled=distilled)
 
 
 @contextmanager
@@ -58,8 +64,7 @@ def deciding_base(
     decided = recorded or read_json(pending)
     if accelerator.is_main_process:
         require_base(run)
-    files = {name: (run.root / file).resolve() for name, file in decided["components"].items()}
-    yield WeightSource(decided["model"], files)
+    yield _source(run, decided)
     accelerator.wait_for_everyone()
     if recorded is None and accelerator.is_main_process:
         copies = {name for name in decided["components"].values() if not Path(name).is_absolute()}
@@ -109,8 +114,13 @@ def find_start(config: Config) -> WeightSource | None:
 
 
 def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object]:
-    head = {"model": spec.name, "trained": config.train.trained_networks}
+    head: dict[str, object] = {"model": spec.name, "trained": config.train.trained_networks}
     source = find_start(config)
+    start = source.distilled if source else None
+    if start:
+        head["start_distilled"] = start.as_dict()
+    if config.train.objective == "distill":
+        head["distilled"] = _student(config, start).as_dict()
     if source is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -131,6 +141,13 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
     else:
         _write(run.root / BASE_FILE, load_networks(source, dtype=None)._asdict(), spec)
     return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
+
+
+def _student(config: Config, teacher: Distilled | None) -> Distilled:
+    """Returns how the weights are sampled that a run will have made."""
+    guidance = teacher.guidance if teacher else config.distill.guidance_scale
+    name = Path(config.train.init).name if config.train.init else config.train.model
+    return Distilled(config.distill.evaluations, guidance, name)
 
 
 def _write(path: Path, components: dict[str, torch.nn.Module], spec: ModelSpec) -> None:

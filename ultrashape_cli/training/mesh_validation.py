@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ultrashape_cli.config.distill import Distilled
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset
@@ -110,6 +111,10 @@ class MeshValidation:
     def _base(self) -> Path:
         return self.run.root / "samples" / "base"
 
+    @property
+    def _made(self) -> Distilled | None:
+        return Distilled.parse((read_json(self.run.base) or {}).get("distilled"))
+
     def prepare(self, load_start: Callable[[], nn.Module]) -> None:
         """Scores the weights the run starts from, and the coarse meshes, once for the whole run.
 
@@ -162,7 +167,7 @@ class MeshValidation:
         """Returns asset -> variant -> scores, over all processes, and writes the pictures."""
         rank, world = self.share
         rows: dict[str, dict[str, Scores]] = {}
-        with self._producers(variants) as producers:
+        with self._producers(variants, inputs) as producers:
             for asset in self.ids[rank::world]:
                 truth = load_mesh(self.dataset.fetched(self.dataset.mesh(asset)))
                 rgba = load_rgba(self.dataset.fetched(self.dataset.view_files(asset)[0]))
@@ -176,10 +181,15 @@ class MeshValidation:
         return self.gather(rows)
 
     @contextlib.contextmanager
-    def _producers(self, variants: Mapping[str, nn.Module]) -> Any:
-        """Yields what makes a mesh, by variant; the decoder is loaded for as long as it lasts."""
+    def _producers(self, variants: Mapping[str, nn.Module], start: bool) -> Any:
+        """Yields what makes a mesh, by variant; the decoder is loaded for as long as it lasts.
+
+        `start` says that the variants are what the run began with.
+        """
         settings, spec = self.config.train, model_spec(self.config.train.model)
         refine = self.config.refine
+        if found := self.source.distilled if start else self._made:
+            refine = found.sampled(refine)
         resolution = min(refine.grid_resolution, settings.mesh_resolution)
         seed = self.config.seed
         if settings.stage == "vae":

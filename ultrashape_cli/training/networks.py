@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from ultrashape_cli.models.moe import set_expert_dispatch
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.training.memory.plan import plan_run
+from ultrashape_cli.training.objectives.distill import DistillObjective, check_distillation
 from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.objectives.tokens import TokenCache, check_token_cache
@@ -54,10 +56,11 @@ def build_networks(
         tokens: Where the image tokens of `train.token_cache` are kept.
 
     Raises:
-        ConfigError: Tokens are to be kept of images that never come again.
+        ConfigError: Tokens are to be kept of images that never come again; it cannot distil.
     """
     settings, spec = config.train, model_spec(config.train.model)
     check_token_cache(settings)
+    check_distillation(settings)
     if settings.stage == "vae":
         vae = load_trained(config, load)
         assert isinstance(vae, ShapeVAE)
@@ -84,7 +87,12 @@ def build_networks(
     _choose_attention(config, spec, dit, frozen, device, half)
     if settings.compile:
         compile_regions(dit, device)
-    objective = FlowObjective(
+    kind: Callable[..., FlowObjective] = FlowObjective
+    if settings.objective == "distill":
+        kind = partial(
+            DistillObjective, distill=config.distill, inference_steps=config.refine.steps
+        )
+    objective = kind(
         frozen.vae,
         frozen.conditioner,
         settings,

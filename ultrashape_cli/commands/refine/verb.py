@@ -141,6 +141,7 @@ def _run_on_server(
 def _run(
     ui: UI, request: Request, settings: Callable[[str | None], Resolved], show_config: bool
 ) -> None:
+    from ultrashape_cli.config.distill import for_distilled
     from ultrashape_cli.models.sources import find_weights
 
     # Bad settings are refused before the weights are looked for.
@@ -151,7 +152,7 @@ def _run(
     if not show_config:
         check_usage(request)
     source = find_weights(request.checkpoint, request.model)
-    resolved = settings(source.model)
+    resolved = for_distilled(settings(source.model), source.distilled)
     if show_config:
         show_settings(ui, resolved, ("refine",))
     elif request.batch is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ultrashape_cli.config.distill import Distilled
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config, TrainConfig
     from ultrashape_cli.runs import RunFolder
@@ -28,6 +29,7 @@ def preflight(
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.runs import complete_checkpoints
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
+    from ultrashape_cli.training.objectives.distill import check_distillation
     from ultrashape_cli.training.objectives.tokens import check_token_cache
     from ultrashape_cli.training.setup import check_folder
     from ultrashape_cli.training.validation import check_best_metric
@@ -42,9 +44,10 @@ def preflight(
         _check_sources(config, run)
     coming = _look_at_copies(settings, run, force)
     goes_on = run.base.exists() and not force
-    start = f"the run in {run.root}" if goes_on else _describe_start(config, dry_run)
+    start = f"the run in {run.root}" if goes_on else _describe_start(ui, config, dry_run)
     check_best_metric(settings)
     check_token_cache(settings)
+    check_distillation(settings)
     plan = plan_run(config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
@@ -172,7 +175,7 @@ def _check_sources(config: Config, run: RunFolder) -> None:
     check_outputs([run.root], read, hint="another --out: --force removes the run that is there")
 
 
-def _describe_start(config: Config, dry_run: bool) -> str:
+def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
     from ultrashape_cli.errors import ConfigError
     from ultrashape_cli.training.base import find_start
 
@@ -184,10 +187,32 @@ def _describe_start(config: Config, dry_run: bool) -> str:
             raise
         return "weights that --init will name"
     if source is None:
+        if config.train.objective == "distill":
+            ui.warn("random weights have nothing to teach: give --init")
         return "random weights"
+    if source.distilled:
+        _check_distilled(ui, config, source.distilled)
     if config.train.init:
         return f"`{config.train.init}`"
     return f"the weights of `{source.model}` that come with the package"
+
+
+def _check_distilled(ui: UI, config: Config, distilled: Distilled) -> None:
+    """Refuses guidance upon weights that have it in them, warns of fine-tunes of them."""
+    from ultrashape_cli.errors import ConfigError
+
+    name = config.train.init
+    if config.train.objective != "distill":
+        ui.warn(
+            f"`{name}` has been distilled, and fine-tunes of such weights drift back to many "
+            "steps: fine-tune what they were made from, and distil the result"
+        )
+    elif config.distill.guidance_scale not in (0.0, 1.0):
+        raise ConfigError(
+            f"`{name}` has a guidance of {distilled.guidance:g} in it: "
+            f"{config.distill.guidance_scale:g} would be counted on top",
+            hint="--set distill.guidance_scale=0",
+        )
 
 
 def _reason(resolved: Resolved, plan: RunPlan) -> str:

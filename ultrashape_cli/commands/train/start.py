@@ -30,17 +30,45 @@ def start(ui: UI, resolved: Resolved, run: RunFolder, plan: dict[str, Any], *, f
         plan: From `preflight`; kept in the run.
         force: Make the run anew.
     """
+    steps = train_to_end(ui, resolved, run, plan, force=force)
+    if steps is not None:
+        _conclude(ui, run, resolved.config, steps=steps)
+
+
+def train_to_end(
+    ui: UI,
+    resolved: Resolved,
+    run: RunFolder,
+    plan: dict[str, Any],
+    *,
+    force: bool,
+    again: str | None = None,
+) -> int | None:
+    """Trains a run to its end; exits with the code of a signal.
+
+    The arguments are those of `start`, and `again` the command that goes on after a signal.
+
+    Returns:
+        How many steps the run has, 0 where it was finished before; None in a process that does not
+        write.
+    """
     from ultrashape_cli.processes import is_main_process
     from ultrashape_cli.training.ownership import owning
 
     main = is_main_process() and resolved.config.launch.machine_rank == 0
     with owning(run) if main else nullcontext():
-        _start(ui, resolved, run, plan, force, main)
+        return _train(ui, resolved, run, plan, force, main, again)
 
 
-def _start(
-    ui: UI, resolved: Resolved, run: RunFolder, plan: dict[str, Any], force: bool, main: bool
-) -> None:
+def _train(
+    ui: UI,
+    resolved: Resolved,
+    run: RunFolder,
+    plan: dict[str, Any],
+    force: bool,
+    main: bool,
+    again: str | None,
+) -> int | None:
     from ultrashape_cli.files import write_json
     from ultrashape_cli.processes import is_distributed_child
     from ultrashape_cli.training.launch import launch_processes, wait_for_run_folder
@@ -65,8 +93,7 @@ def _start(
     outputs = {"run": str(run.root)}
     if done is not None:
         ui.info(f"{done} is there: nothing left to train")
-        _conclude(ui, run, config, steps=0)
-        return
+        return 0
 
     def on_signal() -> None:
         ui.warn("Stopping after this step; press Ctrl-C again to quit without saving")
@@ -77,13 +104,11 @@ def _start(
     else:
         code = _train_here(ui, run, config, on_signal)
     if code:
-        ui.hint(
-            shlex.join(("ushape", "train", "--config", str(run.config), "--out", str(run.root)))
-        )
+        go_on = ("ushape", "train", "--config", str(run.config), "--out", str(run.root))
+        ui.hint(again or shlex.join(go_on))
         ui.result(status="stopped", outputs=outputs)
         raise typer.Exit(code)
-    if main:
-        _conclude(ui, run, config, steps=int(run.read_status().get("step", 0)))
+    return int(run.read_status().get("step", 0)) if main else None
 
 
 def _finished(run: RunFolder, steps: int) -> Path | None:

@@ -114,7 +114,7 @@ def train(
 
     resolved = resolved_for(0)
     if show_config:
-        show_settings(ui, resolved, ("train", "launch"))
+        show_settings(ui, resolved, ("train", "distill", "launch"))
         return
     if len(profiles) > 1:
         plans = [resolved_for(index) for index in range(len(profiles))]

@@ -48,6 +48,7 @@ def convert(
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import (
+        BUNDLE_SUFFIXES,
         DTYPES,
         check_target,
         choose_model,
@@ -75,6 +76,11 @@ def convert(
         ui.result(inputs=inputs)
         return
     convert_weights(gathered, spec, target, dtype=DTYPES[dtype.value] if dtype else None)
+    if gathered.distilled and target.suffix in BUNDLE_SUFFIXES:
+        ui.warn(
+            f"`{target}` does not say that these weights were distilled, and that they are sampled "
+            f"without guidance in {gathered.distilled.evaluations or 'any number of'} steps"
+        )
     ui.info(f"{target}: {size(target.stat().st_size)}")
     ui.result(
         inputs=inputs,

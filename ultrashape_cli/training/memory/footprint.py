@@ -6,6 +6,7 @@ See `models.metering` for how.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -134,8 +135,12 @@ def _measure_step(
         for value in [*net.parameters(), *net.buffers(), *sums]:
             meter.track(value)
         static = meter.now
+        with torch.no_grad():
+            for _ in range(_teacher_passes(config)):
+                _loss(config, spec, net)
+        teaching = meter.work.flops
         loss = _loss(config, spec, net)
-        forward_flops = meter.work.flops
+        forward_flops = meter.work.flops - teaching
         loss.backward()
         del loss
     gradients = sum(size_of(p.grad) for p in trained if p.grad is not None)
@@ -158,10 +163,15 @@ def _measure_step(
         activation_peak=peak,
         largest_block=max(_module_size(block) for block in _blocks(net)),
         work=meter.work + encoders.work,
-        model_flops=(2 if strategy.adapters else 3) * forward_flops,
+        model_flops=(2 if strategy.adapters else 3) * forward_flops + teaching,
         frozen=encoders.weights,
         encode_peak=encoders.peak,
     )
+
+
+def _teacher_passes(config: Config) -> int:
+    distilling = config.train.objective == "distill"
+    return math.ceil(config.distill.teacher_passes) if distilling else 0
 
 
 def _build_net(

@@ -84,6 +84,8 @@ class Encoded(NamedTuple):
 
     t: Tensor  # [B], as drawn
     groups: list[Group]
+    walked: Tensor | None = None
+    """[B] bool, samples at which a distilled student arrives by its own steps."""
 
 
 class FlowObjective:
@@ -202,7 +204,7 @@ class FlowObjective:
         parts = {
             "aux_loss": aux.detach(),
             "target_power": power,
-            **_expert_load(torch.stack(loads).sum(0)),
+            **expert_load(torch.stack(loads).sum(0)),
         }
         if self.settings.field_loss:
             parts["field_loss"] = field.detach()
@@ -327,7 +329,7 @@ def _rows_of_equal_length(lengths: list[int]) -> list[list[int]]:
     return list(rows.values())
 
 
-def _expert_load(load: Tensor) -> dict[str, Tensor]:  # [R, E] tokens
+def expert_load(load: Tensor) -> dict[str, Tensor]:  # [R, E] tokens
     """Returns how even the routing is.
 
     Entropy of the worst layer (1 is even), idle experts, and the largest load over an even one.
