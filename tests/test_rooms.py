@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "preparation": ("geometry", "meshfiles", "watertight", "rendering", "models", "data",
                     "packing", "reporting", "inference"),
     "collections": ("meshfiles", "data", "preparation"),
-    "evaluation": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data",
+    "evaluation": ("geometry", "meshfiles", "synthetic", "rendering", "models", "diffusion", "data",
                    "reporting", "inference"),
     "service": ("geometry", "meshfiles", "models", "inference"),
     "training.objectives": ("models", "diffusion", "data"),

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from train_and_read import checkpoints, losses, same, train_run
 
-from ultrashape_cli.config.distill import Distilled, for_distilled
+from ultrashape_cli.config.distilled import Distilled, for_distilled
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.models.sources import resolve_weights

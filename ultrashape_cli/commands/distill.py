@@ -16,7 +16,7 @@ from ultrashape_cli.commands.train.start import train_to_end
 from ultrashape_cli.commands.weights.options import attribute
 
 if TYPE_CHECKING:
-    from ultrashape_cli.config.distill import Distilled
+    from ultrashape_cli.config.distilled import Distilled
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.ui import UI

@@ -77,6 +77,15 @@ def evaluate(
             rich_help_panel="Run",
         ),
     ] = False,
+    curve: Annotated[
+        bool,
+        typer.Option(
+            "--curve",
+            help="Quality against passes: every solver at 3 to 48 evaluations, students in their "
+            "own steps.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder of the results.", rich_help_panel="Output"),
@@ -109,6 +118,8 @@ def evaluate(
 
       ushape evaluate --model tiny --data data --ablation
 
+      ushape evaluate --checkpoint student.safetensors --against runs/mine --curve
+
       ushape evaluate --pairs exports -o comparison
     """
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
@@ -120,7 +131,7 @@ def evaluate(
     from ultrashape_cli.ui import UI
 
     ui = UI("evaluate", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    if pairs is not None and (checkpoint or against or model or vae or ablation or coarse):
+    if pairs is not None and (checkpoint or against or model or vae or ablation or coarse or curve):
         raise UsageError(
             "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
         )
@@ -148,18 +159,28 @@ def evaluate(
         about = f"meshes of {pairs}"
     else:
         assets = _assets(data, split, coarse, limit)
-        rows = _rows(resolved, sources, assets, vae=vae, ablation=ablation)
+        if curve:
+            rows = _curve(resolved, sources, vae or ablation)
+        else:
+            rows = _rows(resolved, sources, assets, vae=vae, ablation=ablation)
         about = f"{len(assets)} assets of {data}, list {split}, seed {resolved.config.seed}"
     ui.info(f"{len(assets)} assets, rows: {', '.join(row.name for row in rows)}")
     if dry_run:
         ui.result(inputs={"assets": len(assets)}, outputs={})
         return
-    _run(ui, resolved, assets, rows, out, about)
+    _run(ui, resolved, assets, rows, out, about, sources if curve else {})
 
 
 def _run(
-    ui: UI, resolved: Resolved, assets: list[Asset], rows: list[Row], out: Path, about: str
+    ui: UI,
+    resolved: Resolved,
+    assets: list[Asset],
+    rows: list[Row],
+    out: Path,
+    about: str,
+    curve: dict[str, WeightSource],
 ) -> None:
+    from ultrashape_cli.evaluation.curve import curve_charts, curve_comparisons
     from ultrashape_cli.evaluation.evaluate import evaluate as measure
     from ultrashape_cli.evaluation.evaluate import summary
     from ultrashape_cli.evaluation.perceptual import load_perceptual
@@ -181,14 +202,18 @@ def _run(
     with ui.progress("evaluate", len(assets) * len(rows)) as bar:
         result = measure(assets, rows, out, sampling, perceptual=perceptual, progress=bar.update)
         bar.update(len(assets) * len(rows))
-    against = _comparisons([row.name for row in rows])
+    names = [row.name for row in rows]
+    against = curve_comparisons(names, curve) if curve else _comparisons(names)
     found = summary(result, against)
     body = {"about": about, "not_measured": missing, **found}
     write_json(out / "results.json", body)
     write_csv(result, out)
     subject = next(iter(against), rows[0].name)
     base = against.get(subject, [rows[0].name])[0]
-    report = write_report(result, found, out, subject=subject, base=base, about=about)
+    charts = curve_charts(found["rows"], curve) if curve else ""
+    report = write_report(
+        result, found, out, subject=subject, base=base, about=about, charts=charts
+    )
     _show(ui, found, base=rows[0].name)
     for failure in result.failures:
         ui.warn(f"{failure['row']} {failure['asset']}: {failure['error']}")
@@ -316,7 +341,7 @@ def _rows(
     vae: bool,
     ablation: bool,
 ) -> list[Row]:
-    from ultrashape_cli.config.distill import for_distilled
+    from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.evaluation.rows import ROUND_TRIP, coarse_row, refine_row, vae_row
 
@@ -344,6 +369,18 @@ def _rows(
         rows.append(refine_row(f"{first}, wrong image", *common, images=wrong, note=note))
         rows.append(refine_row(f"{first}, no image", *common, blind=True, note="no image"))
     return rows
+
+
+def _curve(resolved: Resolved, sources: dict[str, WeightSource], others: bool) -> list[Row]:
+    from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.evaluation.curve import curve_rows
+    from ultrashape_cli.evaluation.rows import coarse_row
+
+    if others:
+        raise UsageError("--curve has rows of its own", hint="leave --vae and --ablation out")
+    device = choose_device(resolved.config.device)
+    return [coarse_row(resolved.config.evaluate), *curve_rows(resolved, sources, device)]
 
 
 def _pairs(folder: Path, limit: int | None) -> tuple[list[Asset], list[Row]]:

@@ -69,6 +69,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.voxel_coarse": (0.0, 1.0),
     "train.field_loss": (0.0, 1000.0),
     "refine.strength": (0.0, 1.0),
+    "evaluate.curve_evaluations": (1, 999),
     "distill.evaluations": (0, 999),
     "distill.guidance_scale": (0.0, 100.0),
     "distill.grid_share": (0.0, 1.0),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ultrashape_cli.config.choices import Solver
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
@@ -21,3 +23,7 @@ class EvaluateConfig:
     """Views that are compared; 0 for none."""
     view_size: int = 256
     """Pixels along one side of a view."""
+    curve_evaluations: tuple[int, ...] = (3, 6, 12, 24, 48)
+    """Evaluations of the velocity over the whole way that `--curve` compares."""
+    curve_solvers: tuple[Solver, ...] = ("euler", "ab2", "dpm", "heun")
+    """Solvers that `--curve` compares."""

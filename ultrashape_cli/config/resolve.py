@@ -121,18 +121,15 @@ def resolve(
     try:
         profile = get_profile(given.get("profile", ("auto", ""))[0])
         own = profile.settings(given.get("launch.host_memory_gib", (0.0, ""))[0])
-        values |= {key: (value, f"profile {profile.name}") for key, value in own.items()}
+        values |= _from(f"profile {profile.name}", own)
         objective = given.get("train.objective", (Config().train.objective, ""))[0]
-        preset = OBJECTIVE_SETTINGS.get(objective, {})
-        values |= {key: (value, f"objective {objective}") for key, value in preset.items()}
+        values |= _from(f"objective {objective}", OBJECTIVE_SETTINGS.get(objective, {}))
         strategy = given.get("train.strategy", values["train.strategy"])[0]
-        settings = STRATEGY_SETTINGS.get(strategy, {})
-        values |= {key: (value, f"strategy {strategy}") for key, value in settings.items()}
+        values |= _from(f"strategy {strategy}", STRATEGY_SETTINGS.get(strategy, {}))
         model = model or given.get("train.model", (Config().train.model, ""))[0]
-        values |= {key: (value, f"model {model}") for key, value in model_settings(model).items()}
+        values |= _from(f"model {model}", model_settings(model))
         quality = given.get("refine.quality", (Config().refine.quality, ""))[0]
-        preset = quality_settings(model, quality)
-        values |= {key: (value, f"quality {quality}") for key, value in preset.items()}
+        values |= _from(f"quality {quality}", quality_settings(model, quality))
     except ConfigError as error:
         problems.append(error.message)
         hint = error.hint or hint
@@ -142,6 +139,10 @@ def resolve(
     config = _build({key: value for key, (value, _) in values.items()})
     origins = {key: values[key][1] if key in values else "default" for key in kinds}
     return Resolved(config, profile, origins, before)
+
+
+def _from(origin: str, settings: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    return {key: (value, origin) for key, value in settings.items()}
 
 
 def _close_to(key: str, kinds: Mapping[str, Any]) -> str:

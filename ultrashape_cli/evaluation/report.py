@@ -13,6 +13,7 @@ from typing import Any
 from ultrashape_cli.evaluation.evaluate import Evaluation
 from ultrashape_cli.evaluation.scores import sign_of
 from ultrashape_cli.files import write_atomic
+from ultrashape_cli.reporting import run_style
 from ultrashape_cli.reporting.page import page, picture, section, table
 
 KEY_SCORES = (
@@ -29,7 +30,14 @@ _STYLE = """
 
 
 def write_report(
-    result: Evaluation, found: dict[str, Any], out: Path, *, subject: str, base: str, about: str
+    result: Evaluation,
+    found: dict[str, Any],
+    out: Path,
+    *,
+    subject: str,
+    base: str,
+    about: str,
+    charts: str = "",
 ) -> Path:
     """Writes report.html and returns its path.
 
@@ -40,10 +48,12 @@ def write_report(
         subject: Row whose assets are sorted.
         base: Row it is compared with.
         about: A line on data and settings.
+        charts: Of `curve_charts`.
     """
     names = [name for name in KEY_SCORES if any(name in r["means"] for r in found["rows"])]
     long = [name for name in result.names() if name not in {"surface", *names}]
-    body = section("Means over assets, with 95 % intervals", _means(found, names))
+    body = section("Quality against passes", charts, "means with 95 % intervals") if charts else ""
+    body += section("Means over assets, with 95 % intervals", _means(found, names))
     body += section("Rows", _notes(found))
     for comparison in found["comparisons"]:
         title = f"{comparison['row']} against {comparison['against']}"
@@ -54,7 +64,8 @@ def write_report(
     body += section("Not made", table(("row", "asset", "why"), rows) if rows else "")
     head = f"<h1>Evaluation</h1><p>{html.escape(about)}</p>"
     target = out / "report.html"
-    text = page("ushape evaluate", head, body, style=_STYLE)
+    style, script = (run_style.STYLE + _STYLE, run_style.SCRIPT) if charts else (_STYLE, "")
+    text = page("ushape evaluate", head, body, style=style, script=script)
     write_atomic(target, lambda file: file.write(text.encode()))
     return target
 

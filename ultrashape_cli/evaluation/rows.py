@@ -169,7 +169,9 @@ def refine_row(
                     )
                 rgba = load_rgba(path)
             coarse = coarse_of(asset, truth, settings)
-            return _timed(device, lambda: refiner.refine(coarse, rgba, seed).mesh)
+            made = _timed(device, lambda: refiner.refine(coarse, rgba, seed).mesh)
+            made.scores["passes"] = float(refiner.passes)
+            return made
 
         return make
 

@@ -80,6 +80,10 @@ def score_mesh(
     scores = mesh_scores(mesh, truth, sampling.points, sampling.seed)
     scores["manifold"] = float(state.nonmanifold_edges + state.nonmanifold_vertices == 0)
     scores["components"] = float(state.components)
+    scores["open_edges"] = float(state.boundary_edges)
+    if state.closed:
+        # Handles and tunnels, over all components.
+        scores["genus"] = state.components - state.euler / 2
     scores["faces"] = float(len(mesh.faces))
     if sampling.earth_movers_points:
         scores["earth_movers"] = earth_movers_distance(

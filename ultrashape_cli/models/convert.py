@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ultrashape_cli.config.distill import Distilled
+from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.hub import sha256_file
 from ultrashape_cli.models.adapters import merge_adapters

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from ultrashape_cli.config.distill import Distilled
+from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters

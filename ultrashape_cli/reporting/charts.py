@@ -29,6 +29,8 @@ class Series:
     """Index of the page's palette."""
     kind: str = "line"
     """`line`, `dashed`, `faint`, or `dots` (a line with its points marked)."""
+    spread: Sequence[Point] = ()
+    """Interval of each point of `dots`, from low to high."""
 
 
 def line_chart(
@@ -49,15 +51,20 @@ def line_chart(
         linear: Whether values that span much are drawn from zero on all the same.
     """
     curves = [
-        Series(s.name, thin([p for p in s.points if all(map(math.isfinite, p))]), s.colour, s.kind)
-        for s in series
+        replace(s, points=thin([p for p in s.points if all(map(math.isfinite, p))])) for s in series
     ]
-    curves = [curve for curve in curves if len(curve.points) > 1]
+    curves = [curve for curve in curves if len(curve.points) > 1 or curve.spread]
     if not curves:
         return ""
     if len(curves) == 1 and curves[0].kind == "faint":
         curves = [replace(curves[0], kind="line", colour=0)]
-    scale = _Scale.around([point for curve in curves for point in curve.points], linear)
+    ends = [
+        (x, end)
+        for curve in curves
+        for (x, _), low_high in zip(curve.points, curve.spread, strict=False)
+        for end in low_high
+    ]
+    scale = _Scale.around([*ends, *(p for curve in curves for p in curve.points)], linear)
     lines = [_grid(scale)]
     lines += [
         f"<line class=mark x1='{x:.1f}' x2='{x:.1f}' y1='{TOP}' y2='{HEIGHT - BOTTOM}'/>"
@@ -212,7 +219,11 @@ def _path(curve: Series, scale: _Scale) -> str:
         f"<circle class='d{curve.colour}' r=2.6 cx='{x:.1f}' cy='{y:.1f}'/>"
         for x, y in (places if curve.kind == "dots" and len(places) < 60 else ())
     )
-    return f"<path class='s{curve.colour} {curve.kind}' d='{text}'/>{dots}"
+    bars = "".join(
+        f"<path class='s{curve.colour} faint' d='M{x:.1f} {scale.y(low):.1f}V{scale.y(high):.1f}'/>"
+        for (x, _), (low, high) in zip(places, curve.spread, strict=False)
+    )
+    return f"{bars}<path class='s{curve.colour} {curve.kind}' d='{text}'/>{dots}"
 
 
 def _steps(value: float, largest: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.config.distill import Distilled, for_distilled
+from ultrashape_cli.config.distilled import Distilled, for_distilled
 from ultrashape_cli.config.resolve import Resolved, restore
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.config.serve import ServeConfig

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ultrashape_cli.config.distill import Distilled
+from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.files import read_json, write_json

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ultrashape_cli.config.distill import Distilled
+from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset

@@ -141,7 +141,7 @@ def _run_on_server(
 def _run(
     ui: UI, request: Request, settings: Callable[[str | None], Resolved], show_config: bool
 ) -> None:
-    from ultrashape_cli.config.distill import for_distilled
+    from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.models.sources import find_weights
 
     # Bad settings are refused before the weights are looked for.

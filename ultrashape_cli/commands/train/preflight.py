@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ultrashape_cli.config.distill import Distilled
+    from ultrashape_cli.config.distilled import Distilled
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config, TrainConfig
     from ultrashape_cli.runs import RunFolder

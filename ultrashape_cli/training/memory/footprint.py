@@ -135,12 +135,14 @@ def _measure_step(
         for value in [*net.parameters(), *net.buffers(), *sums]:
             meter.track(value)
         static = meter.now
+        passes = _teacher_passes(config)
         with torch.no_grad():
-            for _ in range(_teacher_passes(config)):
+            # One stands for all of them: measuring takes seconds.
+            if passes:
                 _loss(config, spec, net)
-        teaching = meter.work.flops
+        teaching = meter.work.times(1)
         loss = _loss(config, spec, net)
-        forward_flops = meter.work.flops - teaching
+        forward_flops = meter.work.flops - teaching.flops
         loss.backward()
         del loss
     gradients = sum(size_of(p.grad) for p in trained if p.grad is not None)
@@ -162,8 +164,8 @@ def _measure_step(
         offloaded=strategy.offloaded,
         activation_peak=peak,
         largest_block=max(_module_size(block) for block in _blocks(net)),
-        work=meter.work + encoders.work,
-        model_flops=(2 if strategy.adapters else 3) * forward_flops + teaching,
+        work=meter.work + teaching.times(passes - 1) + encoders.work,
+        model_flops=(2 if strategy.adapters else 3) * forward_flops + passes * teaching.flops,
         frozen=encoders.weights,
         encode_peak=encoders.peak,
     )
