@@ -75,7 +75,14 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.server.files.get(name)
         refusal = self.server.refuse_all or (body and self.server.refuse)
         if data is None or refusal:
-            self._json({"error": "no"}, 404 if data is None else refusal)
+            code = 404 if data is None else int(refusal)
+            if body:
+                self._json({"error": "no"}, code)
+            else:
+                # An answer to HEAD has no body, or the next one begins with it.
+                self.send_response(code)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
             return
         start = 0
         if body:

@@ -60,11 +60,11 @@ def test_what_a_card_needs_is_what_the_plan_says(name: str) -> None:
     assert row.group().endswith(needs)
 
 
-VERBS = ("show", "prepare", "render", "sample", "split", "train", "distill", "refine", "evaluate", "monitor",
-         "report", "doctor", "weights pull", "weights export", "weights convert", "weights inspect",
-         "weights verify", "weights push", "serve", "serve token add", "serve token list",
-         "serve token remove", "data pack", "data verify", "data push", "data pull",
-         "data unpack", "import")  # fmt: skip
+VERBS = ("show", "prepare", "render", "sample", "split", "train", "distill", "refine", "evaluate",
+         "monitor", "report", "doctor", "weights pull", "weights export", "weights convert",
+         "weights inspect", "weights verify", "weights push", "serve", "serve token add",
+         "serve token list", "serve token remove", "data pack", "data verify", "data push",
+         "data pull", "data unpack", "import")  # fmt: skip
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--show-config", "--force", "--json"])

@@ -28,6 +28,8 @@ def read_json(path: str | Path) -> Any:
             return json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+    except RecursionError:  # brackets in brackets: damaged, or made to hurt
+        return None
 
 
 def end_torn_line(path: Path) -> None:

@@ -119,8 +119,31 @@ def test_a_studios_tree(call, tmp_path: Path) -> None:
     assert body["excluded"] == {"licence CC-BY-NC-4.0": 2}
     assert {item.series for item in read_manifest(out)} == {"knights"}
     body = call("folder", tmp_path / "studio", "--licence", "cc-by", "--licence-allow", "any",
-                "-o", out)  # fmt: skip
+                "-o", out, "--force")  # fmt: skip
     assert body["licences"] == {"CC-BY-NC-4.0": 2, "CC-BY-4.0": 2}
+
+
+def test_lines_that_were_edited_stay(call, tmp_path: Path) -> None:
+    for name in ("a.stl", "b.stl"):
+        (tmp_path / "studio").mkdir(exist_ok=True)
+        (tmp_path / "studio" / name).write_text(name)
+    out = tmp_path / "m.jsonl"
+    command = ("folder", tmp_path / "studio", "-o", out)
+    call(*command)
+    edited = out.read_text().replace('"title": "a"', '"title": "Anna"')
+    out.write_text("\ufeff" + edited)
+    for more in ((), ("--limit", 1)):
+        assert (
+            "this would change 1 lines (`folder/a.stl`)" in call(*command, *more, code=2)["stderr"]
+        )
+        assert "Anna" in out.read_text()
+    (tmp_path / "studio/c.stl").write_text("c")
+    call(*command, code=2)
+    call(*command, "--force")
+    assert [item.title for item in read_manifest(out)] == ["a", "b", "c"]
+    assert "leave 2 out" in call(*command, "--limit", 1, code=2)["stderr"]
+    told = call(*command, "--series-from", "knights/(.*)/", "--dry-run")["stderr"]
+    assert "finds no series in any path" in told
 
 
 @pytest.mark.parametrize(
@@ -132,6 +155,7 @@ def test_a_studios_tree(call, tmp_path: Path) -> None:
         (("objaverse", ".", "--series-from", "depth:1"), "are of `folder`"),
         (("folder", ".", "--licence", "ask Anna"), "no SPDX identifier"),
         (("folder", ".", "--series-from", "("), "no regular expression"),
+        (("folder", ".", "--series-from", "depth:x"), "names no number of folders"),
         (("objaverse", ".", "--max-gb", "1"), "--max-gb limits"),
         (("objaverse", ".", "--fetch", ".."), "not below the folder"),
         (("thingi10k",), "whole archive"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,12 @@ def test_what_a_manifest_no_longer_names_leaves_the_lists(
     stale = {r.source["origin"]["uid"]: r.stale
              for r in Dataset(tmp_path / "data").load_records().values()}  # fmt: skip
     assert stale == {"m0": "deleted", "m1": "", "m2": "", "m3": ""}
+    # Nor does another file come in under its name.
+    items = [json.loads(line) for line in lines]
+    shutil.copyfile(manifest.parent / items[1]["path"], manifest.parent / items[0]["path"])
+    items[0]["sha256"] = "0" * 64
+    manifest.write_text("\n".join(map(json.dumps, items)))
+    assert "another sha256" in prepare(manifest, *MEASURED, code=1)["stderr"]
     manifest.write_text("\n".join(lines))
     prepare(manifest, *MEASURED)
     assert not any(r.stale for r in Dataset(tmp_path / "data").load_records().values())

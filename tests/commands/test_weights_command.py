@@ -282,6 +282,34 @@ def test_weights_go_to_storage_and_come_back(
     assert "--sha256 HASH" in result.err
 
 
+def test_what_is_there_is_replaced_only_by_force(
+    ushape, bundle: Path, networks, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    push = ("weights", "push", bundle, f"file://{shelf}")
+    (shelf / "README.md").write_text("mine")
+    refused = ushape(*push)
+    assert (refused.code, "README.md` is another file" in refused.err) == (2, True)
+    assert [path.name for path in shelf.iterdir()] == ["README.md"]
+    (shelf / "README.md").unlink()
+    assert ushape(*push).code == 0
+    # Repeated, and on from where it was killed.
+    assert ushape(*push).code == 0
+    (shelf / "SHA256SUMS").unlink()
+    assert ushape(*push).code == 0
+    before = (shelf / "model.safetensors").read_bytes()
+    other = tmp_path / "other.safetensors"
+    changed = read_state_dict(bundle)
+    next(iter(changed["dit"].values())).add_(1)
+    write_safetensors(other, changed, {"model": "tiny"})
+    refused = ushape("weights", "push", other, f"file://{shelf}")
+    assert (refused.code, "model.safetensors` is another file" in refused.err) == (2, True)
+    assert (shelf / "model.safetensors").read_bytes() == before
+    assert ushape("weights", "push", other, f"file://{shelf}", "--force").code == 0
+    assert ushape("weights", "push", other, f"file://{tmp_path}").code == 2
+
+
 def test_the_card_of_the_released_model_states_its_limits() -> None:
     from ultrashape_cli.models.card import model_card
 

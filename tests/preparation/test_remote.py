@@ -99,7 +99,7 @@ def test_one_that_vanishes_costs_one_record(ushape, place: Location, tmp_path: P
 def test_what_cannot_be_reached_is_told(ushape, place: Location, tmp_path: Path) -> None:
     result = ushape("prepare", f"s3://{BUCKET}/nothing", "-o", tmp_path / "data", *QUICK)
     assert result.code == 1
-    assert "is not there" in result.err
+    assert "there is nothing at" in result.err
     put(place, "notes.txt", b"x")
     result = ushape("prepare", ADDRESS, "-o", tmp_path / "data", *QUICK)
     assert result.code == 2

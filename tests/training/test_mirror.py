@@ -12,11 +12,12 @@ from s3_server import BUCKET, s3_server
 from serving import wait_for
 from train_and_read import checkpoints, losses, same, train_run, weights
 
-import ultrashape_cli.training.mirror as mirror_module
+import ultrashape_cli.training.mirror_writer as mirror_module
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.packing.location import Location, StorageError
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.mirror import Mirror
+from ultrashape_cli.training.mirror_writer import send_last
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +110,30 @@ def test_a_place_with_another_run_is_refused(make_run, tmp_path: Path) -> None:
     assert (place / "run.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["log.txt", "checkpoints/step-00000001/mine.txt"])
+def test_what_is_no_run_is_left_alone(make_run, tmp_path: Path, name: str) -> None:
+    file = tmp_path / "documents" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    run, _ = make_run(steps=3, save_every_steps=1, mirror=str(tmp_path / "documents"))
+    with pytest.raises(UsageError, match="and no run"):
+        train_run(run)
+    assert [path for path in (tmp_path / "documents").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_another_run_is_known_before_it_is_brought(make_run, tmp_path: Path) -> None:
+    place = tmp_path / "copy"
+    run, config = make_run(steps=1, mirror=str(place))
+    train_run(run)
+    Mirror(str(place)).require_same(config, ["ball-0", "new"])
+    _, other = make_run("other", seed=7, steps=1)
+    with pytest.raises(UsageError, match="seed"):
+        Mirror(str(place)).require_same(other, ["ball-0"])
+    with pytest.raises(UsageError, match="none of its 4 assets"):
+        Mirror(str(place)).require_same(config, ["new"])
+
+
 def test_a_machine_that_wakes_again_sends_nothing(make_run, tmp_path: Path) -> None:
     place = tmp_path / "copy"
     settings = {"save_every_steps": 1, "keep_checkpoints": 9, "mirror": str(place)}
@@ -121,9 +146,9 @@ def test_a_machine_that_wakes_again_sends_nothing(make_run, tmp_path: Path) -> N
             Mirror(str(place)).bring(other)
             Mirror(str(place)).claim(other)
 
-    assert train_run(run, on_step=on_step, tell=told.append) == 0
+    with pytest.raises(StorageError, match="has gone on with this run"):
+        train_run(run, on_step=on_step, tell=told.append)
     assert names(place) == ["step-00000001"]
-    assert "has gone on with this run" in told[-1]
     assert len(checkpoints(run)) == 3
     make_run("took-over", steps=2, **settings)
     assert train_run(other) == 0
@@ -145,10 +170,14 @@ def test_a_place_that_vanishes_costs_only_the_copy(
 
     with monkeypatch.context() as patch:
         patch.setattr(Location, "send", fail)
-        assert train_run(run, tell=told.append) == 0
+        with pytest.raises(StorageError, match=r"is in `.*` alone, not in .*the bucket is gone"):
+            train_run(run, tell=told.append)
+    assert run.read_status()["state"] == "finished"
     assert told[-1].startswith("step-00000003 is not in")
     assert len(checkpoints(run)) == 3
-    # What was not sent is sent by the next process.
+    # What was not sent is sent by the next process, also where nothing is left to train.
+    send_last(str(tmp_path / "copy"), run, 3, told.append)
+    assert names(tmp_path / "copy") == ["step-00000003"]
     make_run(steps=4, save_every_steps=10, mirror=str(tmp_path / "copy"))
     assert train_run(run) == 0
     assert names(tmp_path / "copy")[-1] == "step-00000004"
@@ -239,3 +268,7 @@ def test_the_same_command_goes_on_elsewhere(
         result = train(5, "--set", "train.mirror=s3://no-such-bucket/x")
         assert result.code == 1
         assert "no-such-bucket" in result.err
+    for inside in (ball_data, ball_data / "copy", tmp_path / "run", tmp_path / "run/copy"):
+        result = train(5, "--set", f"train.mirror={inside}", "--dry-run")
+        assert result.code == 2, inside
+        assert "train.mirror=PLACE" in result.err

@@ -34,6 +34,9 @@ def parse_series(rule: str) -> SeriesOf:
     Raises:
         UsageError: It is neither.
     """
+    if rule.startswith("depth:") and not rule[6:].isdecimal():
+        raise UsageError(f"`--series-from {rule}` names no number of folders",
+                         hint="--series-from depth:1")  # fmt: skip
     if (depth := re.fullmatch(r"depth(?::(\d+))?", rule)) is not None:
         count = int(depth[1] or 1)
         if not count:

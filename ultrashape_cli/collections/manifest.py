@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,9 @@ MAX_LINE_BYTES = 1 << 20
 
 class ManifestError(UsageError):
     """A manifest that cannot be read; the message names its file and line."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint or "correct the line, or take it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,8 +155,8 @@ def stored_path(file: Path, manifest: Path) -> str:
 
 def _parse(line: bytes, where: str) -> SourceItem:
     try:
-        value = json.loads(line.decode(errors="surrogateescape"))
-    except ValueError as error:
+        value = json.loads(line.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape"))
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where}: no JSON: {error}") from error
     if not isinstance(value, dict):
         raise ManifestError(f"{where}: no JSON object")

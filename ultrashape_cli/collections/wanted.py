@@ -55,6 +55,8 @@ class Tally:
     """Of the kept items, as far as the collection tells."""
     unsized: int = 0
     """Kept items whose size it does not tell."""
+    series: int = 0
+    """Kept items that are of a series."""
 
     def select(
         self, items: Iterable[SourceItem], wanted: Wanted, limit: int | None = None
@@ -70,6 +72,7 @@ class Tally:
             self.kept[item.licence or UNKNOWN] += 1
             self.bytes += item.bytes
             self.unsized += not item.bytes
+            self.series += bool(item.series)
             yield item
             if limit is not None and len(seen) >= limit:
                 return

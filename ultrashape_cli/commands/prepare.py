@@ -304,6 +304,9 @@ def _assets(
     # Without a selection, --limit also limits what is read to find out ids.
     files = sources.files[: None if only or shard else limit]
     records = list(new_records(files, known, sources.origins))
+    copies = [path for record in records for path in record.duplicates]
+    if copies:
+        ui.info(f"{len(copies):,} files have the content of others, such as {copies[0]}")
     if not limit:
         found = {record.id: record for record in records}
         stale = find_stale(known, found, sources.folder, sources.manifest)

@@ -71,23 +71,26 @@ def _read_manifest(ui: UI, path: Path) -> Sources:
                          hint=f"ushape import folder {shlex.quote(str(path.parent))}")  # fmt: skip
     files: list[Path] = []
     found = Sources(files, path.parent, path.absolute())
-    absent = unread = 0
+    absent, unread = [], []
     for item in read_manifest(path):
         file = file_of(item, path)
         if file is None or not file.is_file():
-            absent += 1
+            absent.append(item.key)
         elif file.suffix.lower() not in MESH_SUFFIXES:
-            unread += 1
+            unread.append(item.key)
         else:
             files.append(file)
             origin = {**item.origin(), "manifest": str(found.manifest)}
+            if item.sha256:
+                origin["sha256"] = item.sha256
             found.origins[str(file.absolute())] = origin
     if absent:
-        total = absent + unread + len(found.files)
-        ui.warn(f"{absent:,} of {total:,} items of `{path}` are not on this disk; `ushape import` "
-                "with --fetch brings them")  # fmt: skip
+        total = len(absent) + len(unread) + len(found.files)
+        ui.warn(f"{len(absent):,} of {total:,} items of `{path}` are not on this disk, such as "
+                f"`{absent[0]}`; `ushape import` with --fetch brings them")  # fmt: skip
     if unread:
-        ui.warn(f"{unread:,} items of `{path}` are in formats that are not read")
+        ui.warn(f"{len(unread):,} items of `{path}` are in formats that are not read, such as "
+                f"`{unread[0]}`")  # fmt: skip
     if not found.files:
         hint = f"ushape import SOURCE -o {path} --fetch {path.with_suffix('')}"
         raise UsageError(f"no mesh of `{path}` is on this disk", hint=hint)

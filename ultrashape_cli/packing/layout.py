@@ -34,8 +34,13 @@ PACK_FILE = "pack.json"
 SHARDS = "shards"
 COMMON = "common"
 """Name of the shard with what belongs to no asset."""
-_STEM = re.compile(r"(?:[01]{0,64}|common)-[0-9a-f]{16}")
-_FILE = re.compile(rf"{_STEM.pattern}\.(tar|jsonl)(\.part)?|\.([01]{{0,64}}|common)\.\d+\.tmp\.\w+")
+ALL = "all"
+"""Instead of no bits, in the name of the shard with all assets."""
+SOURCES = ".sources.json"
+_STEM = re.compile(rf"(?:[01]{{0,64}}|{ALL}|{COMMON})-[0-9a-f]{{16}}")
+_FILE = re.compile(
+    rf"{_STEM.pattern}\.(tar|jsonl)(\.part)?|\.([01]{{0,64}}|{ALL}|{COMMON})\.\d+\.tmp\.\w+"
+)
 _compact = json.JSONEncoder(separators=(",", ":")).encode
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PART = r"[^./\\\0][^/\\\0]*"
@@ -76,7 +81,8 @@ class Shard:
     @property
     def bits(self) -> str:
         """First bits of the places of its assets; `common` for the one without assets."""
-        return self.stem.partition("-")[0]
+        bits = self.stem.partition("-")[0]
+        return "" if bits == ALL else bits
 
     @property
     def tar(self) -> str:
@@ -119,6 +125,11 @@ class Pack:
         """Bytes of all tar files and indexes."""
         return sum(shard.size + shard.index_size for shard in self.shards)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Assets, shards and bytes."""
+        return {"assets": self.assets, "shards": len(self.shards), "bytes": self.size}
+
     def shard_of(self, asset_id: str) -> Shard | None:
         """Returns the shard in which an asset is, if the pack has it."""
         bits = place(asset_id)
@@ -130,7 +141,7 @@ class Pack:
             "format": PACK_FORMAT,
             "digest": self.digest,
             "version": self.version,
-            "counts": {"assets": self.assets, "shards": len(self.shards), "bytes": self.size},
+            "counts": self.counts,
             "shards": [asdict(shard) for shard in self.shards],
         }
         return body | ({"licences": self.licences} if self.licences else {})
@@ -204,6 +215,8 @@ def parse_pack(value: Any, name: str) -> Pack:
         whole = all(_is_shard(shard) for shard in shards)
         licences = {str(name): int(n) for name, n in value.get("licences", {}).items()}
         pack = Pack(str(value["digest"]), shards, str(value["version"]), licences)
+        stems = {shard.stem for shard in shards}
+        whole = whole and len(stems) == len(shards) > 0 and value["counts"] == pack.counts
     except (TypeError, KeyError, ValueError, AttributeError):
         whole = False
     if not whole:
@@ -237,8 +250,21 @@ def read_index(path: Path) -> Iterator[Member]:
                 yield member
     except FileNotFoundError as error:
         raise PackError(f"`{path}` is not there", hint="pull or pack it again") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise PackError(f"`{path}` is damaged: {error}", hint="pull or pack it again") from error
+
+
+def digest_of(root: Path, shards: Iterable[Shard]) -> str:
+    """Returns a dataset's digest, which does not depend on where it is cut into shards.
+
+    Raises:
+        PackError: An index is missing or damaged.
+    """
+    digest = hashlib.sha256()
+    for shard in shards:
+        for member in read_index(root / shard.index):
+            digest.update(json.dumps([member.asset, member.name, member.sha256]).encode())
+    return digest.hexdigest()
 
 
 def file_size(path: Path) -> int | None:

@@ -99,7 +99,8 @@ class Location:
         with self._errors(""):
             self.fs.invalidate_cache()
             if not self.fs.exists(self.root):
-                raise FileNotFoundError(self.root)
+                raise StorageError(f"there is nothing at `{self.address}`",
+                                   hint="correct the address")  # fmt: skip
             found = self.fs.find(self.root, detail=True)
         for path, entry in found.items():
             name = str(path)[len(self.root) :].lstrip("/")
@@ -192,6 +193,9 @@ class Location:
                                 hint="set it: timedatectl set-ntp true")  # fmt: skip
         if re.search("NoCredentials|PartialCredentials|DefaultCredentials", kinds):
             return StorageError(f"{shown}: no credentials", hint=f"set {variables}")
+        if re.search("InvalidRange|not satisfiable|416", text + kinds):
+            return StorageError(f"{shown} is shorter than it was",
+                                hint="push it again from what is whole")  # fmt: skip
         if isinstance(error, PermissionError) or re.search(
             "Forbidden|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|401|403", text + kinds
         ):
@@ -208,6 +212,8 @@ def _kind(address: str) -> str:
     if kind != "file" and kind not in _VARIABLES:
         raise UsageError(f"cannot reach `{scheme}://`",
                          hint="a folder, s3://, gs://, hf:// or sftp://")  # fmt: skip
+    if kind != "file" and not rest.split("/")[0]:
+        raise UsageError(f"`{address}` names no place", hint=f"{scheme}://BUCKET/PATH")
     if ":" in rest.split("/")[0].rpartition("@")[0]:
         raise UsageError(
             f"the address `{scheme}://...` holds a secret, which other users of the machine can "

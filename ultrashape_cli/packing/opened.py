@@ -34,7 +34,7 @@ from ultrashape_cli.packing.layout import (
     read_index,
 )
 from ultrashape_cli.packing.location import Location, StorageError
-from ultrashape_cli.packing.transfer import fetch, read_remote_pack
+from ultrashape_cli.packing.transfer import DAMAGED, fetch, read_remote_pack
 from ultrashape_cli.packing.unpack import unpack_shard, write_bytes
 
 _FOLDERS = ("meshes", "renders", "samples")
@@ -138,7 +138,7 @@ class PackedDataset(Dataset):
             data = _patiently(name, partial(_read, self.address, shard, member))
             if hashlib.sha256(data).hexdigest() != member.sha256:
                 raise AssetError(f"`{name}` is damaged in `{self.address}`",
-                                 hint="push it again from a pack that is whole")  # fmt: skip
+                                 hint=DAMAGED)  # fmt: skip
             write_atomic(path, partial(write_bytes, data))
         self._trim(len(data))
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,11 +12,13 @@ from ultrashape_cli.files import disk_errors, file_hash
 from ultrashape_cli.packing.layout import (
     PACK_FILE,
     SHARDS,
+    SOURCES,
     Pack,
     PackError,
     Piece,
     Said,
     alone,
+    digest_of,
     file_size,
     missing_here,
     parse_pack,
@@ -23,6 +26,7 @@ from ultrashape_cli.packing.layout import (
 )
 from ultrashape_cli.packing.location import Location
 
+DAMAGED = "ushape data push PACK ADDRESS --check, from a pack that is whole"
 _COMMIT_BYTES = 4 << 30
 """Of shards in one commit on the Hub, which takes some hundred commits an hour at most."""
 
@@ -36,11 +40,11 @@ def read_remote_pack(place: Location) -> Pack:
     data = place.read(PACK_FILE)
     name = f"{place.address.rstrip('/')}/{PACK_FILE}"
     if data is None:
-        raise PackError(f"no packed dataset at `{place.address}` (no {PACK_FILE})",
-                        hint="ushape data push PACK ADDRESS")  # fmt: skip
+        raise PackError(f"no packed dataset at `{place.address}` (no {PACK_FILE} there)",
+                        hint="correct the address, or: ushape data push PACK ADDRESS")  # fmt: skip
     try:
         return parse_pack(json.loads(data), name)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackError(f"`{name}` is damaged", hint="push it again") from error
 
 
@@ -51,16 +55,54 @@ def missing_there(pack: Pack, place: Location) -> list[Piece]:
             if there.get(Path(piece.name).name) != piece.size]  # fmt: skip
 
 
-def push_pack(
-    root: Path, pack: Pack, place: Location, said: Said = lambda done, name: None
-) -> list[Piece]:
-    """Sends what a place lacks of a pack, and `pack.json` last; returns what was sent.
+def damaged_there(pack: Pack, place: Location, said: Said = lambda done, name: None) -> list[Piece]:
+    """Returns the files of a place that are not what a pack says, or not there; reads all of it.
 
     Raises:
-        PackError: A file here is not whole; nothing of it is sent.
         StorageError: The place cannot be reached or refuses.
     """
     missing = missing_there(pack, place)
+    done, found = 0, []
+    for shard in pack.shards:
+        for piece in shard.pieces:
+            said(done, piece.name)
+            if piece in missing or _hash_there(piece, place) != piece.sha256:
+                found.append(piece)
+            done += piece.size
+    said(done, "")
+    return found
+
+
+def _hash_there(piece: Piece, place: Location) -> str:
+    digest = hashlib.sha256()
+    for data in place.chunks(piece.name, 0, piece.size):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def push_pack(
+    root: Path,
+    pack: Pack,
+    place: Location,
+    said: Said = lambda done, name: None,
+    *,
+    missing: list[Piece] | None = None,
+) -> list[Piece]:
+    """Sends what a place lacks of a pack, and `pack.json` last; returns what was sent.
+
+    Args:
+        root: The pack.
+        pack: From `read_pack`.
+        place: Where it goes.
+        said: Told the bytes that are done and the file in work.
+        missing: What to send; None for what `missing_there` says.
+
+    Raises:
+        PackError: A file here is not whole, and nothing of it is sent; or another process has
+            pushed another pack meanwhile.
+        StorageError: The place cannot be reached or refuses.
+    """
+    missing = missing_there(pack, place) if missing is None else missing
     done = pack.size - sum(piece.size for piece in missing)
     for group in _groups(missing, place):
         for piece in group:
@@ -76,6 +118,9 @@ def push_pack(
         _commit(place, root, [PACK_FILE])
     else:
         place.send(root / PACK_FILE, PACK_FILE)
+    if (there := read_remote_pack(place).digest) != pack.digest:
+        raise PackError(f"another process has pushed dataset {there[:16]} to `{place.address}`",
+                        hint="give each dataset a place of its own")  # fmt: skip
     said(done, "")
     return missing
 
@@ -139,7 +184,13 @@ def pull_pack(
         for piece in missing:
             fetch(place, piece, root / piece.name, partial(_said_beyond, said, done, piece.name))
             done += piece.size
+        # Before anything of a former pack goes.
+        if digest_of(root, pack.shards) != pack.digest:
+            raise PackError(f"`{place.address.rstrip('/')}/{PACK_FILE}` is not of its shards",
+                            hint="push it again from a pack that is whole")  # fmt: skip
         pack.write(root)
+        # What they were packed from is no longer here.
+        (root / SOURCES).unlink(missing_ok=True)
         remove_others(root, pack)
     said(done, "")
     return missing
@@ -150,9 +201,21 @@ def _said_beyond(said: Said, before: int, name: str, done: int) -> None:
 
 
 def fetch(
-    place: Location, piece: Piece, path: Path, said: Callable[[int], None] = lambda done: None
+    place: Location,
+    piece: Piece,
+    path: Path,
+    said: Callable[[int], None] = lambda done: None,
+    *,
+    hint: str = DAMAGED,
 ) -> None:
     """Brings one file, or the rest of it; it gets its name when its hash is right.
+
+    Args:
+        place: Where it is.
+        piece: Its name and hash.
+        path: What it becomes.
+        said: Told the bytes that are done.
+        hint: What mends one that is damaged there.
 
     Raises:
         PackError: It is not what the pack says, twice.
@@ -172,4 +235,4 @@ def fetch(
                 return
             unfinished.unlink()
     raise PackError(f"`{place.address.rstrip('/')}/{piece.name}` is damaged there",
-                    hint="ushape data push PACK ADDRESS, from a pack that is whole")  # fmt: skip
+                    hint=hint)  # fmt: skip

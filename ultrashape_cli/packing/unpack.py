@@ -18,6 +18,7 @@ from ultrashape_cli.packing.layout import (
     Said,
     Shard,
     file_size,
+    is_dataset_file,
     read_index,
 )
 
@@ -30,6 +31,8 @@ def unpack_pack(
     pack: Pack,
     out: Path,
     said: Said = lambda done, shard: None,
+    *,
+    force: bool = False,
 ) -> tuple[int, int]:
     """Writes all files of a pack below a dataset's folder; returns how many were made and kept.
 
@@ -41,14 +44,16 @@ def unpack_pack(
         pack: From `read_pack`.
         out: The dataset; absent, empty, or from a pack before.
         said: Told the bytes that are done and the shard in work.
+        force: Remove assets that are there and not in the pack.
 
     Raises:
-        UsageError: Another dataset is in the folder.
+        UsageError: Another dataset is in the folder, or assets that the pack lacks.
         PackError: A file is not what its index says; nothing is written of it.
         DiskError: No room.
     """
     if Dataset(out).exists() and not (out / _FROM_PACK).is_file():
         raise UsageError(f"`{out}` is a dataset that was made there", hint="choose another --out")
+    _remove_others(root, pack, out, force)
     write_json(out / _FROM_PACK, {"digest": pack.digest})
     made = kept = done = 0
     # Lists and settings last: what names assets comes behind them.
@@ -58,6 +63,31 @@ def unpack_pack(
         made, kept, done = made + new, kept + old, done + shard.size + shard.index_size
     said(done, "")
     return made, kept
+
+
+def _remove_others(root: Path, pack: Pack, out: Path, force: bool) -> None:
+    """Removes assets that a pack lacks: they may have been withdrawn, and would be trained on."""
+    dataset = Dataset(out)
+    there = dataset.recorded_ids() if dataset.exists() else []
+    if not there:
+        return
+    known = {member.asset for shard in pack.shards for member in read_index(root / shard.index)}
+    others = [asset for asset in there if asset not in known]
+    if others and not force:
+        raise UsageError(
+            f"`{out}` has {len(others):,} assets that the pack lacks, such as `{others[0]}`",
+            hint="choose another --out; --force removes them",
+        )
+    for asset in others:
+        record = dataset.read_record(asset)
+        names = (
+            [] if record is None else [n for step in record.steps.values() for n in step.outputs]
+        )
+        with disk_errors(out):
+            # Without its record it is in no list.
+            (out / f"records/{asset}.json").unlink(missing_ok=True)
+            for name in filter(is_dataset_file, names):
+                (out / name).unlink(missing_ok=True)
 
 
 def unpack_shard(root: Path, shard: Shard, out: Path) -> tuple[int, int]:

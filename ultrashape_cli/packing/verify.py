@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import IO
 
 from ultrashape_cli.files import file_hash
-from ultrashape_cli.packing.layout import Member, Pack, PackError, Said, Shard, read_index
+from ultrashape_cli.packing.layout import (
+    PACK_FILE,
+    Member,
+    Pack,
+    PackError,
+    Said,
+    Shard,
+    digest_of,
+    file_size,
+    read_index,
+)
 from ultrashape_cli.packing.unpack import read_member
 
 
@@ -29,18 +39,22 @@ def verify_pack(
             wrong[shard.stem] = problems
         done += shard.size + shard.index_size
     said(done, "")
+    if not wrong and digest_of(root, pack.shards) != pack.digest:
+        wrong[PACK_FILE] = [f"`{PACK_FILE}` is not of these shards"]
     return wrong
 
 
 def _verify_shard(root: Path, shard: Shard) -> list[str]:
     tar, index = root / shard.tar, root / shard.index
-    missing = [f"`{path.name}` is not there" for path in (tar, index) if not path.is_file()]
+    sizes = ((tar, shard.size), (index, shard.index_size))
+    missing = [f"`{path.name}` is not there" for path, _ in sizes if not path.is_file()]
     if missing:
         return missing
     if file_hash(index) != shard.index_sha256:
         return [f"`{index.name}` has changed"]
     if file_hash(tar) == shard.sha256:
-        return []
+        return [f"`{PACK_FILE}` says {size:,} bytes of `{path.name}`"
+                for path, size in sizes if file_size(path) != size]  # fmt: skip
     try:
         with tar.open("rb") as file:
             changed = [m.name for m in read_index(index) if not _is_whole(file, m)]

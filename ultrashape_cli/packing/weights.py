@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ultrashape_cli.errors import UsageError
@@ -28,11 +29,37 @@ def find_elsewhere(address: str, name: str, revision: str | None = None) -> Remo
     if size is None:
         raise StorageError(f"`{address.rstrip('/')}/{name}` is not there",
                            hint="ushape weights push WEIGHTS ADDRESS")  # fmt: skip
+    digest = read_sums(place).get(name, "")
+    return RemoteFile(address, name, f"{address.rstrip('/')}/{name}", size, digest, None)
+
+
+def read_sums(place: Location) -> dict[str, str]:
+    """Returns the hashes that a place names, by file."""
     lines = (place.read(SUMS) or b"").decode(errors="replace").splitlines()
-    sums = {line[66:]: line[:64] for line in lines}
-    return RemoteFile(
-        address, name, f"{address.rstrip('/')}/{name}", size, sums.get(name, ""), None
-    )
+    return {line[66:]: line[:64] for line in lines}
+
+
+def require_free(place: Location, files: Mapping[str, Path], digests: Mapping[str, str]) -> None:
+    """Raises UsageError where sending files would replace others.
+
+    What a killed process has sent of the same ones, and what is named there by the same hash, is
+    none.
+
+    Args:
+        place: Where they go.
+        files: By their names there.
+        digests: Hashes of some of them.
+    """
+    there, sums = place.sizes(""), read_sums(place)
+    others = [name for name, digest in digests.items() if sums.get(name, digest) != digest]
+    if not sums:
+        others += [name for name, path in files.items()
+                   if there.get(name, path.stat().st_size) != path.stat().st_size]  # fmt: skip
+    if others:
+        raise UsageError(
+            f"`{place.address.rstrip('/')}/{others[0]}` is another file",
+            hint="choose another place; --force replaces it",
+        )
 
 
 def download_elsewhere(
@@ -52,5 +79,6 @@ def download_elsewhere(
     if not expected_sha256:
         raise UsageError(f"`{remote.repo}` has no {SUMS} with {remote.name}", hint="--sha256 HASH")
     piece = Piece(remote.name, remote.size, expected_sha256)
-    fetch(Location(remote.repo), piece, target, lambda done: progress(done, remote.size))
+    fetch(Location(remote.repo), piece, target, lambda done: progress(done, remote.size),
+          hint=f"ushape weights push WEIGHTS {remote.repo} --force")  # fmt: skip
     return expected_sha256

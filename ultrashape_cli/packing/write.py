@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 from collections import Counter
@@ -18,21 +17,22 @@ from ultrashape_cli.data.layout import OWNED, Dataset
 from ultrashape_cli.errors import DatasetError
 from ultrashape_cli.files import disk_errors, partial_path, read_json, write_json
 from ultrashape_cli.packing.layout import (
+    ALL,
     COMMON,
     SHARDS,
+    SOURCES,
     Member,
     Pack,
     Said,
     Shard,
     alone,
+    digest_of,
     is_dataset_file,
     missing_here,
-    read_index,
     remove_others,
 )
 from ultrashape_cli.packing.shards import plan_shards
 
-_SOURCES = ".sources.json"
 _CHUNK = 1 << 20
 _BLOCK = 512
 """Of a tar file."""
@@ -147,6 +147,8 @@ def _files_of(dataset: Dataset, asset: str) -> list[tuple[str, int | None]]:
 def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None) -> Pack:
     """Writes what is not yet there of a pack, and removes shards that are no longer of it.
 
+    `held_pack` and `require_own` say before whether it may go there.
+
     Killed, it goes on behind the last whole shard when called again.
 
     Raises:
@@ -156,9 +158,9 @@ def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None)
     """
     sizes = {asset: planned.size for asset, planned in plan.assets.items()}
     with alone(root):
-        sources = read_json(root / _SOURCES)
+        sources = read_json(root / SOURCES)
         known = sources if isinstance(sources, dict) else {}
-        made: dict[str, Any] = {}
+        made: dict[str, Any] = {".data": str(plan.dataset.root.resolve())}
         shards, done = [], 0
         for bits, assets in [*plan_shards(sizes, plan.limit), (COMMON, [""])]:
             seen = _state(plan, assets)
@@ -167,26 +169,17 @@ def write_pack(plan: Packing, root: Path, said: Said = lambda done, shard: None)
                 shard = _write_shard(plan, root, bits, assets)
                 # At once: a killed process need not read it again.
                 made[bits] = {"seen": seen, "shard": asdict(shard)}
-                write_json(root / _SOURCES, known | made)
+                write_json(root / SOURCES, known | made)
             made[bits] = {"seen": seen, "shard": asdict(shard)}
             shards.append(shard)
             done += sum(sizes.get(asset, 0) for asset in assets)
             said(done, shard.stem)
         licences = dict(sorted(plan.licences.items()))
-        pack = Pack(_digest(root, shards), tuple(shards), __version__, licences)
+        pack = Pack(digest_of(root, shards), tuple(shards), __version__, licences)
         pack.write(root)
-        write_json(root / _SOURCES, made)
+        write_json(root / SOURCES, made)
         remove_others(root, pack)
     return pack
-
-
-def _digest(root: Path, shards: list[Shard]) -> str:
-    """Returns the dataset's digest, which does not depend on where it is cut into shards."""
-    digest = hashlib.sha256()
-    for shard in shards:
-        for member in read_index(root / shard.index):
-            digest.update(json.dumps([member.asset, member.name, member.sha256]).encode())
-    return digest.hexdigest()
 
 
 def _state(plan: Packing, assets: list[str]) -> str:
@@ -213,7 +206,8 @@ def _write_shard(plan: Packing, root: Path, bits: str, assets: list[str]) -> Sha
     buffer = bytearray(_CHUNK)
     # Their names hold the hash, which is known when they are written.
     tar_path, index_path = (
-        partial_path(root / SHARDS / f"{bits}.{end}", os.getpid()) for end in ("tar", "jsonl")
+        partial_path(root / SHARDS / f"{bits or ALL}.{end}", os.getpid())
+        for end in ("tar", "jsonl")
     )
     try:
         with disk_errors(root), tar_path.open("wb") as raw, index_path.open("wb") as lines:
@@ -234,7 +228,8 @@ def _write_shard(plan: Packing, root: Path, bits: str, assets: list[str]) -> Sha
             tar.write(bytes(-tar.size % (_RECORD_BLOCKS * _BLOCK)))
             index_size = lines.tell()
         digest = tar.digest.hexdigest()
-        shard = Shard(f"{bits}-{digest[:16]}", sum(map(bool, assets)), files, tar.size, digest,
+        stem = f"{bits or ALL}-{digest[:16]}"
+        shard = Shard(stem, sum(map(bool, assets)), files, tar.size, digest,
                       index_size, index.hexdigest())  # fmt: skip
         with disk_errors(root):
             index_path.replace(root / shard.index)
@@ -267,32 +262,33 @@ def _add(
     """
     try:
         file = os.open(f"{root}/{name}", os.O_RDONLY)
-        try:
-            got = os.readv(file, [buffer])
-            state = os.fstat(file)
-            size = state.st_size
-            header = tar_header(name, size)
-            view = memoryview(buffer)[:got]
-            offset, digest = tar.size + len(header), hashlib.sha256(view)
-            padding = bytes(-size % _BLOCK)
-            if got == size:
-                # Small files, of which there are half a million, in one piece.
-                tar.write(b"".join((header, view, padding)))
-            else:
-                tar.write(header)
-                while got:
-                    tar.write(view)
-                    got = os.readv(file, [buffer])
-                    view = memoryview(buffer)[:got]
-                    digest.update(view)
-                if tar.size - offset != size:
-                    raise _changed(name)
-                tar.write(padding)
-                state = os.fstat(file)
-        finally:
-            os.close(file)
     except OSError as error:
         raise _changed(name) from error
+    # What goes wrong from here on is more likely the disk that is written to.
+    try:
+        got = os.readv(file, [buffer])
+        state = os.fstat(file)
+        size = state.st_size
+        header = tar_header(name, size)
+        view = memoryview(buffer)[:got]
+        offset, digest = tar.size + len(header), hashlib.sha256(view)
+        padding = bytes(-size % _BLOCK)
+        if got == size:
+            # Small files, of which there are half a million, in one piece.
+            tar.write(b"".join((header, view, padding)))
+        else:
+            tar.write(header)
+            while got:
+                tar.write(view)
+                got = os.readv(file, [buffer])
+                view = memoryview(buffer)[:got]
+                digest.update(view)
+            if tar.size - offset != size:
+                raise _changed(name)
+            tar.write(padding)
+            state = os.fstat(file)
+    finally:
+        os.close(file)
     return Member(asset, name, offset, size, digest.hexdigest()), state
 
 

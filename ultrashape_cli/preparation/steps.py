@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset, Record, settings_text, step_key
+from ultrashape_cli.errors import MeshError
 from ultrashape_cli.files import file_hash
 from ultrashape_cli.preparation.remote import source_path
 
@@ -64,6 +65,20 @@ class StepKeys:
         return keys
 
 
+def _require_named(path: Path, source: Mapping[str, Any]) -> None:
+    """Raises MeshError where a manifest means another file: its author and licence are of that."""
+    origin = source.get("origin") or {}
+    if (
+        origin.get("sha256")
+        and path.suffix.lower() != ".gltf"
+        and (origin["sha256"] != source["sha256"])
+    ):
+        raise MeshError(
+            f"`{path}` is not the file that `{origin['manifest']}` names (another sha256)",
+            hint="ushape import with --fetch brings that one; or correct the line",
+        )
+
+
 def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
     from ultrashape_cli.geometry.front import front_axis
     from ultrashape_cli.geometry.mesh import Mesh
@@ -76,6 +91,7 @@ def _watertight(dataset: Dataset, record: Record, config: Config) -> StepResult:
     settings = config.watertight
     limit = int(settings.max_file_gib * 2**30)
     path = source_path(dataset, record, limit)
+    _require_named(path, record.source)
     contents = read_contents(path, colours=False, max_bytes=limit)
     source, _, around = without_surroundings(mesh_of(path, contents))
     up = up_axis(settings.up, path.suffix)

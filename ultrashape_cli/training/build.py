@@ -25,7 +25,8 @@ from ultrashape_cli.training.checkpoint import checkpoint_writer
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
-from ultrashape_cli.training.mirror import Mirror, MirrorWriter
+from ultrashape_cli.training.mirror import Mirror
+from ultrashape_cli.training.mirror_writer import MirrorWriter
 from ultrashape_cli.training.networks import build_networks, load_trained
 from ultrashape_cli.training.objectives.flow import FlowObjective
 from ultrashape_cli.training.objectives.latents import LatentCache

@@ -46,7 +46,7 @@ from ultrashape_cli.runs import (
     digest,
     verified_checkpoints,
 )
-from ultrashape_cli.training.mirror import MirrorWriter
+from ultrashape_cli.training.mirror_writer import MirrorWriter
 
 logger = logging.getLogger(__name__)
 

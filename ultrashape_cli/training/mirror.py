@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import tempfile
-import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ultrashape_cli.errors import UsageError, UShapeError
+from ultrashape_cli.config.schema import Config
+from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import disk_errors, read_json, write_atomic, write_json
-from ultrashape_cli.formatting import cause
 from ultrashape_cli.packing.layout import PackError, Piece
 from ultrashape_cli.packing.location import Location, StorageError
 from ultrashape_cli.packing.transfer import fetch
@@ -40,6 +38,7 @@ from ultrashape_cli.runs import (
     complete_checkpoints,
 )
 from ultrashape_cli.training.base import BASE_FILE
+from ultrashape_cli.training.setup import changed_keys
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,6 @@ _FILES = ("config.toml", "origins.json", "environment.json", "command.txt", "dat
 _IDENTITY = "run.json"
 _OWNER = "owner.json"
 _FOLDER = "checkpoints"
-_WAITS_S = (5.0, 30.0, 120.0)
-"""Before each further try to send a checkpoint that no newer one has replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +100,14 @@ class Mirror:
                                hint="choose another place") from error  # fmt: skip
 
     def require_mine(self, run: RunFolder, *, force: bool = False) -> None:
-        """Raises UsageError where the place holds another run than the folder, or an old one."""
+        """Raises UsageError where the place holds anything but a copy of the folder's run."""
         there, here = self.identity(), _identity(run)
+        others = (
+            [] if there else sorted({*self.place.sizes(""), *self.place.folders("")} - {_OWNER})
+        )
+        if others:
+            raise UsageError(f"`{self.place.address}` holds `{others[0]}`, and no run",
+                             hint="choose a place that is empty, or a new one below")  # fmt: skip
         if there and (force or (here and there != here)):
             what = (
                 "a run, which --force leaves alone" if force else f"another run than `{run.root}`"
@@ -142,6 +145,27 @@ class Mirror:
             raise UsageError(
                 f"process {owner.get('pid')} on `{owner.get('host')}` has gone on with this run",
                 hint="stop this one: its checkpoints stay here alone",
+            )
+
+    def require_same(self, config: Config, assets: Collection[str]) -> None:
+        """Raises UsageError where the copy is of a run with other settings, or of other data.
+
+        Args:
+            config: Present settings.
+            assets: Ids of those to train on.
+        """
+        text, data = (self.place.read(name) for name in ("config.toml", "data.json"))
+        with tempfile.TemporaryDirectory() as folder:
+            copy = RunFolder(Path(folder))
+            copy.config.write_bytes(text or b"")
+            differing = changed_keys(copy, config) if text else []
+        known = (json.loads(data or b"{}").get("train") or {}).keys()
+        if known and not known & set(assets):
+            differing.append(f"none of its {len(known)} assets is in `{config.train.data}`")
+        if differing:
+            raise UsageError(
+                f"the run in `{self.place.address}` is another one: {', '.join(differing)}",
+                hint="choose another place for the copy, or the settings of that run",
             )
 
     def checkpoints(self) -> list[Copied]:
@@ -300,83 +324,3 @@ def _is_checkpoint(name: str) -> bool:
 def _identity(run: RunFolder) -> str | None:
     found = read_json(run.identity)
     return str(found.get("id")) if isinstance(found, dict) else None
-
-
-class MirrorWriter:
-    """Sends checkpoints one after another while training goes on; only the newest that waits.
-
-    Args:
-        mirror: Where to.
-        run: Whose.
-        keep: Newest copies that stay there.
-        tell: Gets a line for what went wrong.
-    """
-
-    def __init__(
-        self,
-        mirror: Mirror,
-        run: RunFolder,
-        *,
-        keep: int,
-        tell: Callable[[str], None] = logger.warning,
-    ) -> None:
-        self.mirror = mirror
-        self.run = run
-        self.keep = keep
-        self.tell = tell
-        self.pinned: set[Path] = set()
-        """Checkpoints that must not be removed yet."""
-        self._waiting: Path | None = None
-        self._changed = threading.Condition()
-        if here := complete_checkpoints(run.checkpoints):
-            # A process that was killed may not have sent it.
-            self._waiting = here[-1]
-            self.pinned.add(here[-1])
-        # Not waited for at the end of the interpreter: `finish` is.
-        threading.Thread(target=self._work, name="mirror", daemon=True).start()
-
-    def offer(self, checkpoint: Path) -> None:
-        """Takes a checkpoint that is whole; one that still waits is left out for it."""
-        with self._changed:
-            if self._waiting is not None:
-                self.pinned.discard(self._waiting)
-            self._waiting = checkpoint
-            self.pinned.add(checkpoint)
-            self._changed.notify_all()
-
-    def finish(self) -> None:
-        """Returns when the last checkpoint is there, or has failed for good."""
-        with self._changed:
-            if self.pinned:
-                logger.info("waiting until the last checkpoint is in %s", self._address)
-            self._changed.wait_for(lambda: not self.pinned)
-
-    @property
-    def _address(self) -> str:
-        return self.mirror.place.address
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None)
-                checkpoint, self._waiting = self._waiting, None
-            assert checkpoint is not None
-            self._send(checkpoint)
-            with self._changed:
-                self.pinned.discard(checkpoint)
-                self._changed.notify_all()
-
-    def _send(self, checkpoint: Path) -> None:
-        for wait in (*_WAITS_S, math.nan):
-            try:
-                self.mirror.send(self.run, checkpoint, self.keep)
-            except (UShapeError, OSError) as error:
-                text = error.message if isinstance(error, UShapeError) else cause(error)
-                with self._changed:
-                    last = math.isnan(wait) or isinstance(error, UsageError)
-                    if last or self._changed.wait_for(lambda: bool(self._waiting), wait):
-                        self.tell(f"{checkpoint.name} is not in {self._address}: {text}")
-                        return
-            else:
-                logger.info("sent %s to %s", checkpoint.name, self._address)
-                return

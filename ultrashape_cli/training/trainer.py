@@ -145,6 +145,11 @@ class Trainer:
         """Says whether this process writes files."""
         return self.accelerator.is_main_process
 
+    def require_copied(self) -> None:
+        """Raises StorageError where the newest checkpoint is not in `train.mirror`."""
+        if self._writer.mirror:
+            self._writer.mirror.require_sent()
+
     def train(self, should_stop: Callable[[], bool]) -> bool:
         """Trains to the last step or until asked to stop; returns whether it finished.
 

@@ -45,6 +45,7 @@ def train_run(
 
     Raises:
         UShapeError: The run cannot start or go on; status.json says `failed`.
+        StorageError: It has ended, and its newest checkpoint is not where it is to be copied.
     """
     started = time.time()
     accelerator = start_accelerator(config)
@@ -77,6 +78,7 @@ def train_run(
         record_event(run, "finish" if finished else "stop", step=trainer.step)
         trainer.trackers.alert(state, f"{run.root.name} at step {trainer.step}")
         trainer.trackers.finish(state, best_checkpoint(run.checkpoints))
+        trainer.require_copied()
     # Not `accelerator.end_training()`: it gives up the process group, and gloo's destructor waits
     # for ever now and then. The processes end by `processes.leave`.
     return 0 if finished else stop.exit_code

@@ -18,6 +18,14 @@ PackArg = Annotated[
     Path,
     typer.Argument(metavar="PACK", help="Packed dataset.", exists=True, file_okay=False),
 ]
+ReplaceOpt = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace what is there of another dataset.",
+        rich_help_panel="Run",
+    ),
+]
 AddressArg = Annotated[
     str,
     typer.Argument(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.data.options import MIB, mib_progress
+from ultrashape_cli.commands.data.options import MIB, ReplaceOpt, mib_progress
 
 
 def pack(
@@ -34,6 +34,7 @@ def pack(
             rich_help_panel="Output",
         ),
     ] = 512,
+    force: ReplaceOpt = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -55,6 +56,8 @@ def pack(
     """  # fmt: skip
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.packing.held import held_pack, require_own
+    from ultrashape_cli.packing.location import Location
     from ultrashape_cli.packing.write import plan_pack, write_pack
     from ultrashape_cli.ui import UI
 
@@ -63,6 +66,9 @@ def pack(
     dataset.require()
     root = out or data.with_name(f"{data.resolve().name}.pack")
     check_outputs([root], [data], hint="choose another --out")
+    held = held_pack(Location(str(root)))
+    if not force:
+        require_own(root, held, data)
     plan = plan_pack(dataset, shard_mib * MIB)
     for asset, why in plan.left_out.items():
         ui.warn(f"asset `{asset}` left out: {why}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.data.options import MIB, AddressArg, mib_progress
+from ultrashape_cli.commands.data.options import MIB, AddressArg, ReplaceOpt, mib_progress
 
 
 def pull(
@@ -16,6 +16,7 @@ def pull(
     pack: Annotated[
         Path, typer.Argument(metavar="PACK", help="Folder for the pack.", file_okay=False)
     ],
+    force: ReplaceOpt = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -33,8 +34,10 @@ def pull(
 
       ushape data unpack data.pack -o data
     """
+    from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
-    from ultrashape_cli.packing.layout import missing_here
+    from ultrashape_cli.packing.held import held_pack
+    from ultrashape_cli.packing.layout import SOURCES, missing_here
     from ultrashape_cli.packing.location import Location
     from ultrashape_cli.packing.transfer import pull_pack, read_remote_pack
     from ultrashape_cli.ui import UI
@@ -44,6 +47,11 @@ def pull(
     if place.is_local:
         check_outputs([pack], [Path(place.root)], hint="choose another folder")
     found = read_remote_pack(place)
+    held = held_pack(Location(str(pack)))
+    replaced = held if held and held.digest != found.digest else None
+    if replaced and (pack / SOURCES).is_file() and not force:
+        raise UsageError(f"`{pack}` was packed here, of another dataset or version",
+                         hint="choose another folder; --force replaces it")  # fmt: skip
     missing = missing_here(found.shards, pack)
     size = sum(piece.size for piece in missing)
     inputs = {"address": address}
@@ -53,6 +61,10 @@ def pull(
         return
     with mib_progress(ui, "pull", found.size) as said:
         pull_pack(found, place, pack, said)
+    if replaced:
+        gone = {shard.stem for shard in replaced.shards} - {shard.stem for shard in found.shards}
+        ui.info(f"{pack} was dataset {replaced.digest[:16]} with {replaced.assets:,} assets; "
+                f"{len(gone):,} shards of it are gone")  # fmt: skip
     ui.info(f"brought {len(missing):,} files, {size / MIB:,.0f} MiB: {found.assets:,} assets, "
             f"dataset {found.digest[:16]}")  # fmt: skip
     ui.hint(f"ushape data unpack {pack} -o data")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.data.options import MIB, AddressArg, PackArg, mib_progress
+from ultrashape_cli.commands.data.options import MIB, AddressArg, PackArg, ReplaceOpt, mib_progress
 
 if TYPE_CHECKING:
     from ultrashape_cli.packing.layout import Pack
@@ -15,6 +18,15 @@ if TYPE_CHECKING:
 def push(
     pack: PackArg,
     address: AddressArg,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Read all that is there, and send again what is damaged.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    force: ReplaceOpt = False,
     licence_override: opt.LicenceOverrideOpt = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
@@ -37,27 +49,40 @@ def push(
 
       ushape data push data.pack hf://datasets/studio/collectibles
     """
+    from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.packing.held import held_pack, require_version_of
     from ultrashape_cli.packing.layout import read_pack
     from ultrashape_cli.packing.location import Location
-    from ultrashape_cli.packing.transfer import missing_there, push_pack
+    from ultrashape_cli.packing.transfer import damaged_there, missing_there, push_pack
     from ultrashape_cli.ui import UI
 
     ui = UI("data push", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
     found, place = read_pack(pack), Location(address)
     if not licence_override:
         _check_licences(found, place)
+    if place.is_local:
+        check_outputs([Path(place.root)], [pack], hint="choose another folder")
+    held = held_pack(place)
+    if not force:
+        require_version_of(pack, held, found, place)
     inputs = {"pack": str(pack), "address": address}
-    if dry_run:
+    if check and held:
+        with mib_progress(ui, "check", found.size) as said:
+            missing = damaged_there(found, place, said)
+    else:
         missing = missing_there(found, place)
+    if dry_run:
         size = sum(piece.size for piece in missing)
         ui.info(f"would send {len(missing):,} files, {size / MIB:,.0f} MiB, to {address}")
         ui.result(inputs=inputs, counts={"files": len(missing)})
         return
     with mib_progress(ui, "push", found.size) as said:
-        sent = push_pack(pack, found, place, said)
+        sent = push_pack(pack, found, place, said, missing=missing)
     size = sum(piece.size for piece in sent)
+    before = (f", was {held.digest[:16]} with {held.assets:,} assets"
+              if held and held.digest != found.digest else "")  # fmt: skip
     ui.info(f"sent {len(sent):,} files, {size / MIB:,.0f} MiB; {address} is "
-            f"dataset {found.digest[:16]}")  # fmt: skip
+            f"dataset {found.digest[:16]}{before}")  # fmt: skip
     ui.hint(f"ushape data pull {address} {pack.name}")
     counts = {"files": len(sent), "bytes": size, "shards": len(found.shards)}
     ui.result(inputs=inputs, outputs={"address": address}, counts=counts, digest=found.digest)

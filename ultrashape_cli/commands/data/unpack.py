@@ -23,6 +23,14 @@ def unpack(
             rich_help_panel="Output",
         ),
     ] = Path("data"),
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Remove assets of a former pack that this one lacks.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -33,6 +41,7 @@ def unpack(
     Every file is checked against its hash. Files of the same content are left as they are, so that
     the command may be repeated; others of the same name are replaced only if DATA is absent, empty
     or was unpacked from a pack before.
+    Assets of such a pack that PACK lacks are removed only with --force.
 
     Examples:
 
@@ -49,7 +58,7 @@ def unpack(
     found = read_pack(pack)
     check_outputs([out], [pack], hint="choose another --out")
     with mib_progress(ui, "unpack", found.size) as said:
-        made, kept = unpack_pack(pack, found, out, said)
+        made, kept = unpack_pack(pack, found, out, said, force=force)
     ui.info(f"{found.assets:,} assets: {made:,} files written, {kept:,} were there")
     ui.hint(f"ushape train --data {out}")
     counts = {"assets": found.assets, "made": made, "kept": kept}

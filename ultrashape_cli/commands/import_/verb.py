@@ -132,6 +132,14 @@ def import_(
             rich_help_panel="Run",
         ),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Of folder: make a manifest anew, whose lines were edited or would go.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -143,8 +151,9 @@ def import_(
     Reads what the collection says of its meshes, by its client or from DIR. Writes a line of JSON
     for each that is taken: where it is, its licence as SPDX, author, series, category, tags. What
     is not taken is counted by reason before anything is fetched. Repeated with --fetch, only what
-    failed or is missing is fetched. Objaverse needs the package objaverse,
-    Thingi10K the package thingi10k; ShapeNet and ABC you download under their terms.
+    failed or is missing is fetched; edited lines of a folder change only with
+    --force. Objaverse needs the package objaverse, Thingi10K the package thingi10k; ShapeNet and
+    ABC you download under their terms.
 
     Examples:
 
@@ -180,8 +189,10 @@ def import_(
         for _ in items:  # read and counted
             pass
     else:
-        _write(out, items)
+        _write(out, items, guarded=source is Source.FOLDER and not force)
     _show(ui, tally)
+    if series_from and tally.series == 0 and sum(tally.kept.values()):
+        ui.warn(f"`--series-from {series_from}` finds no series in any path")
     kept = sum(tally.kept.values())
     counts = {"kept": kept, "excluded": sum(tally.excluded.values())}
     more: dict[str, Any] = {"licences": dict(tally.kept), "excluded": dict(tally.excluded)}
@@ -203,21 +214,36 @@ def _split(texts: Iterable[str] | None) -> tuple[str, ...]:
     return tuple(part.strip() for text in texts or () for part in text.split(",") if part.strip())
 
 
-def _write(out: Path, items: Iterator[SourceItem]) -> None:
-    """Writes the manifest; files that a former one tells of stay known."""
+def _write(out: Path, items: Iterator[SourceItem], *, guarded: bool) -> None:
+    """Writes the manifest; files that a former one tells of stay known.
+
+    Raises:
+        UsageError: Guarded, and lines of the former one would change or go.
+    """
     from ultrashape_cli.collections.manifest import read_manifest, write_manifest
+    from ultrashape_cli.errors import UsageError
 
     known = {}
     if out.exists():
-        known = {item.key: item for item in read_manifest(out) if item.path and item.url}
+        known = {item.key: item for item in read_manifest(out)
+                 if guarded or (item.path and item.url)}  # fmt: skip
 
     def merged() -> Iterator[SourceItem]:
+        left, changed = set(known), []
         for item in items:
             old = known.get(item.key)
+            left.discard(item.key)
+            if old is not None and old.origin() != item.origin():
+                changed.append(item.key)
             same = old is not None and old.url == item.url
             if old is not None and same and item.sha256 in ("", old.sha256):
                 item = replace(item, path=old.path, sha256=old.sha256, bytes=old.bytes)
             yield item
+        if guarded and (changed or left):
+            parts = [f"change {len(changed)} lines (`{changed[0]}`)"] if changed else []
+            parts += [f"leave {len(left)} out (`{min(left)}`)"] if left else []
+            raise UsageError(f"this would {' and '.join(parts)} of `{out}`",
+                             hint="another -o, or --force to make it anew")  # fmt: skip
 
     write_manifest(out, merged())
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ultrashape_cli.config.distilled import Distilled
     from ultrashape_cli.config.resolve import Resolved
-    from ultrashape_cli.config.schema import Config, TrainConfig
+    from ultrashape_cli.config.schema import Config
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.memory.plan import RunPlan
     from ultrashape_cli.ui import UI
@@ -42,7 +42,7 @@ def preflight(
     assets = training_assets(config)
     if force:
         _check_sources(config, run)
-    coming = _look_at_copies(settings, run, force)
+    coming = _look_at_copies(config, run, assets, force)
     goes_on = run.base.exists() and not force
     start = f"the run in {run.root}" if goes_on else _describe_start(ui, config, dry_run)
     check_best_metric(settings)
@@ -63,7 +63,7 @@ def preflight(
     return {"profile": resolved.profile.name, "starts_from": start, **values}
 
 
-def _look_at_copies(settings: TrainConfig, run: RunFolder, force: bool) -> str | None:
+def _look_at_copies(config: Config, run: RunFolder, assets: list[str], force: bool) -> str | None:
     """Returns the checkpoint elsewhere from which a run will go on; None where none is newer.
 
     Raises:
@@ -71,14 +71,21 @@ def _look_at_copies(settings: TrainConfig, run: RunFolder, force: bool) -> str |
         UsageError: It holds another run, or no checkpoint where `--resume-from` names it.
     """
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import check_outputs
     from ultrashape_cli.training.mirror import Mirror
 
+    settings = config.train
     if settings.mirror:
-        Mirror(settings.mirror).require_mine(run, force=force)
+        mirror = Mirror(settings.mirror)
+        if mirror.place.is_local:
+            check_outputs([Path(mirror.place.root)], [run.root, Path(settings.data)],
+                          hint="--set train.mirror=PLACE, on another disk")  # fmt: skip
+        mirror.require_mine(run, force=force)
     address = settings.resume_from or settings.mirror
     if not address or force:
         return None
     place = Mirror(address)
+    place.require_same(config, assets)
     newer = place.newer(run)
     if settings.resume_from and not newer and not place.checkpoints():
         raise UsageError(f"no whole checkpoint of a run at `{address}`",

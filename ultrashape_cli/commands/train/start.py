@@ -93,6 +93,10 @@ def _train(
     outputs = {"run": str(run.root)}
     if done is not None:
         ui.info(f"{done} is there: nothing left to train")
+        if config.train.mirror:
+            from ultrashape_cli.training.mirror_writer import send_last
+
+            send_last(config.train.mirror, run, config.train.keep_checkpoints, ui.warn)
         return 0
 
     def on_signal() -> None:

@@ -97,7 +97,8 @@ def pull(
         raise UsageError(f"model `{model}` has no released weights", hint="--repo OWNER/NAME")
     names = (file,) if file else spec.files if spec.files else ("model.safetensors",)
     ui.info(f"licence of {model}: {spec.licence}")
-    if spec.licence in LICENCES:
+    # What lies in storage of one's own came from the Hub, where it was asked for, or is one's own.
+    if spec.licence in LICENCES and "://" not in source:
         _ask_licence(ui, LICENCES[spec.licence], accept_license, dry_run)
     if sha256 and len(names) > 1:
         raise UsageError("`--sha256` needs one file", hint=f"--file {names[0]}")
@@ -106,7 +107,8 @@ def pull(
     remotes = [find(source, name, revision) for name in names]
     made = [_pull(ui, r, out / Path(r.name).name, sha256, force, dry_run) for r in remotes]
     files = [entry["file"] for entry in made]
-    made += _pull_attribution(ui, source, revision, Path(files[0]), force, dry_run)
+    if source != spec.repo_id:
+        made += _pull_attribution(ui, source, revision, Path(files[0]), force, dry_run)
     outputs = {} if dry_run else {Path(entry["file"]).name: entry["file"] for entry in made}
     if outputs:
         ui.hint(f"ushape weights verify {shlex.quote(files[0])}")

@@ -42,6 +42,14 @@ def push(
         str,
         typer.Option("--message", metavar="TEXT", help="Commit message.", rich_help_panel="Output"),
     ] = "Upload weights with ushape",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace other weights at an address; the Hub keeps all versions.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
     licence_override: opt.LicenceOverrideOpt = False,
     dry_run: opt.DryRunOpt = False,
     json_output: opt.JsonOpt = False,
@@ -65,11 +73,15 @@ def push(
       ushape weights push runs/mine s3://studio/weights/shoes
     """
     from ultrashape_cli.data.attribution import attribution_of_weights
-    from ultrashape_cli.models.convert import choose_model, gather_weights, require_fit
+    from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.models.convert import choose_model, gather_weights, inputs_of, require_fit
+    from ultrashape_cli.packing.weights import require_free
     from ultrashape_cli.ui import UI
 
     ui = UI("weights push", json_output=json_output, quiet=quiet, verbose=verbose)
     place = _place(repo)
+    if place and place.is_local:
+        check_outputs([Path(place.root)], inputs_of(source), hint="choose another folder")
     repo = repo.removeprefix("hf://")
     attribution = attribution_of_weights(source)
     if not licence_override:
@@ -86,6 +98,8 @@ def push(
         return
     with _written(source, gathered, spec.name, repo, file, attribution) as (files, digest):
         if place:
+            if not force:
+                require_free(place, files, {file: digest})
             for name, path in files.items():
                 place.send(path, name)
             address = f"{repo.rstrip('/')}/{file}"
