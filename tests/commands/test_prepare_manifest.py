@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,13 +96,17 @@ def test_what_a_manifest_no_longer_names_leaves_the_lists(
     assert stale == {"m0": "deleted", "m1": "", "m2": "", "m3": ""}
     # Nor does another file come in under its name.
     items = [json.loads(line) for line in lines]
-    shutil.copyfile(manifest.parent / items[1]["path"], manifest.parent / items[0]["path"])
+    file = manifest.parent / items[0]["path"]
+    content = file.read_bytes()
+    save_mesh(make_figurine(9, resolution=20), file)
     items[0]["sha256"] = "0" * 64
     manifest.write_text("\n".join(map(json.dumps, items)))
     assert "another sha256" in prepare(manifest, *MEASURED, code=1)["stderr"]
+    file.write_bytes(content)
     manifest.write_text("\n".join(lines))
     prepare(manifest, *MEASURED)
-    assert not any(r.stale for r in Dataset(tmp_path / "data").load_records().values())
+    left = [r for r in Dataset(tmp_path / "data").load_records().values() if r.stale]
+    assert [r.steps["watertight"].status for r in left] == ["failed"]
 
 
 def test_a_series_comes_before_an_author_and_a_flag_before_both(
