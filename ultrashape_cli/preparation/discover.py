@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from urllib.parse import unquote
 from ultrashape_cli.data.layout import Record
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.meshfiles.companions import colour_files, material_names, uris
-from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, NOT_READ
-from ultrashape_cli.preparation.remote import RemoteFile
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
+from ultrashape_cli.preparation.remote import RemoteFile, warn_of_others
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +35,24 @@ def find_meshes(folder: Path) -> list[Path]:
         UsageError: There are none.
     """
     files = []
-    others = Counter[str]()
+    kinds: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=_warn):
         if "records" in folders and "meshes" in folders and _has_records(parent):
             folders.remove("meshes")
         for name in names:
             path = os.path.join(parent, name)
             kind = os.path.splitext(name)[1].lower()
-            others[kind] += kind in NOT_READ
+            kinds.append(kind)
             if kind not in MESH_SUFFIXES or name.startswith("."):
                 continue
             # Neither pipes nor devices: reading them would never end.
             if os.path.isfile(path) or not os.path.exists(path):
                 files.append(Path(path))
     files.sort()
-    if others := +others:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(others.items()))
-        logger.warning("not read in `%s`: %s; export them as GLB or OBJ", folder, kinds)
+    warn_of_others(str(folder), kinds)
     if not files:
-        kinds = " ".join(sorted(suffix.lstrip(".").upper() for suffix in MESH_SUFFIXES))
-        raise UsageError(f"no meshes in `{folder}`", hint=f"put {kinds} files there")
+        known = " ".join(sorted(suffix.lstrip(".").upper() for suffix in MESH_SUFFIXES))
+        raise UsageError(f"no meshes in `{folder}`", hint=f"put {known} files there")
     return files
 
 

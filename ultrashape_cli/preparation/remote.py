@@ -7,7 +7,10 @@ to find out whether it has changed.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +20,10 @@ from ultrashape_cli.data.layout import Dataset, Record
 from ultrashape_cli.errors import AssetError, UsageError
 from ultrashape_cli.files import disk_errors
 from ultrashape_cli.meshfiles.companions import named_files
-from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, NOT_READ
 from ultrashape_cli.packing.location import Location
+
+logger = logging.getLogger(__name__)
 
 FOLDER = ".sources"
 """Below the dataset: a folder for each asset at work, removed when its steps are done."""
@@ -51,6 +56,14 @@ class RemoteFile:
         return {"path": self.address, "sha256": digest, "bytes": self.size, "mtime_ns": 0}
 
 
+def warn_of_others(place: str, kinds: Iterable[str]) -> None:
+    """Tells of files whose formats are known and not read; `kinds` are suffixes of all files."""
+    counts = Counter(kind for kind in kinds if kind in NOT_READ)
+    if counts:
+        text = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+        logger.warning("not read in `%s`: %s; export them as GLB or OBJ", place, text)
+
+
 def find_remote(address: str) -> list[RemoteFile]:
     """Returns all mesh files below an address, sorted.
 
@@ -59,15 +72,22 @@ def find_remote(address: str) -> list[RemoteFile]:
         StorageError: It cannot be reached.
     """
     base = address.rstrip("/")
+    there = list(Location(base).tree())
     found = [
         RemoteFile(f"{base}/{name}", size, content)
-        for name, size, content in Location(base).tree()
+        for name, size, content in there
         if Path(name).suffix.lower() in MESH_SUFFIXES and not Path(name).name.startswith(".")
     ]
+    warn_of_others(base, (Path(name).suffix.lower() for name, _, _ in there))
     if not found:
         kinds = " ".join(sorted(suffix.lstrip(".").upper() for suffix in MESH_SUFFIXES))
         raise UsageError(f"no meshes at `{address}`", hint=f"put {kinds} files there")
     return sorted(found, key=lambda file: file.address)
+
+
+def local_path(dataset: Dataset, record: Record) -> Path:
+    """Returns where the source of an asset that is elsewhere lies while it is read."""
+    return _folder(dataset, record.id) / str(record.source["path"]).rpartition("/")[2]
 
 
 def source_path(dataset: Dataset, record: Record, max_bytes: int) -> Path:
@@ -81,7 +101,7 @@ def source_path(dataset: Dataset, record: Record, max_bytes: int) -> Path:
     if not is_remote(address):
         return Path(address)
     folder, _, name = address.rpartition("/")
-    path = _folder(dataset, record.id) / name
+    path = local_path(dataset, record)
     if path.is_file():
         return path
     size = int(record.source["bytes"])

@@ -23,7 +23,7 @@ from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset, Record, StepRecord
 from ultrashape_cli.errors import DiskError, UShapeError
 from ultrashape_cli.packing.location import StorageError
-from ultrashape_cli.preparation.remote import drop_source
+from ultrashape_cli.preparation.remote import drop_source, is_remote, local_path
 from ultrashape_cli.preparation.steps import STEP_TABLE
 from ultrashape_cli.processes import end_with_parent
 
@@ -45,7 +45,8 @@ def run_step(dataset: Dataset, record: Record, name: str, config: Config) -> Ste
         # A full disk is no property of the asset: the parent stops on it.
         kinds = {DiskError: "disk", StorageError: "storage"}
         cause = kinds.get(type(error), "error")
-        result.error = {"cause": cause, "message": _one_line(error.message), "hint": error.hint}
+        result.error = {"cause": cause, "message": _one_line(_placed(error.message, dataset, record)),
+                        "hint": error.hint}  # fmt: skip
     except MemoryError:
         limit = config.engine.memory_gib
         message = f"the {name} step needs more memory than the {limit:g} GiB of a worker"
@@ -57,6 +58,14 @@ def run_step(dataset: Dataset, record: Record, name: str, config: Config) -> Ste
         result.error = {"cause": "error", "message": message, "hint": None}
     result.seconds = round(time.perf_counter() - started, 3)
     return result
+
+
+def _placed(message: str, dataset: Dataset, record: Record) -> str:
+    """Names a mesh from elsewhere by its address, not by where it lay while it was read."""
+    address = str(record.source["path"])
+    if not is_remote(address):
+        return message
+    return message.replace(str(local_path(dataset, record)), address)
 
 
 def serve(pipe: Connection) -> None:
