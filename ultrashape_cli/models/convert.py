@@ -14,6 +14,15 @@ import torch
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.hub import sha256_file
 from ultrashape_cli.models.adapters import merge_adapters
+from ultrashape_cli.models.quantised_file import (
+    GROUPS,
+    KEY,
+    Quantisation,
+    prepare_layers,
+    quantise_state,
+    read_quantisation,
+    require_plain,
+)
 from ultrashape_cli.models.registry import COMPONENTS, MODELS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import REFERENCE_MODEL, resolve_weights
 from ultrashape_cli.models.weight_files import StateDict, dtype_name
@@ -43,6 +52,11 @@ class Gathered(NamedTuple):
     metadata: dict[str, str]
     model: str | None
 
+    @property
+    def quantised(self) -> Quantisation | None:
+        """Returns what the file of the DiT says of its codes; None where it has none."""
+        return read_quantisation(self.files["dit"]) if "dit" in self.files else None
+
 
 class PartSummary(NamedTuple):
     """What one network's weights amount to."""
@@ -70,6 +84,7 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
             raise CheckpointError(f"{source.files[absent[0]]}: holds no {absent[0]} weights")
         parts = {name: read[file][name] for name, file in source.files.items()}
         for name, folder in source.adapters.items():
+            require_plain(source.files[name], "adapted")
             parts[name] = merge_adapters(parts[name], folder, source.adapter_file)
         return Gathered(parts, source.files, {}, source.model)
     parts = read_state_dict(path)
@@ -101,6 +116,8 @@ def choose_model(gathered: Gathered, name: str | None = None) -> ModelSpec:
 def check_weights(gathered: Gathered, spec: ModelSpec) -> list[tuple[Path, Misfit]]:
     """Return every key, with its file, that is missing, left over or of another shape."""
     networks = build(spec, components=tuple(gathered.parts))._asdict()
+    if "dit" in networks and (found := gathered.quantised) is not None:
+        prepare_layers(networks["dit"], found, gathered.files["dit"])
     return [
         (gathered.files[name], misfit._replace(key=f"{name}.{misfit.key}"))
         for name, part in gathered.parts.items()
@@ -163,9 +180,11 @@ def convert_weights(
     """Write the networks as safetensors or, by the suffix, as the reference bundle.
 
     Raises:
-        CheckpointError: The weights do not fit the model; nothing is written.
+        CheckpointError: The weights do not fit the model, or are codes; nothing is written.
     """
     check_target(target)
+    for file in set(gathered.files.values()):
+        require_plain(file, "converted")
     require_fit(gathered, spec)
     if target.suffix in BUNDLE_SUFFIXES:
         write_reference_bundle(target, gathered.parts, dtype=dtype)
@@ -175,3 +194,55 @@ def convert_weights(
     digest = sha256_file(base) if base is not None and base.is_file() else None
     metadata = model_metadata(spec, tuple(gathered.parts), digest)
     write_safetensors(target, gathered.parts, metadata, dtype=dtype)
+
+
+def quantise_weights(
+    gathered: Gathered,
+    spec: ModelSpec,
+    target: Path,
+    scheme: str,
+    *,
+    keep_down: bool = False,
+    inputs: Sequence[Path] = (),
+) -> Quantisation:
+    """Write the networks to one safetensors file, the DiT's layers as codes.
+
+    Args:
+        gathered: The weights.
+        spec: The model that they fit.
+        target: The file.
+        scheme: `int8`, `int6` or `int4`.
+        keep_down: Leave the second layer of each feed-forward in 16 bit.
+        inputs: The files behind the weights, whose hashes the file keeps.
+
+    Raises:
+        CheckpointError: The weights do not fit the model, or are codes; nothing is written.
+    """
+    check_quantisable(gathered, spec)
+    dit = build(spec, components=("dit",)).dit
+    assert dit is not None
+    state, skipped = quantise_state(dit, gathered.parts["dit"], scheme, keep_down=keep_down)
+    hashes = tuple(sha256_file(file) for file in inputs)
+    found = Quantisation(scheme, GROUPS[scheme], skipped, hashes)
+    count = sum(tensor.numel() for part in gathered.parts.values() for tensor in part.values())
+    metadata = {
+        **model_metadata(spec, tuple(gathered.parts)),
+        # Of the weights, not of the bytes that they are packed in.
+        "num_parameters": str(count),
+        KEY: found.text(),
+    }
+    write_safetensors(target, {**gathered.parts, "dit": state}, metadata)
+    return found
+
+
+def check_quantisable(gathered: Gathered, spec: ModelSpec) -> None:
+    """Raise CheckpointError unless there is a DiT in floating point that fits the model."""
+    for file in set(gathered.files.values()):
+        require_plain(file, "quantised again")
+    if "dit" not in gathered.parts:
+        file = next(iter(gathered.files.values()))
+        raise CheckpointError(
+            f"`{file}` holds no `dit` weights, which are what is quantised",
+            hint="name a complete checkpoint or the run it belongs to",
+        )
+    require_fit(gathered, spec)
