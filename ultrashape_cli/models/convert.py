@@ -99,6 +99,15 @@ def inputs_of(path: Path) -> list[Path]:
     return resolve_weights(path).inputs if _is_run(path) else [path]
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the single files that are read of a weights file, a folder of shards or a run."""
+    if not _is_run(path):
+        return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    source = resolve_weights(path)
+    adapters = [folder / source.adapter_file for folder in source.adapters.values()]
+    return sorted({*source.files.values(), *adapters})
+
+
 def _is_run(path: Path) -> bool:
     """Say whether a path is a run or a checkpoint of one."""
     return any((path / name).is_file() for name in ("base.json", CHECKPOINT_MANIFEST))
@@ -222,7 +231,8 @@ def quantise_weights(
     dit = build(spec, components=("dit",)).dit
     assert dit is not None
     state, skipped = quantise_state(dit, gathered.parts["dit"], scheme, keep_down=keep_down)
-    hashes = tuple(sha256_file(file) for file in inputs)
+    # In an order that does not depend on where the files lie.
+    hashes = tuple(sorted(sha256_file(file) for file in inputs))
     found = Quantisation(scheme, GROUPS[scheme], skipped, hashes)
     count = sum(tensor.numel() for part in gathered.parts.values() for tensor in part.values())
     metadata = {
