@@ -153,12 +153,28 @@ def summarise(gathered: Gathered) -> list[PartSummary]:
             component=name,
             file=str(gathered.files[name]),
             keys=len(part),
-            parameters=sum(tensor.numel() for tensor in part.values()),
-            dtypes=", ".join(sorted({dtype_name(tensor.dtype) for tensor in part.values()})),
+            parameters=_count(gathered, name),
+            dtypes=", ".join(_dtypes(gathered, name)),
             bytes=sum(tensor.nbytes for tensor in part.values()),
         )
         for name, part in gathered.parts.items()
     ]
+
+
+def _count(gathered: Gathered, name: str) -> int:
+    """Return the parameters of a network; of codes those that they stand for."""
+    if name == "dit" and gathered.quantised is not None:
+        dit = build(choose_model(gathered), components=("dit",)).dit
+        assert dit is not None
+        return sum(parameter.numel() for parameter in dit.parameters())
+    return sum(tensor.numel() for tensor in gathered.parts[name].values())
+
+
+def _dtypes(gathered: Gathered, name: str) -> list[str]:
+    """Return the dtypes of a network's tensors, with the scheme first where they are codes."""
+    kinds = sorted({dtype_name(tensor.dtype) for tensor in gathered.parts[name].values()})
+    found = gathered.quantised if name == "dit" else None
+    return kinds if found is None else [f"{found.scheme} codes", *kinds]
 
 
 def model_metadata(

@@ -163,11 +163,11 @@ def require_plain(path: Path, what: str) -> None:
 
     Args:
         path: The file, or a folder of files.
-        what: What cannot be done with it, behind "cannot be".
+        what: What cannot be done with it, to stand behind "cannot be".
     """
     if (found := read_quantisation(path)) is not None:
         raise CheckpointError(
-            f"`{path}` is quantised ({found.scheme}) and cannot be {what}", hint=MERGE_FIRST
+            f"`{path}` is quantised ({found.scheme}), it cannot be {what}", hint=MERGE_FIRST
         )
 
 

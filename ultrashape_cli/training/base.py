@@ -94,7 +94,7 @@ def find_start(config: Config) -> WeightSource | None:
         )
     source = resolve_named(Path(name))
     for file in set(source.files.values()):
-        require_plain(file, "trained, nor can adapters be")
+        require_plain(file, "trained or adapted")
         present = read_state_dict(file)
         lacking = [n for n, path in source.files.items() if path == file and n not in present]
         if lacking:
