@@ -82,6 +82,13 @@ def quantisable_layers(dit: nn.Module, scheme: str, *, keep_down: bool = False) 
     ]
 
 
+def skipped_layers(dit: nn.Module, scheme: str, *, keep_down: bool = False) -> tuple[str, ...]:
+    """Returns the names of the linear layers that a scheme leaves in floating point."""
+    names = set(quantisable_layers(dit, scheme, keep_down=keep_down))
+    linear = (name for name, layer in dit.named_modules() if isinstance(layer, nn.Linear))
+    return tuple(name for name in linear if name not in names)
+
+
 def quantise_state(
     dit: nn.Module, weights: StateDict, scheme: str, *, keep_down: bool = False
 ) -> tuple[StateDict, tuple[str, ...]]:
@@ -96,8 +103,7 @@ def quantise_state(
         keep_down: Leave the second layer of each feed-forward out.
     """
     names = set(quantisable_layers(dit, scheme, keep_down=keep_down))
-    linear = [name for name, layer in dit.named_modules() if isinstance(layer, nn.Linear)]
-    skipped = tuple(name for name in linear if name not in names)
+    skipped = skipped_layers(dit, scheme, keep_down=keep_down)
     wide = {f"{n}.weight" for n in skipped if n.startswith("blocks.") and not n.endswith(".gate")}
     state: StateDict = {}
     for key, tensor in weights.items():
