@@ -36,13 +36,13 @@ def quantise(
         ),
     ] = "int8",
     keep: Annotated[
-        Literal["down"] | None,
+        Literal["none", "down"],
         typer.Option(
             "--keep",
             help="down: the second layer of each feed-forward stays in 16 bit.",
             rich_help_panel="Output",
         ),
-    ] = None,
+    ] = "none",
     report: Annotated[
         Path | None,
         typer.Option(
@@ -57,13 +57,12 @@ def quantise(
         int, typer.Option("--limit", min=1, max=8, help="Assets.", rich_help_panel="Report")
     ] = 8,
     model: ModelOpt = None,
-    config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
-    no_config: opt.NoConfigOpt = False,
     device: opt.DeviceOpt = None,
     seed: opt.SeedOpt = None,
     force: opt.ForceOpt = False,
     dry_run: opt.DryRunOpt = False,
+    show_config: opt.ShowConfigOpt = False,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -82,7 +81,7 @@ def quantise(
 
       ushape weights quantise ultrashape_v1.pt small.safetensors --scheme int4 --keep down
     """
-    from ultrashape_cli.commands.settings import resolve_settings
+    from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.errors import ConfigError, UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import (
@@ -116,7 +115,10 @@ def quantise(
     spec = choose_model(gathered, model)
     check_quantisable(gathered, spec)
     flags = {"device": device, "seed": seed, "refine.quality": "max"}
-    resolved = resolve_settings(flags, config, overrides, no_config, model=spec.name)
+    resolved = resolve_settings(flags, None, overrides, False, model=spec.name)
+    if show_config:
+        show_settings(ui, resolved, ("refine", "evaluate"))
+        return
     assets = _held_out(report, limit) if report else []
     inputs = {"weights": str(source), "model": spec.name, "scheme": scheme, "keep": keep}
     show_parts(ui, gathered)
