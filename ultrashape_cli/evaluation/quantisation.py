@@ -132,7 +132,7 @@ def measure_reference(
     with torch.inference_mode():
         for asset in assets[:MAX_ASSETS]:
             if asset.image is None:
-                raise AssetError(f"asset `{asset.id}` has no image", hint="ushape render DATA")
+                raise AssetError(f"asset `{asset.id}` has no image")
             truth = load_mesh(asset.truth)
             prepared = refiner.prepare(coarse_of(asset, truth, settings), seed)
             context, lengths = refiner.condition(load_rgba(asset.image))

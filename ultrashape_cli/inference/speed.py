@@ -171,5 +171,5 @@ def _trial(
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """Returns the norm of the difference over that of `theirs`."""
-    return float((ours - theirs).norm() / theirs.norm())
+    """Returns the norm of the difference over that of `theirs`; of twice nothing that is 0."""
+    return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-30))

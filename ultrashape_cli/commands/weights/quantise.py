@@ -143,9 +143,24 @@ def _report_file(target: Path) -> Path:
 
 
 def _held_out(data: Path, limit: int) -> list[Asset]:
-    from ultrashape_cli.commands.evaluate import held_out_assets
+    """Returns held-out assets of a dataset, all of them with an image.
 
-    return held_out_assets(data, "val", None, limit)
+    Raises:
+        DatasetError: There are none, or one has no image.
+    """
+    import shlex
+
+    from ultrashape_cli.commands.evaluate import held_out_assets
+    from ultrashape_cli.errors import DatasetError
+
+    assets = held_out_assets(data, "val", None, limit)
+    blind = [asset.id for asset in assets if asset.image is None]
+    if blind:
+        raise DatasetError(
+            f"asset `{blind[0]}` of `{data}` has no image",
+            hint=f"ushape render {shlex.quote(str(data))}",
+        )
+    return assets
 
 
 def _measured(
