@@ -123,7 +123,8 @@ def quantise(
     inputs = {"weights": str(source), "model": spec.name, "scheme": scheme, "keep": keep}
     show_parts(ui, gathered)
     if dry_run:
-        ui.info(f"would write {target} as {scheme}, and measure it on {len(assets)} assets")
+        then = f", and measure it on {len(assets)} assets" if report else ""
+        ui.info(f"would write {target} as {scheme}{then}")
         ui.result(inputs=inputs)
         return
     found = quantise_weights(
@@ -209,7 +210,7 @@ def show_report(ui: UI, found: dict[str, Any]) -> None:
         error = latent[name]["mean"] if name in latent else None
         cost = [f"{found[key][name]:.3g}" for key in ("seconds", "memory_gib", "dit_gib")]
         rows.append([name, *errors, "-" if error is None else f"{error:.2%}", *cost])
-    times = [f"v at {t:g}" for t in velocity["times"]]
+    times = [f"v {t:g}" for t in velocity["times"]]
     ui.table(("weights", *times, "latents", "s", "GiB", "DiT GiB"), rows)
     rows = []
     for name in ("bf16", scheme):
