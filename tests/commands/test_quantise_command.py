@@ -114,6 +114,16 @@ def test_the_report_measures_codes_against_bf16(
     assert "times that of rounding the same weights to bf16" in result.err
 
 
+def test_a_report_wants_images_before_anything_is_written(ushape, dataset, tmp_path) -> None:
+    (Dataset(dataset).views("b") / "view_000.png").unlink()
+    target = tmp_path / "a.safetensors"
+    result = ushape("weights", "quantise", "tiny", target, "--report", dataset)
+    assert result.code == 1
+    assert "asset `b` of" in result.err
+    assert f"hint: ushape render {dataset}" in result.err
+    assert not target.exists()
+
+
 def test_nothing_is_overwritten_unasked(ushape, inputs: Path, codes: Path, tmp_path: Path) -> None:
     weights, before = inputs / "weights.safetensors", codes.read_bytes()
     command = ("weights", "quantise", weights, codes, "--scheme", "int4")
