@@ -34,7 +34,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert "Usage" in result.stdout
 
 
-WEIGHTS_VERBS = ("pull", "export", "convert", "inspect", "verify", "push")
+WEIGHTS_VERBS = ("pull", "export", "convert", "quantise", "inspect", "verify", "push")
 COMMANDS = [*((verb,) for verb in VERBS if verb != "weights"),
             *(("weights", verb) for verb in WEIGHTS_VERBS),
             *(("serve", "token", verb) for verb in ("add", "list", "remove"))]  # fmt: skip

@@ -7,10 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from ultrashape_cli.config.profiles import PROFILES
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.inference.memory import plan_refinement
+from ultrashape_cli.models.quantised_file import GROUPS, Quantisation, skipped_layers
+from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.training.memory.plan import plan_run
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -60,11 +64,35 @@ def test_what_a_card_needs_is_what_the_plan_says(name: str) -> None:
     assert row.group().endswith(needs)
 
 
+CARDS = re.findall(r"^\| (\d+) GB \| (.*) \|$", README, re.MULTILINE)
+SCHEMES = ("16 bit", "int8", "int6", "int4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_refining_needs_is_what_the_plan_says(scheme: str) -> None:
+    spec = model_spec("ultrashape-1.0")
+    config = resolve(model=spec.name, flags={"refine.dtype": "bf16"}, environ={}).config.refine
+    dit = build(spec, components=("dit",)).dit
+    assert dit is not None
+    found = None
+    if scheme != "16 bit":
+        found = Quantisation(scheme, GROUPS[scheme], skipped_layers(dit, scheme))
+    assert [card for card, _ in CARDS] == ["8", "12", "16"]
+    for card, cells in CARDS:
+        # What a card of that size leaves: half a GiB is the screen's and the driver's.
+        budget = int((int(card) - 0.5) * 2**30)
+        plan = plan_refinement(spec, config, torch.device("cuda"), config.tokens, budget=budget,
+                               host=64 << 30, quantised=found)  # fmt: skip
+        said = cells.split(" | ")[SCHEMES.index(scheme)]
+        assert said == f"{plan.mode}, {plan.needed / 2**30:.1f} GiB"
+
+
 VERBS = ("show", "prepare", "render", "sample", "split", "train", "distill", "refine", "evaluate",
          "monitor", "report", "doctor", "weights pull", "weights export", "weights convert",
-         "weights inspect", "weights verify", "weights push", "serve", "serve token add",
-         "serve token list", "serve token remove", "data pack", "data verify", "data push",
-         "data pull", "data unpack", "import")  # fmt: skip
+         "weights quantise", "weights inspect", "weights verify", "weights push", "serve",
+         "serve token add", "serve token list", "serve token remove", "data pack", "data verify",
+         "data push", "data pull", "data unpack", "import")  # fmt: skip
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--show-config", "--force", "--json"])

@@ -36,12 +36,12 @@ def full() -> ModelSpec:
 def measure_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full-size measurements take seconds; the plan asks for the same ones again and again."""
 
-    def cached(spec, config, tokens, *, accelerator, int8=False):
+    def cached(spec, config, tokens, *, accelerator, int8=False, quantised=None):
         # Only these settings change what is measured.
-        key = (spec.name, config.dtype, tokens, accelerator, int8)
+        key = (spec.name, config.dtype, tokens, accelerator, int8, quantised)
         if key not in MEASURED:
             MEASURED[key] = measure_refinement(
-                spec, config, tokens, accelerator=accelerator, int8=int8
+                spec, config, tokens, accelerator=accelerator, int8=int8, quantised=quantised
             )
         return MEASURED[key]
 

@@ -158,7 +158,7 @@ def evaluate(
         assets, rows = _pairs(pairs, limit)
         about = f"meshes of {pairs}"
     else:
-        assets = _assets(data, split, coarse, limit)
+        assets = held_out_assets(data, split, coarse, limit)
         if curve:
             rows = _curve(resolved, sources, vae or ablation)
         else:
@@ -302,7 +302,12 @@ def _unique(name: str, taken: dict[str, Any]) -> str:
     return wanted
 
 
-def _assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> list[Asset]:
+def held_out_assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> list[Asset]:
+    """Returns the assets of a list with their images and given coarse meshes, at most `limit`.
+
+    Raises:
+        DatasetError: The list is empty, or a coarse mesh is missing.
+    """
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.evaluation.rows import Asset

@@ -21,12 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import CONTEXT_BYTES, FRAGMENTATION, autocast, compute_dtype, free_bytes
-from ultrashape_cli.errors import UShapeError
+from ultrashape_cli.errors import UsageError, UShapeError
 from ultrashape_cli.formatting import cause
 from ultrashape_cli.inference.decode import SMALLEST_CHUNK
 from ultrashape_cli.inference.streaming import SLOTS, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.metering import Meter, materialise, planning, size_of
+from ultrashape_cli.models.quantised_file import Quantisation, prepare_layers
 from ultrashape_cli.models.registry import ModelSpec, Networks, build
 
 MODES: tuple[MemoryMode, ...] = tuple(mode for mode in get_args(MemoryMode) if mode != "auto")
@@ -106,6 +107,8 @@ class RefinePlan:
     host: int
     """Bytes of weights that wait in host memory."""
     budget: int
+    quantised: Quantisation | None = None
+    """Of the weights that were planned for, where they are a quantised file."""
 
     @property
     def needed(self) -> int:
@@ -120,7 +123,13 @@ class RefinePlan:
 
 @functools.lru_cache(maxsize=64)
 def measure_refinement(
-    spec: ModelSpec, config: RefineConfig, tokens: int, *, accelerator: bool, int8: bool = False
+    spec: ModelSpec,
+    config: RefineConfig,
+    tokens: int,
+    *,
+    accelerator: bool,
+    int8: bool = False,
+    quantised: Quantisation | None = None,
 ) -> Footprint:
     """Returns what the stages take, from the real modules on fake tensors; treat it as frozen.
 
@@ -132,11 +141,15 @@ def measure_refinement(
         tokens: Latent tokens.
         accelerator: Count the kernels of a GPU, where they differ from those of a CPU.
         int8: Quantise the DiT.
+        quantised: Count the codes of such a file.
     """
     networks = build(spec, vae_parts=spec.inference_parts)
     if int8:
         assert networks.dit is not None
         quantise_dit(networks.dit)
+    if quantised is not None:
+        assert networks.dit is not None
+        prepare_layers(networks.dit, quantised)
     half = compute_dtype(config.dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), planning(accelerator):
         for module in networks:
@@ -212,6 +225,7 @@ def plan_refinement(
     *,
     budget: int | None = None,
     host: int | None = None,
+    quantised: Quantisation | None = None,
 ) -> RefinePlan:
     """Returns the first mode that fits the memory, or the one asked for; the last where none does.
 
@@ -222,7 +236,13 @@ def plan_refinement(
         tokens: Latent tokens.
         budget: Bytes of the device to use; None takes `max_memory_gib`, else what is free.
         host: Bytes of host memory for waiting weights; None takes what is free.
+        quantised: What the weights are, where they are a quantised file.
+
+    Raises:
+        UsageError: They are codes already, and mode `int8` would make some of them.
     """
+    if quantised is not None:
+        refuse_int8(config, quantised)
     accelerator = device.type == "cuda"
     tokens = min(tokens, spec.vae.voxel_resolution**3)
     budget = free_memory(config, device) if budget is None else budget
@@ -230,19 +250,34 @@ def plan_refinement(
     if config.memory != "auto":
         modes: tuple[MemoryMode, ...] = (config.memory,)
     else:
-        # On the CPU, and on MPS, waiting weights take the same memory as those in use.
-        modes = MODES if accelerator else ("resident", "int8")
-    plain = measure_refinement(spec, config, tokens, accelerator=accelerator)
+        modes = modes_on(device, quantised)
+    plain = measure_refinement(spec, config, tokens, accelerator=accelerator, quantised=quantised)
     plan: RefinePlan | None = None
     for mode in modes:
         found = plain
         if mode == "int8":
             found = measure_refinement(spec, config, tokens, accelerator=accelerator, int8=True)
-        plan = _plan(mode, found, config, tokens, budget, device)
+        plan = replace(_plan(mode, found, config, tokens, budget, device), quantised=quantised)
         if plan.fits and (mode == "resident" or not accelerator or plan.host <= host):
             return plan
     assert plan is not None
     return plan
+
+
+def modes_on(device: torch.device, quantised: Quantisation | None) -> tuple[MemoryMode, ...]:
+    """Returns the modes that help on a device, most memory first; codes are not quantised again."""
+    # On the CPU, and on MPS, waiting weights take the same memory as those in use.
+    modes: tuple[MemoryMode, ...] = MODES if device.type == "cuda" else ("resident", "int8")
+    return modes if quantised is None else tuple(mode for mode in modes if mode != "int8")
+
+
+def refuse_int8(config: RefineConfig, quantised: Quantisation) -> None:
+    """Raises UsageError where mode `int8` is asked for of weights that are codes already."""
+    if config.memory == "int8":
+        raise UsageError(
+            f"mode `int8` is of no use: the weights are quantised already ({quantised.scheme})",
+            hint="--set refine.memory=auto, or sequential or streamed for less memory",
+        )
 
 
 def _plan(
@@ -305,7 +340,10 @@ def check_plan(
     sizes = [plan.tokens]
     while sizes[-1] > FEWEST_TOKENS:
         sizes.append(sizes[-1] // 2)
-    plans = [plan_refinement(spec, config, device, size, budget=plan.budget) for size in sizes]
+    plans = [
+        plan_refinement(spec, config, device, size, budget=plan.budget, quantised=plan.quantised)
+        for size in sizes
+    ]
     if smaller := next((found for found in plans if found.fits), None):
         raise OutOfMemory(message, option=f"--tokens {smaller.tokens}")
     # Only the limit that was set is too low for all of them, or the machine is.

@@ -35,7 +35,7 @@ from ultrashape_cli.inference.decode import (
     level_cells,
 )
 from ultrashape_cli.inference.encoding import encoder_surface
-from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors
+from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors, refuse_int8
 from ultrashape_cli.inference.streaming import Placement, quantise_dit
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.models.attention import kept_backends
@@ -134,7 +134,10 @@ class Refiner:
 
         Raises:
             CheckpointError: The weights do not fit the model.
+            UsageError: They are quantised, and the mode is `int8`.
         """
+        if (quantised := source.quantised) is not None:
+            refuse_int8(config, quantised)
         dtype = compute_dtype(config.dtype)
         home = device if config.memory in ("auto", "resident") else torch.device("cpu")
         parts = model_spec(source.model).inference_parts

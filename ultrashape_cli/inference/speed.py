@@ -93,7 +93,7 @@ class Path:
             start, end = self.times[k], self.times[k + 1]
             ours = (self.states[k + 1] - self.states[k]) / (end - start)
             theirs = (plain.at(end) - plain.at(start)) / (end - start)
-            errors.append(_relative(ours, theirs))
+            errors.append(relative_error(ours, theirs))
         return errors
 
 
@@ -142,7 +142,7 @@ def compare_speed(
             if plain_path is None or plain_mesh is None:
                 plain_path, plain_mesh = path, mesh
             trial.velocity_errors = path.step_errors(plain_path)
-            trial.latent_error = _relative(path.states[-1], plain_path.states[-1])
+            trial.latent_error = relative_error(path.states[-1], plain_path.states[-1])
             # The plain surface against itself shows what two sets of samples differ by.
             found = compare_meshes(mesh, plain_mesh, METRIC_POINTS, taus=(TAU,))
             trial.chamfer_l1, trial.f_score = found["chamfer_l1"], found[f"f_score@{TAU:g}"]
@@ -170,5 +170,6 @@ def _trial(
     return path, Trial(name, refiner.config.steps, refiner.passes, seconds, [], 0.0)
 
 
-def _relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm())
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    """Returns the norm of the difference over that of `theirs`; of twice nothing that is 0."""
+    return float((ours - theirs).norm() / theirs.norm().clamp_min(1e-30))

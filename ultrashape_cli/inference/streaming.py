@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.devices import empty_cache
 from ultrashape_cli.models.quantised import quantise_linears
+from ultrashape_cli.models.quantised_file import quantisable_layers
 from ultrashape_cli.models.registry import Networks
 
 logger = logging.getLogger(__name__)
@@ -190,12 +191,7 @@ def quantise_dit(dit: nn.Module, device: torch.device | None = None) -> None:
         dit: The network; its weights stay where they are.
         device: Where to compute the codes; None for there.
     """
-    names = [
-        name
-        for name, layer in dit.named_modules()
-        if isinstance(layer, nn.Linear) and name.startswith("blocks.") and not name.endswith("gate")
-    ]
-    quantise_linears(dit, names, "int8", device=device)
+    quantise_linears(dit, quantisable_layers(dit, "int8"), "int8", device=device)
 
 
 def _layout(block: nn.Module) -> tuple[list[_Place], int]:

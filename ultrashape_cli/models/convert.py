@@ -15,6 +15,15 @@ from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.hub import sha256_file
 from ultrashape_cli.models.adapters import merge_adapters
+from ultrashape_cli.models.quantised_file import (
+    GROUPS,
+    KEY,
+    Quantisation,
+    prepare_layers,
+    quantise_state,
+    read_quantisation,
+    require_plain,
+)
 from ultrashape_cli.models.registry import COMPONENTS, MODELS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import REFERENCE_MODEL, resolve_weights
 from ultrashape_cli.models.weight_files import StateDict, dtype_name
@@ -46,6 +55,11 @@ class Gathered(NamedTuple):
     """Its name, where the files say."""
     distilled: Distilled | None = None
 
+    @property
+    def quantised(self) -> Quantisation | None:
+        """Returns what the file of the DiT says of its codes; None where it has none."""
+        return read_quantisation(self.files["dit"]) if "dit" in self.files else None
+
 
 class PartSummary(NamedTuple):
     """What one network's weights amount to."""
@@ -73,6 +87,7 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
             raise CheckpointError(f"{source.files[absent[0]]}: holds no {absent[0]} weights")
         parts = {name: read[file][name] for name, file in source.files.items()}
         for name, folder in source.adapters.items():
+            require_plain(source.files[name], "adapted")
             parts[name] = merge_adapters(parts[name], folder, source.adapter_file)
         return Gathered(parts, source.files, {}, source.model, source.distilled)
     parts = read_state_dict(path)
@@ -88,6 +103,15 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
 def inputs_of(path: Path) -> list[Path]:
     """Return the files and folders behind a path, into which nothing may be written."""
     return resolve_weights(path).inputs if _is_run(path) else [path]
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the single files that are read of a weights file, a folder of shards or a run."""
+    if not _is_run(path):
+        return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    source = resolve_weights(path)
+    adapters = [folder / source.adapter_file for folder in source.adapters.values()]
+    return sorted({*source.files.values(), *adapters})
 
 
 def _is_run(path: Path) -> bool:
@@ -107,6 +131,8 @@ def choose_model(gathered: Gathered, name: str | None = None) -> ModelSpec:
 def check_weights(gathered: Gathered, spec: ModelSpec) -> list[tuple[Path, Misfit]]:
     """Return every key, with its file, that is missing, left over or of another shape."""
     networks = build(spec, components=tuple(gathered.parts))._asdict()
+    if "dit" in networks and (found := gathered.quantised) is not None:
+        prepare_layers(networks["dit"], found, gathered.files["dit"])
     return [
         (gathered.files[name], misfit._replace(key=f"{name}.{misfit.key}"))
         for name, part in gathered.parts.items()
@@ -133,12 +159,28 @@ def summarise(gathered: Gathered) -> list[PartSummary]:
             component=name,
             file=str(gathered.files[name]),
             keys=len(part),
-            parameters=sum(tensor.numel() for tensor in part.values()),
-            dtypes=", ".join(sorted({dtype_name(tensor.dtype) for tensor in part.values()})),
+            parameters=_count(gathered, name),
+            dtypes=", ".join(_dtypes(gathered, name)),
             bytes=sum(tensor.nbytes for tensor in part.values()),
         )
         for name, part in gathered.parts.items()
     ]
+
+
+def _count(gathered: Gathered, name: str) -> int:
+    """Return the parameters of a network; of codes those that they stand for."""
+    if name == "dit" and gathered.quantised is not None:
+        dit = build(choose_model(gathered), components=("dit",)).dit
+        assert dit is not None
+        return sum(parameter.numel() for parameter in dit.parameters())
+    return sum(tensor.numel() for tensor in gathered.parts[name].values())
+
+
+def _dtypes(gathered: Gathered, name: str) -> list[str]:
+    """Return the dtypes of a network's tensors, with the scheme first where they are codes."""
+    kinds = sorted({dtype_name(tensor.dtype) for tensor in gathered.parts[name].values()})
+    found = gathered.quantised if name == "dit" else None
+    return kinds if found is None else [f"{found.scheme} codes", *kinds]
 
 
 def model_metadata(
@@ -169,9 +211,11 @@ def convert_weights(
     """Write the networks as safetensors or, by the suffix, as the reference bundle.
 
     Raises:
-        CheckpointError: The weights do not fit the model; nothing is written.
+        CheckpointError: The weights do not fit the model, or are codes; nothing is written.
     """
     check_target(target)
+    for file in set(gathered.files.values()):
+        require_plain(file, "converted")
     require_fit(gathered, spec)
     if target.suffix in BUNDLE_SUFFIXES:
         write_reference_bundle(target, gathered.parts, dtype=dtype)
@@ -183,3 +227,58 @@ def convert_weights(
     if gathered.distilled:
         metadata["distilled"] = json.dumps(gathered.distilled.as_dict())
     write_safetensors(target, gathered.parts, metadata, dtype=dtype)
+
+
+def quantise_weights(
+    gathered: Gathered,
+    spec: ModelSpec,
+    target: Path,
+    scheme: str,
+    *,
+    keep_down: bool = False,
+    inputs: Sequence[Path] = (),
+) -> Quantisation:
+    """Write the networks to one safetensors file, the DiT's layers as codes.
+
+    Args:
+        gathered: The weights.
+        spec: The model that they fit.
+        target: The file.
+        scheme: `int8`, `int6` or `int4`.
+        keep_down: Leave the second layer of each feed-forward in 16 bit.
+        inputs: The files behind the weights, whose hashes the file keeps.
+
+    Raises:
+        CheckpointError: The weights do not fit the model, or are codes; nothing is written.
+    """
+    check_quantisable(gathered, spec)
+    dit = build(spec, components=("dit",)).dit
+    assert dit is not None
+    state, skipped = quantise_state(dit, gathered.parts["dit"], scheme, keep_down=keep_down)
+    # In an order that does not depend on where the files lie.
+    hashes = tuple(sorted(sha256_file(file) for file in inputs))
+    found = Quantisation(scheme, GROUPS[scheme], skipped, hashes)
+    count = sum(tensor.numel() for part in gathered.parts.values() for tensor in part.values())
+    metadata = {
+        **model_metadata(spec, tuple(gathered.parts)),
+        # Of the weights, not of the bytes that they are packed in.
+        "num_parameters": str(count),
+        KEY: found.text(),
+    }
+    if gathered.distilled:
+        metadata["distilled"] = json.dumps(gathered.distilled.as_dict())
+    write_safetensors(target, {**gathered.parts, "dit": state}, metadata)
+    return found
+
+
+def check_quantisable(gathered: Gathered, spec: ModelSpec) -> None:
+    """Raise CheckpointError unless there is a DiT in floating point that fits the model."""
+    for file in set(gathered.files.values()):
+        require_plain(file, "quantised again")
+    if "dit" not in gathered.parts:
+        file = next(iter(gathered.files.values()))
+        raise CheckpointError(
+            f"`{file}` holds no `dit` weights, which are what is quantised",
+            hint="name a complete checkpoint or the run it belongs to",
+        )
+    require_fit(gathered, spec)

@@ -1,16 +1,26 @@
-"""Linear layers with frozen weights of 8 or 4 bits, in plain torch operations.
+"""Linear layers with frozen weights of 8, 6 or 4 bits, in plain torch operations.
 
 Legend: O output channels, I input channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ultrashape_cli.models.grouped_codes import (
+    GROUP,
+    decode_int4,
+    decode_int6,
+    encode_int4,
+    encode_int6,
+    groups_of,
+)
 
 NF4 = (
     *(-1.0, -0.6961928, -0.5250731, -0.3949175, -0.2844414, -0.1847734, -0.0910500, 0.0),
@@ -42,29 +52,40 @@ class _FrozenProduct(torch.autograd.Function):
 class QuantisedLinear(nn.Linear):
     """A frozen linear layer whose weight is kept as codes and scales.
 
-    `int8` has one scale per output channel, `nf4` 16 normal quantiles and one scale per 64
-    weights. Gradients reach the input only.
+    `int8` has one scale per output channel, `int6` and `int4` one per 32 weights of a row (and
+    `int4` an offset), `nf4` 16 normal quantiles and one scale per 64 weights. Gradients reach the
+    input only.
 
     Args:
-        source: The layer to quantise.
-        kind: `int8` or `nf4`.
+        source: The layer to quantise; only its sizes and its bias count where `tensors` are given.
+        kind: `int8`, `int6`, `int4` or `nf4`.
         device: Where to compute the codes, which then lie where the weight does; None for there.
+        tensors: Codes and scales that are there already, from `encode_weight`.
     """
 
     codes: Tensor
     scale: Tensor
+    offset: Tensor
     pairs: Tensor
 
-    def __init__(self, source: nn.Linear, kind: str, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        source: nn.Linear,
+        kind: str,
+        *,
+        device: torch.device | None = None,
+        tensors: dict[str, Tensor] | None = None,
+    ) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = source.in_features, source.out_features
         self.kind = kind
         if kind not in _ENCODERS:
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(_ENCODERS)}")
         home = source.weight.device
-        codes, scale = _ENCODERS[kind](source.weight.detach().to(device or home))
-        self.register_buffer("codes", codes.to(home))
-        self.register_buffer("scale", scale.to(home))
+        if tensors is None:
+            tensors = encode_weight(source.weight.detach().to(device or home), kind)
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor.to(home))
         if kind == "nf4":
             self.register_buffer("pairs", _PAIRS.to(home), persistent=False)
         bias = None if source.bias is None else nn.Parameter(source.bias.detach(), False)
@@ -79,6 +100,10 @@ class QuantisedLinear(nn.Linear):
         """Returns the weight [O, I] in another dtype."""
         if self.kind == "int8":
             return self.codes.to(dtype) * self.scale.to(dtype)
+        if self.kind == "int6":
+            return decode_int6(self.codes, self.scale, self.in_features, dtype)
+        if self.kind == "int4":
+            return decode_int4(self.codes, self.scale, self.offset, self.in_features, dtype)
         pairs = self.pairs.view(torch.float32).to(dtype)
         values = F.embedding(self.codes.int(), pairs)
         values = values.view(-1, NF4_BLOCK) * self.scale.to(dtype)
@@ -94,7 +119,36 @@ class QuantisedLinear(nn.Linear):
         return product if self.bias is None else product + self.bias.to(dtype)
 
 
-def _encode_int8(weight: Tensor) -> tuple[Tensor, Tensor]:  # [O, I] -> [O, I], [O, 1]
+def encode_weight(weight: Tensor, kind: str) -> dict[str, Tensor]:  # [O, I]
+    """Returns the buffers of a `QuantisedLinear` by name: `codes`, `scale`, for int4 `offset`."""
+    return _ENCODERS[kind](weight)
+
+
+def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
+    """Returns what `encode_weight` would, on the meta device: shapes and dtypes alone.
+
+    Raises:
+        ValueError: A kind that has no file.
+    """
+    scale = [outputs, groups_of(inputs)]
+    shapes: dict[str, tuple[list[int], torch.dtype]]
+    if kind == "int8":
+        shapes = {"codes": ([outputs, inputs], torch.int8), "scale": ([outputs, 1], torch.float32)}
+    elif kind in ("int6", "int4"):
+        bits = int(kind[-1])
+        codes = [outputs, scale[1] * GROUP * bits // 8]
+        shapes = {"codes": (codes, torch.uint8), "scale": (scale, torch.bfloat16)}
+        if kind == "int4":
+            shapes["offset"] = (scale, torch.bfloat16)
+    else:
+        raise ValueError(f"unknown kind {kind!r}; known: int8, int6, int4")
+    return {
+        name: torch.empty(shape, dtype=dtype, device="meta")
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def _encode_int8(weight: Tensor) -> dict[str, Tensor]:  # [O, I] -> [O, I], [O, 1]
     """Returns codes in -127..127 and one scale per output channel."""
     found = []
     for rows in _pieces(weight, weight.shape[1]):
@@ -103,10 +157,10 @@ def _encode_int8(weight: Tensor) -> tuple[Tensor, Tensor]:  # [O, I] -> [O, I], 
         scale = largest / torch.full_like(largest, 127)
         found.append(((rows / scale).round_().to(torch.int8), scale))
     codes, scales = zip(*found, strict=True)
-    return torch.cat(codes), torch.cat(scales)
+    return {"codes": torch.cat(codes), "scale": torch.cat(scales)}
 
 
-def _encode_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:  # [O, I] -> [N / 2], [N / 64, 1]
+def _encode_nf4(weight: Tensor) -> dict[str, Tensor]:  # [O, I] -> [N / 2], [N / 64, 1]
     """Returns two codes per byte and one scale per block of all N weights."""
     flat = weight.reshape(-1)
     blocks = F.pad(flat, (0, -flat.numel() % NF4_BLOCK)).view(-1, NF4_BLOCK)
@@ -125,10 +179,21 @@ def _encode_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:  # [O, I] -> [N / 2], 
         pairs = codes.view(-1, 2)
         found.append(((pairs[:, 0] << 4) | pairs[:, 1], scale))
     parts, scales = zip(*found, strict=True)
-    return torch.cat(parts), torch.cat(scales)
+    return {"codes": torch.cat(parts), "scale": torch.cat(scales)}
 
 
-_ENCODERS = {"int8": _encode_int8, "nf4": _encode_nf4}
+def _by_rows(encode: Callable[[Tensor], dict[str, Tensor]], weight: Tensor) -> dict[str, Tensor]:
+    """Encodes rows that do not know of each other, and puts them together."""
+    found = [encode(rows) for rows in _pieces(weight, weight.shape[1])]
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+_ENCODERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
+    "int8": _encode_int8,
+    "int6": partial(_by_rows, encode_int6),
+    "int4": partial(_by_rows, encode_int4),
+    "nf4": _encode_nf4,
+}
 
 
 def _pieces(matrix: Tensor, width: int) -> Iterator[Tensor]:
@@ -150,7 +215,7 @@ def quantise_linears(
     Args:
         module: The network.
         names: Of its layers.
-        kind: `int8` or `nf4`.
+        kind: `int8`, `int6`, `int4` or `nf4`.
         device: Where to compute the codes; they lie where the weights did.
     """
     for name in names:

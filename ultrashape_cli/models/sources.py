@@ -15,6 +15,12 @@ from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters
 from ultrashape_cli.models.file_check import require_whole, weights_problem
+from ultrashape_cli.models.quantised_file import (
+    MERGE_FIRST,
+    Quantisation,
+    prepare_layers,
+    read_quantisation,
+)
 from ultrashape_cli.models.registry import COMPONENTS, MODELS, Networks, build, model_spec
 from ultrashape_cli.models.weights import load_into, read_metadata, read_state_dict
 from ultrashape_cli.runs import (
@@ -58,6 +64,15 @@ class WeightSource:
     def adapter_file(self) -> str:
         """Name of the file with the adapters in their folders."""
         return EMA_FILE if self.averaged else ADAPTER_FILE
+
+    @property
+    def quantised(self) -> Quantisation | None:
+        """Returns what the file of the DiT says of its codes; None for weights in floating point.
+
+        Raises:
+            CheckpointError: What it says is broken.
+        """
+        return read_quantisation(self.files["dit"]) if "dit" in self.files else None
 
     @property
     def inputs(self) -> list[Path]:
@@ -109,11 +124,13 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
             hint="name another run, a checkpoint of one, or a weights file",
         )
     said = read_metadata(path) if path.suffix == ".safetensors" else {}
-    return WeightSource(
+    source = WeightSource(
         said.get("model") or REFERENCE_MODEL,
         dict.fromkeys(COMPONENTS, path),
         distilled=Distilled.parse(said.get("distilled")),
     )
+    _ = source.quantised  # a broken one is refused before anything is planned
+    return source
 
 
 def choose_checkpoint(run: RunFolder, name: str = "latest") -> Path:
@@ -288,9 +305,11 @@ def load_networks(
         dtype: Of floating-point weights; None keeps the file's.
 
     Raises:
-        CheckpointError: A file lacks a network, or its keys or shapes differ.
+        CheckpointError: A file lacks a network, or its keys or shapes differ; or adapters are to
+            be added to codes.
     """
     networks = build(model_spec(source.model), components=components, vae_parts=vae_parts)
+    quantised = source.quantised if "dit" in components else None
     for file in sorted({source.files[name] for name in components}):
         found = read_state_dict(file)
         for name in components:
@@ -302,9 +321,16 @@ def load_networks(
                     hint="pass a complete checkpoint or the run it belongs to",
                 )
             module = getattr(networks, name)
+            if name == "dit" and quantised is not None:
+                prepare_layers(module, quantised, file)
             absent = getattr(module, "absent_prefixes", ())
             weights = found[name]
             if name in source.adapters:
+                if name == "dit" and quantised is not None:
+                    raise CheckpointError(
+                        f"`{file}` is quantised ({quantised.scheme}) and takes no adapters",
+                        hint=MERGE_FIRST,
+                    )
                 weights = merge_adapters(weights, source.adapters[name], source.adapter_file)
             load_into(module, weights, file, ignore=absent, dtype=dtype)
     for module in networks:

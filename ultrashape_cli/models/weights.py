@@ -107,7 +107,8 @@ def load_into(
         state_dict: Its weights.
         path: Where they came from, for the error message.
         ignore: Key prefixes that may be left over (`ShapeVAE.absent_prefixes`).
-        dtype: Cast floating-point weights; None keeps the file's.
+        dtype: Cast floating-point weights; None keeps the file's. Buffers, which are the scales of
+            quantised layers, keep it in any case.
 
     Raises:
         CheckpointError: A key is missing, left over, of another shape or no number of its kind.
@@ -118,7 +119,7 @@ def load_into(
     problems += [
         f"{key} holds {dtype_name(value.dtype)}, expected {dtype_name(own[key].dtype)}"
         for key, value in found.items()
-        if key in own and value.is_floating_point() != own[key].is_floating_point()
+        if key in own and not _same_kind(value, own[key])
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -127,7 +128,8 @@ def load_into(
             hint=f"ushape weights verify {shlex.quote(str(path))}",
         )
     if dtype is not None:
-        found = {k: v.to(dtype) if v.is_floating_point() else v for k, v in found.items()}
+        weights = dict(module.named_parameters())
+        found = {k: v.to(dtype) if k in weights else v for k, v in found.items()}
     module.load_state_dict(found, strict=True, assign=True)
 
 
@@ -299,6 +301,13 @@ def _state_dicts(components: Components) -> dict[str, StateDict]:
         tensors = source.state_dict() if isinstance(source, nn.Module) else source
         result[name] = {key: tensor.detach() for key, tensor in tensors.items()}
     return result
+
+
+def _same_kind(found: Tensor, expected: Tensor) -> bool:
+    """Say whether both are floating point, or integers of the same width."""
+    if expected.is_floating_point():
+        return found.is_floating_point()
+    return found.dtype == expected.dtype
 
 
 def _shape(tensor: Tensor) -> str:

@@ -45,8 +45,8 @@ def run_step(dataset: Dataset, record: Record, name: str, config: Config) -> Ste
         # A full disk is no property of the asset: the parent stops on it.
         kinds = {DiskError: "disk", StorageError: "storage"}
         cause = kinds.get(type(error), "error")
-        result.error = {"cause": cause, "message": _one_line(_placed(error.message, dataset, record)),
-                        "hint": error.hint}  # fmt: skip
+        message = _one_line(_placed(error.message, dataset, record))
+        result.error = {"cause": cause, "message": message, "hint": error.hint}
     except MemoryError:
         limit = config.engine.memory_gib
         message = f"the {name} step needs more memory than the {limit:g} GiB of a worker"

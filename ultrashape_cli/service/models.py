@@ -14,11 +14,11 @@ from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import choose_device, empty_cache
 from ultrashape_cli.inference.memory import (
-    MODES,
     RefinePlan,
     check_plan,
     free_memory,
     limit_device,
+    modes_on,
     plan_refinement,
 )
 from ultrashape_cli.inference.refiner import Refiner
@@ -69,7 +69,7 @@ class LoadedModels:
         Raises:
             OutOfMemory: No mode fits.
         """
-        spec = model_spec(self.source(name).model)
+        spec, quantised = model_spec(self.source(name).model), self.source(name).quantised
         # What is loaded makes room for itself, or is what is planned.
         budget = free_memory(config, self.device)
         if not config.max_memory_gib:
@@ -77,10 +77,14 @@ class LoadedModels:
         present = [mode for loaded, mode in self._loaded if loaded == name]
         for mode in present if config.memory == "auto" else ():
             fixed = replace(config, memory=mode)
-            plan = plan_refinement(spec, fixed, self.device, tokens, budget=budget)
+            plan = plan_refinement(
+                spec, fixed, self.device, tokens, budget=budget, quantised=quantised
+            )
             if plan.fits:
                 return plan
-        plan = plan_refinement(spec, config, self.device, tokens, budget=budget)
+        plan = plan_refinement(
+            spec, config, self.device, tokens, budget=budget, quantised=quantised
+        )
         check_plan(plan, spec, config, self.device)
         return plan
 
@@ -99,9 +103,9 @@ class LoadedModels:
         self._loaded.move_to_end(key)
         return Choice(self._loaded[key].with_config(settings), self.source(name), plan.mode)
 
-    def cheaper(self, mode: MemoryMode) -> MemoryMode | None:
+    def cheaper(self, name: str, mode: MemoryMode) -> MemoryMode | None:
         """Returns the next mode that needs less of the device, None after the last."""
-        modes = MODES if self.device.type == "cuda" else ("resident", "int8")
+        modes = modes_on(self.device, self.source(name).quantised)
         after = modes[modes.index(mode) + 1 :] if mode in modes else ()
         return after[0] if after else None
 

@@ -56,7 +56,7 @@ def refine_job(task: dict[str, Any], models: LoadedModels, teller: Teller) -> di
     except OutOfMemory as error:
         mode: MemoryMode | None = None
         if tries and resolved.config.refine.memory == "auto":
-            mode = models.cheaper(tries[-1])  # type: ignore[arg-type]
+            mode = models.cheaper(name, tries[-1])  # type: ignore[arg-type]
         if mode is None:
             raise
         logger.warning("%s: %s; once more with memory `%s`", job.name, error.message, mode)

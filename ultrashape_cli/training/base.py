@@ -17,6 +17,7 @@ from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.models.convert import model_metadata
 from ultrashape_cli.models.initialise import attend_by_position
+from ultrashape_cli.models.quantised_file import require_plain
 from ultrashape_cli.models.registry import COMPONENTS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import (
     WeightSource,
@@ -80,7 +81,7 @@ def find_start(config: Config) -> WeightSource | None:
     Those of `train.init`; without, those that come with the package, else random ones.
 
     Raises:
-        CheckpointError: They are missing, or hold not all networks.
+        CheckpointError: They are missing or quantised, or hold not all networks.
         ConfigError: A model with released weights was given none, or those of another model.
     """
     settings = config.train
@@ -98,6 +99,7 @@ def find_start(config: Config) -> WeightSource | None:
         )
     source = resolve_named(Path(name))
     for file in set(source.files.values()):
+        require_plain(file, "trained or adapted")
         present = read_state_dict(file)
         lacking = [n for n, path in source.files.items() if path == file and n not in present]
         if lacking:

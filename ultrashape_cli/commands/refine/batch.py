@@ -97,7 +97,6 @@ def _here(
     from ultrashape_cli.inference.batch import run_batch
     from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.interrupts import SignalFlag
-    from ultrashape_cli.models.registry import model_spec
 
     done = 0
     with (
@@ -113,9 +112,9 @@ def _here(
                 ui.warn(f"{event.job.name}: {event.message}")
 
         def load() -> Refiner:
-            device, spec = own_device(config.device), model_spec(source.model)
+            device = own_device(config.device)
             # Every mesh may have as many tokens as the settings allow.
-            settings = planned(ui, spec, config.refine, device, config.refine.tokens)
+            settings = planned(ui, source, config.refine, device, config.refine.tokens)
             return Refiner.load(source, settings, device)
 
         outcome = run_batch(

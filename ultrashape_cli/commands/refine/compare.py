@@ -31,7 +31,7 @@ def refine_compare(ui: UI, request: Request, source: WeightSource, resolved: Res
     prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
     ways = list(variants(config, plain_steps(source.model)))
     with naming_the_command():
-        settings = planned(ui, spec, config, device, prepared.voxels.shape[1])
+        settings = planned(ui, source, config, device, prepared.voxels.shape[1])
         refiner = Refiner.load(source, settings, device)
         trials: list[Trial] = []
         with ui.progress("compare", len(ways)) as bar:

@@ -54,7 +54,7 @@ def _work(
         ui.warn(warning)
     with naming_the_command():
         prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
-        settings = planned(ui, spec, config, device, prepared.voxels.shape[1])
+        settings = planned(ui, source, config, device, prepared.voxels.shape[1])
     if request.dry_run:
         ui.info(f"would refine {job.mesh} into {job.target} with {source.files['dit']}")
         ui.result(inputs=recipe["inputs"], outputs={})

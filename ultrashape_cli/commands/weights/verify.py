@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.weights.options import ModelOpt, ShaOpt, SourceArg
+
+if TYPE_CHECKING:
+    from ultrashape_cli.models.convert import Gathered
 
 _SHOWN_MISFITS = 20
 
@@ -14,6 +20,16 @@ def verify(
     source: SourceArg,
     model: ModelOpt = None,
     sha256: ShaOpt = None,
+    made_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--made-from",
+            metavar="WEIGHTS",
+            help="Weights that a quantised file must have been made from.",
+            exists=True,
+            rich_help_panel="Input",
+        ),
+    ] = None,
     json_output: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
@@ -21,7 +37,7 @@ def verify(
     """Check that weights fit a model, key by key, and print their SHA-256
 
     Exits with 1 when a key is missing, left over or of another shape, and names file, key,
-    expected and found.
+    expected and found. Of a quantised file, codes and scales are the keys.
 
     Examples:
 
@@ -54,11 +70,15 @@ def verify(
         ui.info(f"{source}: sha256 is not {sha256}")
         found = ", ".join(hashes.values())
         rows.append({"file": str(source), "key": "sha256", "expected": sha256, "found": found})
+    if made_from is not None and (row := _other_source(gathered, made_from)):
+        ui.info(f"{source}: was not made from {made_from}")
+        rows.append({"file": str(source), **row})
     if rows:
         ui.info(f"{source}: {len(rows)} differences from model {spec.name}")
     else:
         absent = [name for name in COMPONENTS if name not in gathered.parts]
         note = f"; it has no {', '.join(absent)}" if absent else ""
+        note += f"; its DiT is {gathered.quantised.scheme} codes" if gathered.quantised else ""
         ui.info(f"{source} fits model {spec.name}{note}")
     ui.result(
         status="error" if rows else "ok",
@@ -69,3 +89,24 @@ def verify(
     )
     if rows:
         raise typer.Exit(1)
+
+
+def _other_source(gathered: Gathered, made_from: Path) -> dict[str, str] | None:
+    """Returns what differs where a quantised file was made from other weights than those named.
+
+    Raises:
+        UsageError: The file is not quantised.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.hub import sha256_file
+    from ultrashape_cli.models.convert import files_of
+
+    if gathered.quantised is None:
+        raise UsageError("--made-from is for quantised files, and this one is none",
+                         hint="leave it out")  # fmt: skip
+    expected = sorted(sha256_file(file) for file in files_of(made_from))
+    found = sorted(gathered.quantised.sources)
+    if expected == found:
+        return None
+    key = "quantisation.source_sha256"
+    return {"key": key, "expected": ", ".join(expected), "found": ", ".join(found)}
