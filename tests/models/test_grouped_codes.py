@@ -1,4 +1,4 @@
-"""Codes of 6 and 4 bits: packing, and what they cost."""
+"""Codes of 8, 6 and 4 bits: packing, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ultrashape_cli.models import quantised
-from ultrashape_cli.models.grouped_codes import GROUP
+from ultrashape_cli.models.grouped_codes import GROUP, GROUP_INT8
 from ultrashape_cli.models.quantised import QuantisedLinear, empty_codes, encode_weight
 
-RANGES = {"int6": (-31, 31), "int4": (0, 15)}
+KINDS = ("int8-groups", "int6", "int4")
+RANGES = {"int8-groups": (-127, 127), "int6": (-31, 31), "int4": (0, 15)}
+GROUPS = {"int8-groups": GROUP_INT8, "int6": GROUP, "int4": GROUP}
 WIDTHS = (1, 7, 31, 32, 33, 96, 130)
 
 
@@ -25,13 +27,13 @@ def _exact(outputs: int, inputs: int, kind: str) -> Tensor:
     low, high = RANGES[kind]
     generator = torch.Generator().manual_seed(inputs)
     codes = torch.randint(low, high + 1, (outputs, inputs), generator=generator).float()
-    codes[:, ::GROUP] = high
-    codes[:, 1::GROUP] = low
+    codes[:, :: GROUPS[kind]] = high
+    codes[:, 1 :: GROUPS[kind]] = low
     return codes * 0.25 - (3.0 if kind == "int4" else 0.0)
 
 
 @pytest.mark.parametrize("inputs", WIDTHS)
-@pytest.mark.parametrize("kind", ["int6", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_packing_loses_nothing_at_any_width(kind: str, inputs: int, monkeypatch) -> None:
     weight = _exact(5, inputs, kind)
     layer = QuantisedLinear(_linear(weight), kind)
@@ -42,7 +44,7 @@ def test_packing_loses_nothing_at_any_width(kind: str, inputs: int, monkeypatch)
 
 
 @pytest.mark.parametrize("inputs", WIDTHS)
-@pytest.mark.parametrize("kind", ["int8", "int6", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_shapes_are_known_without_the_weights(kind: str, inputs: int) -> None:
     made = encode_weight(torch.randn(5, inputs), kind)
     known = empty_codes(inputs, 5, kind)
@@ -51,7 +53,7 @@ def test_the_shapes_are_known_without_the_weights(kind: str, inputs: int) -> Non
     }
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("int6", 6.5), ("int4", 5.0)])
+@pytest.mark.parametrize(("kind", "bits"), [("int8-groups", 9.0), ("int6", 6.5), ("int4", 5.0)])
 def test_a_weight_takes_its_bits_and_its_part_of_the_scales(kind: str, bits: float) -> None:
     made = encode_weight(torch.randn(64, 128), kind)
     assert sum(t.nbytes for t in made.values()) * 8 == 64 * 128 * bits
@@ -77,7 +79,7 @@ def test_the_search_costs_no_accuracy(kind: str) -> None:
     assert ours < (0.99 if kind == "int4" else 1.001) * twin
 
 
-@pytest.mark.parametrize("kind", ["int8", "int6", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_of_zeros_and_of_one_value_stay_what_they_are(kind: str) -> None:
     weight = torch.zeros(3, 40)
     weight[1] = 0.5
@@ -87,7 +89,7 @@ def test_rows_of_zeros_and_of_one_value_stay_what_they_are(kind: str) -> None:
     assert not found[0].abs().gt(1e-9).any()
 
 
-@pytest.mark.parametrize("kind", ["int6", "int4"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layers_compute_with_the_weights_they_stand_for(kind: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -21,7 +21,12 @@ from ultrashape_cli.models.convert import (
     quantise_weights,
 )
 from ultrashape_cli.models.quantised import QuantisedLinear, quantise_linears
-from ultrashape_cli.models.quantised_file import SCHEMES, quantisable_layers, read_quantisation
+from ultrashape_cli.models.quantised_file import (
+    KINDS,
+    SCHEMES,
+    quantisable_layers,
+    read_quantisation,
+)
 from ultrashape_cli.models.registry import build, model_spec
 from ultrashape_cli.models.sources import (
     WeightSource,
@@ -66,7 +71,7 @@ def _metadata(path: Path) -> dict[str, str]:
 def test_loaded_layers_are_those_of_the_weights_quantised_in_memory(files, scheme: str) -> None:
     plain = load_networks(resolve_named(Path("tiny"))).dit
     assert plain is not None
-    quantise_linears(plain, quantisable_layers(plain, scheme), scheme)
+    quantise_linears(plain, quantisable_layers(plain, scheme), KINDS[scheme])
     loaded = load_networks(resolve_weights(files[scheme])).dit
     assert loaded is not None
     assert torch.equal(loaded(*INPUTS).velocity, plain(*INPUTS).velocity)
@@ -85,11 +90,8 @@ def test_loading_makes_no_weight_in_floating_point(files, monkeypatch) -> None:
     assert {name.removesuffix(".weight") for name in large} == {
         *("x_embedder", "t_embedder.mlp.0", "t_embedder.mlp.2", "final_layer.linear"),
         *("blocks.5.moe.gate", "blocks.6.moe.gate"),
+        *(f"blocks.{block}.skip_linear" for block in (4, 5, 6)),
     }
-    # Scales keep their dtype, whatever the rest is cast to.
-    int8 = load_networks(resolve_weights(files["int8"]), dtype=torch.bfloat16).dit
-    assert int8 is not None
-    assert {b.dtype for n, b in int8.named_buffers() if n.endswith("scale")} == {torch.float32}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -113,7 +115,8 @@ def test_down_projections_are_kept_where_asked(tmp_path: Path) -> None:
     path = _quantise(tmp_path / "a.safetensors", "int8", keep_down=True)
     found = read_quantisation(path)
     assert found is not None
-    down = [name for name in found.skipped if name.startswith("blocks.") and "gate" not in name]
+    kept = [name for name in found.skipped if name.startswith("blocks.")]
+    down = [name for name in kept if not name.endswith(("gate", "skip_linear"))]
     assert len(down) == 5 + 2 * 5  # five plain blocks; two routed ones of four experts and one
     assert all(name.endswith((".mlp.fc2", ".net.2")) for name in down)
     assert not check_weights(gather_weights(path), SPEC)

@@ -125,6 +125,7 @@ def evaluate(
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.evaluation.rows import held_out_assets
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.sources import find_weights, resolve_named
     from ultrashape_cli.runs import RunFolder
@@ -300,42 +301,6 @@ def _unique(name: str, taken: dict[str, Any]) -> str:
     while wanted in taken:
         wanted, number = f"{name}-{number}", number + 1
     return wanted
-
-
-def held_out_assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> list[Asset]:
-    """Returns the assets of a list with their images and given coarse meshes, at most `limit`.
-
-    Raises:
-        DatasetError: The list is empty, or a coarse mesh is missing.
-    """
-    from ultrashape_cli.data.layout import Dataset
-    from ultrashape_cli.errors import DatasetError
-    from ultrashape_cli.evaluation.rows import Asset
-    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
-
-    dataset = Dataset(data)
-    dataset.require()
-    ids = dataset.read_split(split)[:limit] if dataset.list_path(split).is_file() else []
-    if not ids:
-        share = "" if split == "train" else f" --{split} 0.1"
-        raise DatasetError(
-            f"`{data}` has no {split} assets", hint=f"ushape split {shlex.quote(str(data))}{share}"
-        )
-    given: dict[str, Path] = {}
-    if coarse is not None:
-        given = {path.stem: path for path in coarse.iterdir() if path.suffix in MESH_SUFFIXES}
-        missing = [asset for asset in ids if asset not in given]
-        if missing:
-            raise DatasetError(
-                f"`{coarse}` lacks {len(missing)} of {len(ids)} meshes, such as `{missing[0]}`",
-                hint="name each coarse mesh like its asset",
-            )
-    found = []
-    for asset in ids:
-        views = dataset.view_files(asset)
-        image = views[0] if views else None
-        found.append(Asset(asset, dataset.mesh(asset), image, given.get(asset)))
-    return found
 
 
 def _rows(

@@ -34,7 +34,7 @@ from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.metering import size_of
 from ultrashape_cli.models.quantised import QuantisedLinear
-from ultrashape_cli.models.quantised_file import Quantisation, quantisable_layers
+from ultrashape_cli.models.quantised_file import KINDS, Quantisation, quantisable_layers
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.sources import WeightSource
 
@@ -279,7 +279,7 @@ def _each_alone(
     for group, layers in groups.items():
         progress(f"{group} alone")
         weights = sum(dit.get_parameter(f"{name}.weight").numel() for name in layers)
-        with _replaced(dit, layers, lambda layer: QuantisedLinear(layer, scheme)):
+        with _replaced(dit, layers, lambda layer: QuantisedLinear(layer, KINDS[scheme])):
             found = [
                 _errors(_velocities(reference.refiner, case), case)
                 for case in reference.cases[:LAYER_ASSETS]

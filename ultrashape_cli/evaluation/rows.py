@@ -18,12 +18,13 @@ import torch
 from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
 from ultrashape_cli.data.images import load_rgba
-from ultrashape_cli.errors import AssetError
+from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
-from ultrashape_cli.meshfiles.load import load_mesh
+from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, load_mesh
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.synthetic.coarsen import coarsen
 
@@ -71,6 +72,37 @@ class Row:
         """Changes with the inputs, and with the version that made them."""
         text = json.dumps([__version__, self.name, self.inputs], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def held_out_assets(data: Path, split: str, coarse: Path | None, limit: int | None) -> list[Asset]:
+    """Returns the assets of a list with their images and given coarse meshes, at most `limit`.
+
+    Raises:
+        DatasetError: The list is empty, or a coarse mesh is missing.
+    """
+    dataset = Dataset(data)
+    dataset.require()
+    ids = dataset.read_split(split)[:limit] if dataset.list_path(split).is_file() else []
+    if not ids:
+        share = "" if split == "train" else f" --{split} 0.1"
+        raise DatasetError(
+            f"`{data}` has no {split} assets", hint=f"ushape split {shlex.quote(str(data))}{share}"
+        )
+    given: dict[str, Path] = {}
+    if coarse is not None:
+        given = {path.stem: path for path in coarse.iterdir() if path.suffix in MESH_SUFFIXES}
+        missing = [asset for asset in ids if asset not in given]
+        if missing:
+            raise DatasetError(
+                f"`{coarse}` lacks {len(missing)} of {len(ids)} meshes, such as `{missing[0]}`",
+                hint="name each coarse mesh like its asset",
+            )
+    found = []
+    for asset in ids:
+        views = dataset.view_files(asset)
+        image = views[0] if views else None
+        found.append(Asset(asset, dataset.mesh(asset), image, given.get(asset)))
+    return found
 
 
 def coarse_of(asset: Asset, truth: Mesh, settings: EvaluateConfig) -> Mesh:

@@ -1,8 +1,9 @@
-"""Codes of 6 and 4 bits, packed into bytes, with a scale for each 32 weights of a row.
+"""Codes of 8, 6 and 4 bits, packed into bytes, with a scale for 16 or 32 weights of a row each.
 
-A code q stands for q * scale + offset; codes of 6 bits are symmetric and need no offset. Scales
-are bf16: they have the range of fp32, cost half a bit a weight, and are exact wherever the layer
-computes. Codes are chosen for the rounded scales, so that rounding them loses nothing.
+A code q stands for q * scale + offset; those of 8 and 6 bits are symmetric and need no offset.
+Scales are bf16: they have the range of fp32, cost half a bit or one a weight, and are exact
+wherever the layer computes. Codes are chosen for the rounded scales, so that rounding them loses
+nothing.
 
 Legend: O output channels, I input channels, G groups of a row, whose last is filled up.
 """
@@ -14,6 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GROUP = 32
+"""Weights of 6 and 4 bits that share a scale."""
+GROUP_INT8 = 16
+"""Those of 8 bits: of 32, latents err by more than twice what rounding to bf16 costs them."""
+LARGEST_INT8 = 127
 LARGEST_INT6 = 31
 LARGEST_INT4 = 15
 _SHRINKS = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8)
@@ -23,9 +28,18 @@ _BIAS = 32
 """Added to codes of 6 bits, which then have no sign."""
 
 
-def groups_of(inputs: int) -> int:
+def groups_of(inputs: int, group: int = GROUP) -> int:
     """Returns the groups of a row of so many weights."""
-    return -(-inputs // GROUP)
+    return -(-inputs // group)
+
+
+def encode_int8(rows: Tensor) -> dict[str, Tensor]:  # [O, I] fp32
+    """Returns `codes` [O, 16 G] in bytes with a sign, and `scale` [O, G]."""
+    groups = _grouped(rows, GROUP_INT8)
+    # Clipping gains nothing at this many steps.
+    scale = _rounded(groups.abs().amax(-1, keepdim=True) / LARGEST_INT8)
+    codes = (groups / scale).round_().clamp_(-LARGEST_INT8, LARGEST_INT8)
+    return {"codes": codes.to(torch.int8).flatten(1), "scale": scale[..., 0].bfloat16()}
 
 
 def encode_int6(rows: Tensor) -> dict[str, Tensor]:  # [O, I] fp32
@@ -58,6 +72,17 @@ def encode_int4(rows: Tensor) -> dict[str, Tensor]:  # [O, I] fp32
     }
 
 
+def decode_int8(
+    codes: Tensor,  # [O, 16 G]
+    scale: Tensor,  # [O, G]
+    inputs: int,
+    dtype: torch.dtype,
+) -> Tensor:  # [O, I]
+    """Returns the weights that codes of 8 bits stand for."""
+    values = codes.view(*scale.shape, GROUP_INT8).to(dtype) * scale[..., None].to(dtype)
+    return values.flatten(1)[:, :inputs]
+
+
 def decode_int6(
     codes: Tensor,  # [O, 24 G]
     scale: Tensor,  # [O, G]
@@ -84,11 +109,11 @@ def decode_int4(
     return values.flatten(1)[:, :inputs]
 
 
-def _grouped(rows: Tensor) -> Tensor:  # [O, I] -> [O, G, 32]
+def _grouped(rows: Tensor, group: int = GROUP) -> Tensor:  # [O, I] -> [O, G, 32]
     # The last weight again: zeros would widen the range of a group that has none.
-    missing = groups_of(rows.shape[1]) * GROUP - rows.shape[1]
+    missing = groups_of(rows.shape[1], group) * group - rows.shape[1]
     filled = F.pad(rows[None], (0, missing), mode="replicate")[0] if missing else rows
-    return filled.unflatten(1, (-1, GROUP))
+    return filled.unflatten(1, (-1, group))
 
 
 def _rounded(scale: Tensor) -> Tensor:

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from ultrashape_cli.models.grouped_codes import (
     GROUP,
+    GROUP_INT8,
     decode_int4,
     decode_int6,
+    decode_int8,
     encode_int4,
     encode_int6,
+    encode_int8,
     groups_of,
 )
 
@@ -52,13 +55,13 @@ class _FrozenProduct(torch.autograd.Function):
 class QuantisedLinear(nn.Linear):
     """A frozen linear layer whose weight is kept as codes and scales.
 
-    `int8` has one scale per output channel, `int6` and `int4` one per 32 weights of a row (and
-    `int4` an offset), `nf4` 16 normal quantiles and one scale per 64 weights. Gradients reach the
-    input only.
+    `int8` has one scale per output channel, `int8-groups` one per 16 weights of a row, `int6` and
+    `int4` one per 32 (and `int4` an offset), `nf4` 16 normal quantiles and one scale per 64
+    weights. Gradients reach the input only.
 
     Args:
         source: The layer to quantise; only its sizes and its bias count where `tensors` are given.
-        kind: `int8`, `int6`, `int4` or `nf4`.
+        kind: `int8`, `int8-groups`, `int6`, `int4` or `nf4`.
         device: Where to compute the codes, which then lie where the weight does; None for there.
         tensors: Codes and scales that are there already, from `encode_weight`.
     """
@@ -100,6 +103,8 @@ class QuantisedLinear(nn.Linear):
         """Returns the weight [O, I] in another dtype."""
         if self.kind == "int8":
             return self.codes.to(dtype) * self.scale.to(dtype)
+        if self.kind == "int8-groups":
+            return decode_int8(self.codes, self.scale, self.in_features, dtype)
         if self.kind == "int6":
             return decode_int6(self.codes, self.scale, self.in_features, dtype)
         if self.kind == "int4":
@@ -132,8 +137,12 @@ def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
     """
     scale = [outputs, groups_of(inputs)]
     shapes: dict[str, tuple[list[int], torch.dtype]]
-    if kind == "int8":
-        shapes = {"codes": ([outputs, inputs], torch.int8), "scale": ([outputs, 1], torch.float32)}
+    if kind == "int8-groups":
+        scale = [outputs, groups_of(inputs, GROUP_INT8)]
+        shapes = {
+            "codes": ([outputs, scale[1] * GROUP_INT8], torch.int8),
+            "scale": (scale, torch.bfloat16),
+        }
     elif kind in ("int6", "int4"):
         bits = int(kind[-1])
         codes = [outputs, scale[1] * GROUP * bits // 8]
@@ -141,7 +150,7 @@ def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
         if kind == "int4":
             shapes["offset"] = (scale, torch.bfloat16)
     else:
-        raise ValueError(f"unknown kind {kind!r}; known: int8, int6, int4")
+        raise ValueError(f"unknown kind {kind!r}; known: int8-groups, int6, int4")
     return {
         name: torch.empty(shape, dtype=dtype, device="meta")
         for name, (shape, dtype) in shapes.items()
@@ -190,6 +199,7 @@ def _by_rows(encode: Callable[[Tensor], dict[str, Tensor]], weight: Tensor) -> d
 
 _ENCODERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "int8": _encode_int8,
+    "int8-groups": partial(_by_rows, encode_int8),
     "int6": partial(_by_rows, encode_int6),
     "int4": partial(_by_rows, encode_int4),
     "nf4": _encode_nf4,
@@ -215,7 +225,7 @@ def quantise_linears(
     Args:
         module: The network.
         names: Of its layers.
-        kind: `int8`, `int6`, `int4` or `nf4`.
+        kind: As of `QuantisedLinear`.
         device: Where to compute the codes; they lie where the weights did.
     """
     for name in names:

@@ -18,18 +18,22 @@ from torch import nn
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import CheckpointError
-from ultrashape_cli.models.grouped_codes import GROUP
+from ultrashape_cli.models.grouped_codes import GROUP, GROUP_INT8
 from ultrashape_cli.models.quantised import QuantisedLinear, empty_codes, encode_weight
 from ultrashape_cli.models.weight_files import StateDict
 from ultrashape_cli.models.weights import read_metadata
 
 Scheme = Literal["int8", "int6", "int4"]
 SCHEMES: tuple[Scheme, ...] = ("int8", "int6", "int4")
-GROUPS: dict[str, int] = {"int8": 0, "int6": GROUP, "int4": GROUP}
-"""Weights of a row with a scale of their own; 0 for the whole row."""
+GROUPS: dict[str, int] = {"int8": GROUP_INT8, "int6": GROUP, "int4": GROUP}
+"""Weights of a row with a scale of their own."""
+KINDS: dict[str, str] = {"int8": "int8-groups", "int6": "int6", "int4": "int4"}
+"""Of the layers: those that a refinement makes itself for `refine.memory=int8` have a scale for a
+whole row, which is quicker to make and errs by half as much again."""
 KEY = "quantisation"
 """Of the metadata."""
 MERGE_FIRST = "merge or train with the weights it was made from first, then quantise the result"
+_SKIP = ".skip_linear"
 _FEED_FORWARD = (".mlp.", ".moe.experts.", ".moe.shared_experts.")
 _DOWN = (".mlp.fc2", ".net.2")
 _LARGEST_HALF = torch.finfo(torch.float16).max
@@ -63,8 +67,8 @@ class Quantisation:
 def quantisable_layers(dit: nn.Module, scheme: str, *, keep_down: bool = False) -> list[str]:
     """Returns the names of the linear layers that a scheme quantises, in the order of the network.
 
-    Those of the blocks, never the routers' gates, which choose and do not compute; of int4 those
-    of the feed-forwards alone.
+    Those of the blocks, never the routers' gates, which choose and do not compute, nor the skips,
+    whose codes cost most for their size; of int4 those of the feed-forwards alone.
 
     Args:
         dit: The network, on any device.
@@ -76,7 +80,7 @@ def quantisable_layers(dit: nn.Module, scheme: str, *, keep_down: bool = False) 
         for name, layer in dit.named_modules()
         if isinstance(layer, nn.Linear)
         and name.startswith("blocks.")
-        and not name.endswith(".gate")
+        and not name.endswith((".gate", _SKIP))
         and (scheme != "int4" or any(part in name for part in _FEED_FORWARD))
         and not (keep_down and name.endswith(_DOWN))
     ]
@@ -109,7 +113,7 @@ def quantise_state(
     for key, tensor in weights.items():
         name, _, kind = key.rpartition(".")
         if kind == "weight" and name in names:
-            codes = encode_weight(tensor, scheme)
+            codes = encode_weight(tensor, KINDS[scheme])
             state |= {f"{name}.{part}": value for part, value in codes.items()}
         else:
             state[key] = _halved(tensor) if key in wide else tensor
@@ -140,8 +144,8 @@ def prepare_layers(dit: nn.Module, found: Quantisation, path: Path | None = None
         layer = dit.get_submodule(name)
         assert isinstance(layer, nn.Linear)
         parent, _, last = name.rpartition(".")
-        tensors = empty_codes(layer.in_features, layer.out_features, found.scheme)
-        quantised = QuantisedLinear(layer, found.scheme, tensors=tensors)
+        tensors = empty_codes(layer.in_features, layer.out_features, KINDS[found.scheme])
+        quantised = QuantisedLinear(layer, KINDS[found.scheme], tensors=tensors)
         setattr(dit.get_submodule(parent), last, quantised)
 
 

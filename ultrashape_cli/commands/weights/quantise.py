@@ -30,8 +30,8 @@ def quantise(
         Literal["int8", "int6", "int4"],
         typer.Option(
             "--scheme",
-            help="int8: a scale per output channel. int6: groups of 32. int4: groups of 32 with an "
-            "offset, feed-forwards only; the rest stays in 16 bit.",
+            help="Codes of so many bits, a scale for 16 (int8) or 32 weights each; int4 with an "
+            "offset, and of feed-forwards only: the rest stays in 16 bit.",
             rich_help_panel="Output",
         ),
     ] = "int8",
@@ -151,8 +151,8 @@ def _held_out(data: Path, limit: int) -> list[Asset]:
     """
     import shlex
 
-    from ultrashape_cli.commands.evaluate import held_out_assets
     from ultrashape_cli.errors import DatasetError
+    from ultrashape_cli.evaluation.rows import held_out_assets
 
     assets = held_out_assets(data, "val", None, limit)
     blind = [asset.id for asset in assets if asset.image is None]
