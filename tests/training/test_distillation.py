@@ -53,6 +53,11 @@ def test_weights_say_how_they_are_sampled(make_run, ushape, tmp_path: Path) -> N
     # The reference's form has no room for it.
     lost = ushape("weights", "convert", file, tmp_path / "student.pt")
     assert "does not say that these weights were distilled" in lost.err
+    lost = ushape("weights", "export", run.root, "--format", "reference", "-o", tmp_path / "b.pt")
+    assert "does not say that these weights were distilled" in lost.err
+    codes = tmp_path / "codes.safetensors"
+    assert ushape("weights", "quantise", file, codes).code == 0
+    assert resolve_weights(codes).distilled == expected
 
 
 @pytest.mark.parametrize(

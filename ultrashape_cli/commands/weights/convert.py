@@ -15,6 +15,7 @@ from ultrashape_cli.commands.weights.options import (
     attribute,
     show_parts,
     size,
+    tell_unsaid,
 )
 
 
@@ -48,7 +49,6 @@ def convert(
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import (
-        BUNDLE_SUFFIXES,
         DTYPES,
         check_target,
         choose_model,
@@ -76,11 +76,7 @@ def convert(
         ui.result(inputs=inputs)
         return
     convert_weights(gathered, spec, target, dtype=DTYPES[dtype.value] if dtype else None)
-    if gathered.distilled and target.suffix in BUNDLE_SUFFIXES:
-        ui.warn(
-            f"`{target}` does not say that these weights were distilled, and that they are sampled "
-            f"without guidance in {gathered.distilled.evaluations or 'any number of'} steps"
-        )
+    tell_unsaid(ui, gathered, target)
     ui.info(f"{target}: {size(target.stat().st_size)}")
     ui.result(
         inputs=inputs,

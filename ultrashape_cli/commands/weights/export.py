@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ultrashape_cli import options as opt
-from ultrashape_cli.commands.weights.options import Dtype, attribute, show_parts, size
+from ultrashape_cli.commands.weights.options import Dtype, attribute, show_parts, size, tell_unsaid
 
 SUFFIXES = {"safetensors": ".safetensors", "reference": ".pt"}
 
@@ -117,6 +117,7 @@ def export(
     show_parts(ui, gathered)
     cast = DTYPES[dtype.value] if dtype else None
     convert_weights(gathered, model_spec(gathered.model), target, dtype=cast)
+    tell_unsaid(ui, gathered, target)
     ui.info(f"{target}: {size(target.stat().st_size)} from {chosen}")
     ui.result(inputs=inputs, outputs={"weights": str(target), **attribute(run, target)})
 

@@ -80,3 +80,15 @@ def attribute(source: Path, target: Path) -> dict[str, str]:
     if works or read_works(path):
         write_works(path, works)
     return {"attribution": str(path)} if works else {}
+
+
+def tell_unsaid(ui: UI, gathered: Gathered, target: Path) -> None:
+    """Warns where distilled weights went into a form that has no room to say so."""
+    from ultrashape_cli.models.convert import BUNDLE_SUFFIXES
+
+    found = gathered.distilled
+    if found and target.suffix in BUNDLE_SUFFIXES:
+        ui.warn(
+            f"`{target}` does not say that these weights were distilled, and that they are sampled "
+            f"without guidance in {found.evaluations or 'any number of'} steps"
+        )
