@@ -107,7 +107,8 @@ def distill(
     Trains adapters, with the network below them as the teacher, in phases that are runs of their
     own (`ushape monitor OUT/24` watches one). Repeating the command goes on. What comes out,
     OUT/student.safetensors, says how it is sampled, and `refine`, `serve` and `evaluate` do so.
-    Distil what has been fine-tuned: fine-tunes of distilled weights drift.
+    Distil what has been fine-tuned: fine-tunes of distilled weights drift. Phases beyond the first
+    are experimental.
 
     Examples:
 
