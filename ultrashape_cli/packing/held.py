@@ -22,6 +22,8 @@ from ultrashape_cli.packing.layout import (
 from ultrashape_cli.packing.location import Location
 
 _OF_OURS = {PACK_FILE, f"{PACK_FILE}.part", SOURCES, ".lock"}
+_OF_THE_HUB = {".gitattributes", "README.md"}
+"""What the Hub itself puts into a repository."""
 _LARGEST_INDEX = 64 << 20
 """Bytes of an index that is read to see whether two packs are of one dataset."""
 
@@ -43,7 +45,8 @@ def held_pack(place: Location) -> Pack | None:
                 hint="choose another place, or remove the file",
             ) from error
     files = place.sizes("")
-    others = sorted({*files, *place.folders("")} - _OF_OURS - {SHARDS})
+    expected = _OF_OURS | {SHARDS} | (_OF_THE_HUB if place.kind == "hf" else set())
+    others = sorted({*files, *place.folders("")} - expected)
     shards = place.sizes(SHARDS)
     others += sorted(f"{SHARDS}/{name}" for name in shards if not is_shard_file(name))
     if place.is_local and shards and ".lock" not in files:

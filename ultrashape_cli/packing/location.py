@@ -119,6 +119,8 @@ class Location:
     def read(self, name: str) -> bytes | None:
         """Returns the whole of a small file; None where there is none."""
         with self._errors(name):
+            # The Hub's file system looks into listings of before for what it reads, too.
+            self.fs.invalidate_cache()
             try:
                 data: bytes = self.fs.cat_file(self._path(name))
             except FileNotFoundError:
