@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,12 @@ def test_weights_say_how_they_are_sampled(make_run, ushape, tmp_path: Path) -> N
     assert "does not say that these weights were distilled" in lost.err
     lost = ushape("weights", "export", run.root, "--format", "reference", "-o", tmp_path / "b.pt")
     assert "does not say that these weights were distilled" in lost.err
+    refused = ushape("distill", "--init", file, "--evaluations", 0, "--model", "small")
+    assert "have guidance in them" in refused.err
     codes = tmp_path / "codes.safetensors"
     assert ushape("weights", "quantise", file, codes).code == 0
     assert resolve_weights(codes).distilled == expected
+    assert "is quantised (int8)" in ushape("distill", "--init", codes, "--model", "small").err
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,7 @@ def test_phases_follow_each_other_and_go_on(ushape, ball_data: Path, tmp_path: P
         *("--steps", 2, "--profile", "cpu", "--device", "cpu", "--set", "train.num_latents=16"),
         *("--set", "train.surface_points=256", "--set", "train.num_workers=0"),
         *("--set", "train.validate_meshes=0", "--set", "train.lora_rank=4"),
+        *("--set", f"train.mirror={tmp_path}/copies"),
     ]
     planned = ushape(*command, "--dry-run", "--json")
     assert planned.code == 0, planned.err
@@ -92,12 +97,32 @@ def test_phases_follow_each_other_and_go_on(ushape, ball_data: Path, tmp_path: P
     student = out / "student.safetensors"
     assert json.loads(done.out)["outputs"] == {"weights": str(student)}
     assert resolve_weights(student).distilled == Distilled(24, 2.0, "guidance.safetensors")
+    copies = sorted(path.parent.name for path in tmp_path.glob("copies/*/run.json"))
+    assert copies == ["24", "guidance"]
     settings = (out / "24/config.toml").read_text()
     assert f'init = "{out / "guidance.safetensors"}"' in settings
     assert "rollout_share = 0.3" in settings
     again = ushape(*command)
     assert again.code == 0
     assert again.err.count("nothing left to train") == 2
+
+    # What would not hang together, or is another's, is told before anything is trained.
+    refused = ushape(*command, "--steps", 3)
+    assert (refused.code, "later phases were taught by" in refused.err) == (2, True)
+    alien = tmp_path / "alien"
+    alien.mkdir()
+    for name in ("student.safetensors", "guidance.safetensors", "24/notes.txt"):
+        file = alien / name
+        file.parent.mkdir(exist_ok=True)
+        shutil.copy(student, file)
+        for more in ((), ("--force",)):
+            refused = ushape(*command, "-o", alien, *more)
+            assert (refused.code, f"{alien}-2" in refused.err) == (2, True), name
+        assert file.read_bytes() == student.read_bytes()
+        file.unlink()
+    assert not any(alien.glob("guidance*"))
+    refused = ushape(*command, "-o", alien / "x", "--set", "train.strategy=full", "--dry-run")
+    assert "leave train.strategy out" in refused.err
 
     # Fine-tuned or distilled once more, it is told.
     more = [*command[1:5], "--init", student, *command[9:], "--dry-run"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -121,6 +122,7 @@ def distill(
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.processes import is_distributed_child
     from ultrashape_cli.runs import RunFolder
+    from ultrashape_cli.training.objectives.distill import check_distillation
 
     ui = make_ui("distill", json_output, quiet, verbose, progress)
     flags: dict[str, Any] = {
@@ -137,13 +139,21 @@ def distill(
     }
 
     def settings(phase: Phase, start: Path | None) -> Resolved:
-        mine = {
+        mine: dict[str, Any] = {
             "train.init": None if start is None else str(start),
             "distill.evaluations": phase.evaluations,
             "distill.guidance_scale": 0.0 if phase.evaluations else guidance_scale,
             "distill.rollout_share": phase.rollout_share,
         }
-        return resolve_settings({**flags, **mine}, config, overrides, no_config)
+        found = resolve_settings({**flags, **mine}, config, overrides, no_config)
+        # Each phase is a run, and has a copy of its own.
+        places = [f"train.{name}={place.rstrip('/')}/{phase.name}"
+                  for name in ("mirror", "resume_from")
+                  if (place := getattr(found.config.train, name))]  # fmt: skip
+        if not places:
+            return found
+        texts = (*(overrides or ()), *places)
+        return resolve_settings({**flags, **mine}, config, texts, no_config)
 
     before = _distilled(init)
     if before and guidance_scale:
@@ -158,14 +168,16 @@ def distill(
     if is_distributed_child():
         raise UsageError("`ushape distill` starts its processes itself",
                          hint="leave the launcher out, and give --num-processes")  # fmt: skip
+    check_distillation(first.config.train)
+    runs = [RunFolder(folder / phase.name) for phase in phases]
+    _check_places(folder, runs, first.config.train.steps, force)
     if dry_run:
         _plan(ui, [settings(phase, init) for phase in phases], phases, folder)
         return
-    for number, phase in enumerate(phases, 1):
+    for number, (phase, run) in enumerate(zip(phases, runs, strict=True), 1):
         ui.info(f"phase {number} of {len(phases)}: {_describe(phase)}")
-        last = "student" if number == len(phases) else phase.name
-        target = folder / f"{last}.safetensors"
-        _take(ui, settings(phase, init), RunFolder(folder / phase.name), target, force)
+        target = folder / f"{'student' if number == len(phases) else phase.name}.safetensors"
+        _take(ui, settings(phase, init), run, target, force)
         init = target
     data_set, student = first.config.train.data, str(target)
     ui.hint(shlex.join(["ushape", "evaluate", "--data", data_set, "--checkpoint", student]))
@@ -174,10 +186,69 @@ def distill(
 
 
 def _distilled(init: Path | None) -> Distilled | None:
-    """Returns what weights to start from say of themselves; those that are missing, nothing."""
+    """Returns what weights to start from say of themselves; those that are missing, nothing.
+
+    Raises:
+        CheckpointError: They are codes, which take no adapters.
+    """
+    from ultrashape_cli.models.quantised_file import require_plain
     from ultrashape_cli.models.sources import resolve_named
 
-    return resolve_named(init).distilled if init and str(init) != "random" else None
+    if init is None or str(init) == "random":
+        return None
+    source = resolve_named(init)
+    require_plain(source.files["dit"], "distilled")
+    return source.distilled
+
+
+def _check_places(folder: Path, runs: list[RunFolder], steps: int, force: bool) -> None:
+    """Raises UsageError, before anything is trained, where a phase cannot go where it would.
+
+    Args:
+        folder: Of all phases.
+        runs: Theirs, in order.
+        steps: Of each.
+        force: All are made anew.
+    """
+    from ultrashape_cli.commands.train.start import finished_checkpoint
+    from ultrashape_cli.config.distilled import Distilled
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.models.weights import read_metadata
+    from ultrashape_cli.training.setup import check_folder
+
+    hint = f"--out {folder.with_name(f'{folder.name}-2')}, or any new folder"
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"`{folder}` is a file", hint=hint)
+    began = [run.base.exists() for run in runs]
+    for run in runs:
+        try:
+            check_folder(run)
+        except UsageError as error:
+            raise UsageError(error.message, hint=hint) from error
+    for name in (*(run.root.name for run in runs[:-1]), "student"):
+        file = folder / f"{name}.safetensors"
+        if not file.exists():
+            continue
+        ours = any(began) and file.is_file()
+        if not ours or Distilled.parse(_said(file, read_metadata)) is None:
+            raise UsageError(f"`{file}` is not of this command", hint=hint)
+    for index, run in enumerate(runs[:-1]):
+        taught = any(began[index + 1 :])
+        if taught and finished_checkpoint(run, steps) is None and not force:
+            raise UsageError(
+                f"`{run.root}` would go on to {steps:,} steps, and later phases were taught by "
+                "what it was before",
+                hint=f"--force makes all phases anew; or {hint}",
+            )
+
+
+def _said(file: Path, read: Callable[[Path], dict[str, str]]) -> str | None:
+    from ultrashape_cli.errors import UShapeError
+
+    try:
+        return read(file).get("distilled")
+    except UShapeError:
+        return None
 
 
 def phases_to(evaluations: int, before: Distilled | None) -> list[Phase]:
@@ -190,7 +261,8 @@ def phases_to(evaluations: int, before: Distilled | None) -> list[Phase]:
 
     most = (before.evaluations if before else 0) or 2 * MOST_EVALUATIONS
     if before and not 0 < evaluations < most:
-        raise UsageError(f"the weights have been distilled to {before.evaluations or 'guidance'}",
+        raise UsageError(f"the weights of --init take {before.evaluations} steps already"
+                         if before.evaluations else "the weights of --init have guidance in them",
                          hint="--evaluations with fewer steps, at least 1")  # fmt: skip
     counts = [evaluations] if evaluations else []
     while counts and counts[-1] * 2 <= MOST_EVALUATIONS and counts[-1] * 2 < most:

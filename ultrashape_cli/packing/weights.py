@@ -52,6 +52,8 @@ def require_free(place: Location, files: Mapping[str, Path], digests: Mapping[st
     """
     there, sums = place.sizes(""), read_sums(place)
     others = [name for name, digest in digests.items() if sums.get(name, digest) != digest]
+    if SUMS in there and not sums.keys() & digests.keys():
+        others.append(SUMS)
     if not sums:
         others += [name for name, path in files.items()
                    if there.get(name, path.stat().st_size) != path.stat().st_size]  # fmt: skip

@@ -153,6 +153,9 @@ def _run(
         check_usage(request)
     source = find_weights(request.checkpoint, request.model)
     resolved = for_distilled(settings(source.model), source.distilled)
+    steps, own = resolved.config.refine.steps - 1, source.distilled
+    if own and own.evaluations not in (0, steps):
+        ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")
     if show_config:
         show_settings(ui, resolved, ("refine",))
     elif request.batch is not None:

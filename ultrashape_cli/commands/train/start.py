@@ -82,7 +82,7 @@ def _train(
 
         Mirror(copy).bring(run, ui.info)
     # Processes started by others decide together, in the trainer.
-    done = None if child or force else _finished(run, config.train.steps)
+    done = None if child or force else finished_checkpoint(run, config.train.steps)
     if main:
         typed = ["ushape", *sys.argv[1:]]
         for line in open_run(run, config, force=force, command=typed, finished=done is not None):
@@ -115,7 +115,7 @@ def _train(
     return int(run.read_status().get("step", 0)) if main else None
 
 
-def _finished(run: RunFolder, steps: int) -> Path | None:
+def finished_checkpoint(run: RunFolder, steps: int) -> Path | None:
     """Returns the checkpoint of the last step, or a later one, if it is whole."""
     from ultrashape_cli.runs import checkpoint_step, complete_checkpoints, damaged_file
 

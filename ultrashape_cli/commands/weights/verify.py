@@ -78,7 +78,10 @@ def verify(
     else:
         absent = [name for name in COMPONENTS if name not in gathered.parts]
         note = f"; it has no {', '.join(absent)}" if absent else ""
-        note += f"; its DiT is {gathered.quantised.scheme} codes" if gathered.quantised else ""
+        if gathered.quantised:
+            note += f"; its DiT is {gathered.quantised.scheme} codes"
+            # Sizes and names alone do not tell a byte that has changed.
+            note += "" if sha256 else ", compared with no hash (--sha256)"
         ui.info(f"{source} fits model {spec.name}{note}")
     ui.result(
         status="error" if rows else "ok",

@@ -182,7 +182,7 @@ def check_distillation(settings: TrainConfig) -> None:
         raise ConfigError(
             f"distilling trains adapters, and the strategy is `{settings.strategy}`: the network "
             "below them is the teacher",
-            hint="--strategy lora",
+            hint="leave train.strategy out, or set it to lora",
         )
     if settings.field_loss:
         raise ConfigError(
