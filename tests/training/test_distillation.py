@@ -125,7 +125,7 @@ def test_phases_follow_each_other_and_go_on(ushape, ball_data: Path, tmp_path: P
     assert "leave train.strategy out" in refused.err
 
     # Fine-tuned or distilled once more, it is told.
-    more = [*command[1:5], "--init", student, *command[9:], "--dry-run"]
+    more = [*command[1:5], "--init", student, *command[9:-2], "--dry-run"]
     assert "fine-tunes of such weights drift" in ushape("train", *more).err
     assert "would be counted on top" in ushape(
         *("train", *more), *("--set", "train.objective=distill")).err  # fmt: skip
