@@ -9,7 +9,13 @@ import pytest
 
 from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.config.resolve import resolve
-from ultrashape_cli.evaluation.curve import curve_charts, curve_comparisons, curve_rows
+from ultrashape_cli.evaluation.curve import (
+    Way,
+    curve_charts,
+    curve_comparisons,
+    curve_rows,
+    curve_ways,
+)
 from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.reporting.charts import Series, line_chart
 
@@ -31,7 +37,8 @@ def sources(tmp_path: Path) -> dict[str, WeightSource]:
 def test_rows_cost_what_they_say(sources) -> None:
     import torch
 
-    rows = curve_rows(resolve(environ={}, flags=FEW), sources, torch.device("cpu"))
+    resolved = resolve(environ={}, flags=FEW)
+    rows = curve_rows(resolved, sources, curve_ways(resolved, sources), torch.device("cpu"))
     assert [row.name for row in rows] == [
         *("my teacher dpm 3", "my teacher dpm 6", "my teacher heun 6"),
         *("guided dpm 3", "guided dpm 6", "guided heun 6", "student euler 6"),
@@ -47,23 +54,31 @@ def test_rows_cost_what_they_say(sources) -> None:
     assert (refine["student euler 6"]["steps"], refine["student euler 6"]["solver"]) == (7, "euler")
 
 
-def test_students_meet_what_costs_as_much(sources) -> None:
-    names = ["coarse", "my teacher dpm 3", "my teacher dpm 6", "my teacher ab2 12",
+def ways(*names: str) -> dict[str, Way]:
+    found = {}
+    for name in names:
+        weights, solver, count = name.rsplit(" ", 2)
+        found[name] = Way(weights, weights != "my teacher", solver, int(count))
+    return found
+
+
+def test_students_meet_what_costs_as_much() -> None:
+    names = ["my teacher dpm 3", "my teacher dpm 6", "my teacher ab2 12",
              "my teacher heun 6", "guided dpm 6", "student euler 6"]  # fmt: skip
-    assert curve_comparisons(names, sources) == {
+    assert curve_comparisons(ways(*names)) == {
         "guided dpm 6": ["my teacher dpm 6", "my teacher ab2 12"],
         "student euler 6": ["my teacher dpm 6", "my teacher ab2 12"],
     }
 
 
-def test_the_charts_show_means_and_intervals(sources) -> None:
+def test_the_charts_show_means_and_intervals() -> None:
     def row(name: str, passes: float, mean: float) -> dict:
         value = {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
         return {"name": name, "means": {"chamfer_l1": value, "passes": {"mean": passes}}}
 
     rows = [row("my teacher dpm 3", 6, 0.3), row("my teacher dpm 6", 12, 0.2),
             row("student euler 6", 6, 0.1), {"name": "coarse", "means": {}}]  # fmt: skip
-    chart = curve_charts(rows, sources)
+    chart = curve_charts(rows, ways(*(row["name"] for row in rows[:-1])))
     assert chart.count("<svg") == 1
     shown = json.loads(chart.split("data-series='")[1].split("'")[0].replace("&quot;", '"'))
     assert [(each["n"], [point[:2] for point in each["p"]]) for each in shown] == [

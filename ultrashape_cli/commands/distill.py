@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -186,7 +185,7 @@ def distill(
 
 
 def _distilled(init: Path | None) -> Distilled | None:
-    """Returns what weights to start from say of themselves; those that are missing, nothing.
+    """Returns what the weights to start from say of themselves; None where none are named.
 
     Raises:
         CheckpointError: They are codes, which take no adapters.
@@ -212,7 +211,7 @@ def _check_places(folder: Path, runs: list[RunFolder], steps: int, force: bool) 
     """
     from ultrashape_cli.commands.train.start import finished_checkpoint
     from ultrashape_cli.config.distilled import Distilled
-    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.errors import CheckpointError, UsageError
     from ultrashape_cli.models.weights import read_metadata
     from ultrashape_cli.training.setup import check_folder
 
@@ -229,8 +228,11 @@ def _check_places(folder: Path, runs: list[RunFolder], steps: int, force: bool) 
         file = folder / f"{name}.safetensors"
         if not file.exists():
             continue
-        ours = any(began) and file.is_file()
-        if not ours or Distilled.parse(_said(file, read_metadata)) is None:
+        try:
+            said = Distilled.parse(read_metadata(file).get("distilled"))
+        except CheckpointError:
+            said = None
+        if said is None or not any(began):
             raise UsageError(f"`{file}` is not of this command", hint=hint)
     for index, run in enumerate(runs[:-1]):
         taught = any(began[index + 1 :])
@@ -240,15 +242,6 @@ def _check_places(folder: Path, runs: list[RunFolder], steps: int, force: bool) 
                 "what it was before",
                 hint=f"--force makes all phases anew; or {hint}",
             )
-
-
-def _said(file: Path, read: Callable[[Path], dict[str, str]]) -> str | None:
-    from ultrashape_cli.errors import UShapeError
-
-    try:
-        return read(file).get("distilled")
-    except UShapeError:
-        return None
 
 
 def phases_to(evaluations: int, before: Distilled | None) -> list[Phase]:

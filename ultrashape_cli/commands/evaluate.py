@@ -12,6 +12,7 @@ from ultrashape_cli import options as opt
 
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.evaluation.curve import Way
     from ultrashape_cli.evaluation.rows import Asset, Row
     from ultrashape_cli.models.sources import WeightSource
     from ultrashape_cli.ui import UI
@@ -125,6 +126,7 @@ def evaluate(
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.evaluation.curve import curve_ways
     from ultrashape_cli.evaluation.rows import held_out_assets
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.sources import find_weights, resolve_named
@@ -137,6 +139,7 @@ def evaluate(
             "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
         )
     sources: dict[str, WeightSource] = {}
+    ways: dict[str, Way] = {}
     if pairs is None:
         sources = {_label(checkpoint, model): find_weights(checkpoint, model)}
         for path in against or ():
@@ -161,7 +164,8 @@ def evaluate(
     else:
         assets = held_out_assets(data, split, coarse, limit)
         if curve:
-            rows = _curve(resolved, sources, vae or ablation)
+            ways = curve_ways(resolved, sources)
+            rows = _curve(resolved, sources, ways, vae or ablation)
         else:
             rows = _rows(resolved, sources, assets, vae=vae, ablation=ablation)
         about = f"{len(assets)} assets of {data}, list {split}, seed {resolved.config.seed}"
@@ -169,7 +173,7 @@ def evaluate(
     if dry_run:
         ui.result(inputs={"assets": len(assets)}, outputs={})
         return
-    _run(ui, resolved, assets, rows, out, about, sources if curve else {})
+    _run(ui, resolved, assets, rows, out, about, ways)
 
 
 def _run(
@@ -179,7 +183,7 @@ def _run(
     rows: list[Row],
     out: Path,
     about: str,
-    curve: dict[str, WeightSource],
+    ways: dict[str, Way],
 ) -> None:
     from ultrashape_cli.evaluation.curve import curve_charts, curve_comparisons
     from ultrashape_cli.evaluation.evaluate import evaluate as measure
@@ -203,15 +207,14 @@ def _run(
     with ui.progress("evaluate", len(assets) * len(rows)) as bar:
         result = measure(assets, rows, out, sampling, perceptual=perceptual, progress=bar.update)
         bar.update(len(assets) * len(rows))
-    names = [row.name for row in rows]
-    against = curve_comparisons(names, curve) if curve else _comparisons(names)
+    against = curve_comparisons(ways) if ways else _comparisons([row.name for row in rows])
     found = summary(result, against)
     body = {"about": about, "not_measured": missing, **found}
     write_json(out / "results.json", body)
     write_csv(result, out)
     subject = next(iter(against), rows[0].name)
     base = against.get(subject, [rows[0].name])[0]
-    charts = curve_charts(found["rows"], curve) if curve else ""
+    charts = curve_charts(found["rows"], ways)
     report = write_report(
         result, found, out, subject=subject, base=base, about=about, charts=charts
     )
@@ -341,7 +344,9 @@ def _rows(
     return rows
 
 
-def _curve(resolved: Resolved, sources: dict[str, WeightSource], others: bool) -> list[Row]:
+def _curve(
+    resolved: Resolved, sources: dict[str, WeightSource], ways: dict[str, Way], others: bool
+) -> list[Row]:
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.evaluation.curve import curve_rows
@@ -350,7 +355,7 @@ def _curve(resolved: Resolved, sources: dict[str, WeightSource], others: bool) -
     if others:
         raise UsageError("--curve has rows of its own", hint="leave --vae and --ablation out")
     device = choose_device(resolved.config.device)
-    return [coarse_row(resolved.config.evaluate), *curve_rows(resolved, sources, device)]
+    return [coarse_row(resolved.config.evaluate), *curve_rows(resolved, sources, ways, device)]
 
 
 def _pairs(folder: Path, limit: int | None) -> tuple[list[Asset], list[Row]]:

@@ -46,16 +46,16 @@ class Distilled(NamedTuple):
         return {**self._asdict(), "solver": "euler"}
 
     def settings(self) -> dict[str, Any]:
-        """Returns the config keys with which the weights are sampled."""
-        found: dict[str, Any] = {"refine.guidance_scale": 0.0}
+        """Returns the settings of section `refine` with which the weights are sampled."""
+        found: dict[str, Any] = {"guidance_scale": 0.0}
         if self.evaluations:
             # The schedule's last point adds no step.
-            found |= {"refine.steps": self.evaluations + 1, "refine.solver": "euler"}
+            found |= {"steps": self.evaluations + 1, "solver": "euler"}
         return found
 
     def sampled(self, config: RefineConfig) -> RefineConfig:
         """Returns the settings of a refinement with these weights."""
-        return replace(config, **{k.removeprefix("refine."): v for k, v in self.settings().items()})
+        return replace(config, **self.settings())
 
 
 def for_distilled(resolved: Resolved, distilled: Distilled | None) -> Resolved:
@@ -67,19 +67,17 @@ def for_distilled(resolved: Resolved, distilled: Distilled | None) -> Resolved:
     if distilled is None:
         return resolved
     wanted = {
-        key: value
-        for key, value in distilled.settings().items()
-        if resolved.origins[key].split()[0] in ("default", "model", "quality", "profile")
+        name: value
+        for name, value in distilled.settings().items()
+        if resolved.origins[f"refine.{name}"].split()[0]
+        in ("default", "model", "quality", "profile")
     }
-    refine = replace(
-        resolved.config.refine,
-        **{key.removeprefix("refine."): value for key, value in wanted.items()},
-    )
+    refine = replace(resolved.config.refine, **wanted)
     if refine.guidance_scale not in (0.0, 1.0):
         raise ConfigError(
             f"guidance of {refine.guidance_scale:g} upon weights that were distilled with "
             f"{distilled.guidance:g} would count it twice",
             hint="leave refine.guidance_scale out, or set it to 0",
         )
-    origins = {**resolved.origins, **dict.fromkeys(wanted, "distilled weights")}
+    origins = resolved.origins | {f"refine.{name}": "distilled weights" for name in wanted}
     return replace(resolved, config=replace(resolved.config, refine=refine), origins=origins)

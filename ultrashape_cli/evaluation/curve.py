@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ultrashape_cli.config.choices import Solver
 from ultrashape_cli.config.distilled import for_distilled
 from ultrashape_cli.config.resolve import Resolved
-from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
+from ultrashape_cli.config.schema import EvaluateConfig
 from ultrashape_cli.diffusion.sampler import SOLVERS
 from ultrashape_cli.evaluation.rows import Row, refine_row
 from ultrashape_cli.models.sources import WeightSource
@@ -27,80 +27,104 @@ _CHARTS = (
 )
 
 
-def curve_rows(
-    resolved: Resolved, sources: Mapping[str, WeightSource], device: torch.device
-) -> list[Row]:
-    """Returns a row per weights, solver and number of evaluations.
+class Way(NamedTuple):
+    """How a row of the curve is sampled."""
 
-    Students that step are only asked in their own steps; settings of steps, solver and guidance
-    do not count otherwise.
+    weights: str
+    student: bool
+    """Of distilled weights."""
+    solver: Solver
+    evaluations: int
+
+    @property
+    def curve(self) -> str:
+        """Name of the curve that the row is a point of."""
+        return f"{self.weights} {self.solver}"
+
+
+def curve_ways(resolved: Resolved, sources: Mapping[str, WeightSource]) -> dict[str, Way]:
+    """Returns the rows by name: every solver at every number of evaluations.
+
+    Students that step are only asked in their own steps.
     """
+    ways = [
+        Way(name, source.distilled is not None, solver, count)
+        for name, source in sources.items()
+        for solver, count in _asked(source, resolved.config.evaluate)
+    ]
+    return {f"{way.curve} {way.evaluations}": way for way in ways}
+
+
+def curve_rows(
+    resolved: Resolved,
+    sources: Mapping[str, WeightSource],
+    ways: Mapping[str, Way],
+    device: torch.device,
+) -> list[Row]:
+    """Returns what makes the meshes; settings of steps, solver and guidance do not count."""
     config = resolved.config
+    refine = {name: for_distilled(resolved, source.distilled).config.refine
+              for name, source in sources.items()}  # fmt: skip
     return [
         refine_row(
-            f"{name} {solver} {count}",
-            source,
-            replace(refine, solver=solver, steps=_steps(solver, count)),
+            name,
+            sources[way.weights],
+            replace(
+                refine[way.weights],
+                solver=way.solver,
+                # The schedule's last point adds no step.
+                steps=way.evaluations // SOLVERS[way.solver] + 1,
+            ),
             config.evaluate,
             device,
             config.seed,
-            note=f"{solver}, {count} evaluations, guidance {refine.guidance_scale:g}",
+            note=f"{way.solver}, {way.evaluations} evaluations, guidance "
+            f"{refine[way.weights].guidance_scale:g}",
         )
-        for name, source in sources.items()
-        for refine in (_refine(resolved, source),)
-        for solver, count in _ways(source, config.evaluate)
+        for name, way in ways.items()
     ]
 
 
-def curve_comparisons(
-    names: list[str], sources: Mapping[str, WeightSource]
-) -> dict[str, list[str]]:
-    """Returns what each student's rows are compared with: others of as many evaluations or twice.
-
-    Args:
-        names: Of all rows.
-        sources: Weights by the beginning of the names.
-    """
-    students = {name for name, source in sources.items() if source.distilled}
-    teachers = [name for name in sources if name not in students]
-    found: dict[str, list[str]] = {}
-    for row, (weights, _, count) in _parsed(names, sources):
-        if weights in students:
-            found[row] = [
-                other
-                for other, (of, solver, many) in _parsed(names, sources)
-                if of in teachers and solver != "heun" and many in (count, 2 * count)
-            ]
-    return found
+def curve_comparisons(ways: Mapping[str, Way]) -> dict[str, list[str]]:
+    """Returns what each student's rows are compared with: as many evaluations, or twice as many."""
+    return {
+        name: [
+            other
+            for other, its in ways.items()
+            if not its.student
+            and its.solver != "heun"
+            and its.evaluations in (way.evaluations, 2 * way.evaluations)
+        ]
+        for name, way in ways.items()
+        if way.student
+    }
 
 
-def curve_charts(rows: list[dict[str, Any]], sources: Mapping[str, WeightSource]) -> str:
+def curve_charts(rows: list[dict[str, Any]], ways: Mapping[str, Way]) -> str:
     """Returns a chart per measure: its mean with the 95 % interval against passes.
 
     Args:
         rows: Of `summary`.
-        sources: Weights by the beginning of the names.
+        ways: From `curve_ways`.
     """
     means = {row["name"]: row["means"] for row in rows}
     charts = ""
     for measure, title in _CHARTS:
         curves: dict[str, list[tuple[float, float, float, float]]] = {}
-        for row, (weights, solver, _) in _parsed(list(means), sources):
-            value = means[row].get(measure)
-            if value and "passes" in means[row]:
+        for name, way in ways.items():
+            value = means.get(name, {}).get(measure)
+            if value and "passes" in means[name]:
                 low, high = (value[k] if value[k] is not None else value["mean"]
                              for k in ("low", "high"))  # fmt: skip
-                passes = means[row]["passes"]["mean"]
-                curves.setdefault(f"{weights} {solver}", []).append(
-                    (passes, value["mean"], low, high)
-                )
+                passes = means[name]["passes"]["mean"]
+                curves.setdefault(way.curve, []).append((passes, value["mean"], low, high))
         series = [
             Series(
                 name,
                 [(x, y) for x, y, *_ in sorted(points)],
                 index % 8,
                 "dots",
-                tuple((low, high) for _, _, low, high in sorted(points)),
+                [(low, high) for _, _, low, high in sorted(points)],
             )
             for index, (name, points) in enumerate(curves.items())
         ]
@@ -108,11 +132,7 @@ def curve_charts(rows: list[dict[str, Any]], sources: Mapping[str, WeightSource]
     return f"<div class=plots>{charts}</div>" if charts else ""
 
 
-def _refine(resolved: Resolved, source: WeightSource) -> RefineConfig:
-    return for_distilled(resolved, source.distilled).config.refine
-
-
-def _ways(source: WeightSource, settings: EvaluateConfig) -> Iterator[tuple[Solver, int]]:
+def _asked(source: WeightSource, settings: EvaluateConfig) -> Iterator[tuple[Solver, int]]:
     if source.distilled and source.distilled.evaluations:
         yield "euler", source.distilled.evaluations
         return
@@ -120,17 +140,3 @@ def _ways(source: WeightSource, settings: EvaluateConfig) -> Iterator[tuple[Solv
         for count in settings.curve_evaluations:
             if count % SOLVERS[solver] == 0:
                 yield solver, count
-
-
-def _steps(solver: str, evaluations: int) -> int:
-    # The schedule's last point adds no step.
-    return evaluations // SOLVERS[solver] + 1
-
-
-def _parsed(
-    names: list[str], sources: Mapping[str, WeightSource]
-) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    for row in names:
-        weights, _, way = row.rpartition(" ")[0].rpartition(" ")
-        if weights in sources and row.rsplit(" ", 1)[1].isdecimal():
-            yield row, (weights, way, int(row.rsplit(" ", 1)[1]))

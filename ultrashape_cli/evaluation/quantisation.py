@@ -307,16 +307,11 @@ def _replaced(
             layer = dit.get_submodule(name)
             assert isinstance(layer, nn.Linear)
             kept[name] = layer
-            _put(dit, name, make(layer))
+            dit.set_submodule(name, make(layer))
         yield
     finally:
         for name, layer in kept.items():
-            _put(dit, name, layer)
-
-
-def _put(dit: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(dit.get_submodule(parent), last, layer)
+            dit.set_submodule(name, layer)
 
 
 def _in_bf16(layer: nn.Linear) -> nn.Module:

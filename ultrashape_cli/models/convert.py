@@ -223,10 +223,15 @@ def convert_weights(
     files = set(gathered.files.values())
     base = next(iter(files)) if len(files) == 1 else None
     digest = sha256_file(base) if base is not None and base.is_file() else None
-    metadata = model_metadata(spec, tuple(gathered.parts), digest)
+    write_safetensors(target, gathered.parts, _metadata(gathered, spec, digest), dtype=dtype)
+
+
+def _metadata(gathered: Gathered, spec: ModelSpec, digest: str | None = None) -> dict[str, str]:
+    """Return what a file of gathered weights says about itself."""
+    found = model_metadata(spec, tuple(gathered.parts), digest)
     if gathered.distilled:
-        metadata["distilled"] = json.dumps(gathered.distilled.as_dict())
-    write_safetensors(target, gathered.parts, metadata, dtype=dtype)
+        found["distilled"] = json.dumps(gathered.distilled.as_dict())
+    return found
 
 
 def quantise_weights(
@@ -260,13 +265,11 @@ def quantise_weights(
     found = Quantisation(scheme, GROUPS[scheme], skipped, hashes)
     count = sum(tensor.numel() for part in gathered.parts.values() for tensor in part.values())
     metadata = {
-        **model_metadata(spec, tuple(gathered.parts)),
+        **_metadata(gathered, spec),
         # Of the weights, not of the bytes that they are packed in.
         "num_parameters": str(count),
         KEY: found.text(),
     }
-    if gathered.distilled:
-        metadata["distilled"] = json.dumps(gathered.distilled.as_dict())
     write_safetensors(target, {**gathered.parts, "dit": state}, metadata)
     return found
 

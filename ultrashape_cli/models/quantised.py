@@ -229,8 +229,6 @@ def quantise_linears(
         device: Where to compute the codes; they lie where the weights did.
     """
     for name in names:
-        parent, _, last = name.rpartition(".")
         layer = module.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        quantised = QuantisedLinear(layer, kind, device=device)
-        setattr(module.get_submodule(parent), last, quantised)
+        module.set_submodule(name, QuantisedLinear(layer, kind, device=device))

@@ -143,10 +143,8 @@ def prepare_layers(dit: nn.Module, found: Quantisation, path: Path | None = None
             continue
         layer = dit.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        parent, _, last = name.rpartition(".")
         tensors = empty_codes(layer.in_features, layer.out_features, KINDS[found.scheme])
-        quantised = QuantisedLinear(layer, KINDS[found.scheme], tensors=tensors)
-        setattr(dit.get_submodule(parent), last, quantised)
+        dit.set_submodule(name, QuantisedLinear(layer, KINDS[found.scheme], tensors=tensors))
 
 
 def read_quantisation(path: Path) -> Quantisation | None:

@@ -16,10 +16,10 @@ from ultrashape_cli.packing.layout import (
     Pack,
     PackError,
     is_shard_file,
-    parse_pack,
     read_index,
 )
 from ultrashape_cli.packing.location import Location
+from ultrashape_cli.packing.transfer import find_remote_pack
 
 _OF_OURS = {PACK_FILE, f"{PACK_FILE}.part", SOURCES, ".lock"}
 _OF_THE_HUB = {".gitattributes", "README.md"}
@@ -35,15 +35,14 @@ def held_pack(place: Location) -> Pack | None:
         UsageError: It holds something else.
         StorageError: It cannot be reached.
     """
-    data = place.read(PACK_FILE)
-    if data is not None:
-        try:
-            return parse_pack(json.loads(data), f"{place.address.rstrip('/')}/{PACK_FILE}")
-        except (PackError, ValueError, RecursionError) as error:
-            raise UsageError(
-                f"`{place.address.rstrip('/')}/{PACK_FILE}` is there, and no pack's",
-                hint="choose another place, or remove the file",
-            ) from error
+    try:
+        if (found := find_remote_pack(place)) is not None:
+            return found
+    except PackError as error:
+        raise UsageError(
+            f"`{place.address.rstrip('/')}/{PACK_FILE}` is there, and no pack's",
+            hint="choose another place, or remove the file",
+        ) from error
     files = place.sizes("")
     expected = _OF_OURS | {SHARDS} | (_OF_THE_HUB if place.kind == "hf" else set())
     others = sorted({*files, *place.folders("")} - expected)

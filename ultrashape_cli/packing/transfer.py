@@ -37,11 +37,23 @@ def read_remote_pack(place: Location) -> Pack:
     Raises:
         PackError: There is none, or it is damaged.
     """
-    data = place.read(PACK_FILE)
-    name = f"{place.address.rstrip('/')}/{PACK_FILE}"
-    if data is None:
+    found = find_remote_pack(place)
+    if found is None:
         raise PackError(f"no packed dataset at `{place.address}` (no {PACK_FILE} there)",
                         hint="correct the address, or: ushape data push PACK ADDRESS")  # fmt: skip
+    return found
+
+
+def find_remote_pack(place: Location) -> Pack | None:
+    """Returns what the `pack.json` of a place says, None where there is none.
+
+    Raises:
+        PackError: It is damaged.
+    """
+    data = place.read(PACK_FILE)
+    if data is None:
+        return None
+    name = f"{place.address.rstrip('/')}/{PACK_FILE}"
     try:
         return parse_pack(json.loads(data), name)
     except (ValueError, RecursionError) as error:

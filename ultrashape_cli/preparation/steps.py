@@ -68,11 +68,9 @@ class StepKeys:
 def _require_named(path: Path, source: Mapping[str, Any]) -> None:
     """Raises MeshError where a manifest means another file: its author and licence are of that."""
     origin = source.get("origin") or {}
-    if (
-        origin.get("sha256")
-        and path.suffix.lower() != ".gltf"
-        and (origin["sha256"] != source["sha256"])
-    ):
+    wanted = origin.get("sha256")
+    # A hash of a GLTF counts its buffers too.
+    if wanted and wanted != source["sha256"] and path.suffix.lower() != ".gltf":
         raise MeshError(
             f"`{path}` is not the file that `{origin['manifest']}` names (another sha256)",
             hint="ushape import with --fetch brings that one; or correct the line",
