@@ -35,6 +35,15 @@ class Request(NamedTuple):
     dry_run: bool
     server: str | None
     token: str
+    views: tuple[str, ...]
+    keep_candidates: bool
+    sweep: tuple[str, ...]
+    seeds: int | None
+
+    @property
+    def varies(self) -> bool:
+        """Says whether the settings are varied."""
+        return bool(self.sweep or self.seeds)
 
 
 def check_usage(request: Request) -> None:
@@ -48,20 +57,34 @@ def check_usage(request: Request) -> None:
             ("--preview", request.preview),
             ("--ground-truth", request.ground_truth),
             ("--compare-speed", request.compare_speed),
+            ("--view", request.views),
+            ("--sweep", request.sweep),
+            ("--seeds", request.seeds),
         ):
             if given:
                 raise UsageError(
                     f"`{name}` has no meaning with --batch",
-                    hint="a CSV names meshes and ground truths; previews are always written",
+                    hint="a CSV names meshes, views and ground truths; previews are always written",
                 )
         return
-    if request.mesh is None or request.image is None:
+    if request.mesh is None or (request.image is None and not request.views):
         raise UsageError(
             "a mesh and an image are needed", hint="ushape refine MESH IMAGE, or --batch CSV|DIR"
         )
     if request.num_processes > 1:
         raise UsageError("`--num-processes` needs --batch", hint="leave it out for one mesh")
-    _check_order(request.mesh, request.image)
+    if request.image is not None:
+        _check_order(request.mesh, request.image)
+    for name, given in (("--compare-speed", request.compare_speed), ("--preview", request.preview)):
+        if given and request.varies:
+            raise UsageError(
+                f"`{name}` has no meaning with --sweep and --seeds",
+                hint="the contact sheet shows all results",
+            )
+    if request.compare_speed and request.views:
+        raise UsageError("`--view` has no meaning with --compare-speed", hint="leave it out")
+    if request.varies:
+        return
     target = target_of(request)
     if target.suffix.lower() not in WRITABLE_SUFFIXES:
         known = " ".join(WRITABLE_SUFFIXES)
@@ -96,19 +119,27 @@ def target_of(request: Request) -> Path:
 def make_job(request: Request, resolved: Resolved) -> Job:
     """Returns the job of a request for one mesh."""
     from ultrashape_cli.inference.files import Job
+    from ultrashape_cli.inference.region import parse_region
+    from ultrashape_cli.inference.view_files import ViewFile, parse_views
 
     assert request.mesh is not None
-    assert request.image is not None
+    views, image, refine = parse_views(request.views), request.image, resolved.config.refine
+    if image is not None and views:
+        front = ViewFile(image, (0.0, 0.0))
+        views = (front, *(view for view in views if view != front))
     return Job(
         name=request.mesh.stem,
         mesh=request.mesh,
-        image=request.image,
+        image=image or views[0].path,
         target=target_of(request),
         seed=resolved.config.seed,
         ground_truth=request.ground_truth,
         preview=request.preview,
         metrics=request.metrics,
         keep_full=request.keep_full,
+        views=views,
+        candidates=refine.best_of if request.keep_candidates else 0,
+        mask=parse_region(refine.region).file if refine.region else None,
     )
 
 

@@ -12,6 +12,7 @@ from ultrashape_cli.commands.refine.batch import refine_batch
 from ultrashape_cli.commands.refine.compare import refine_compare
 from ultrashape_cli.commands.refine.one import refine_one
 from ultrashape_cli.commands.refine.request import Request, check_usage
+from ultrashape_cli.commands.refine.sweep import refine_sweep
 from ultrashape_cli.commands.settings import resolve_settings, show_settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def refine(
     steps: own.StepsOpt = None,
     guidance_scale: own.GuidanceOpt = None,
     strength: own.StrengthOpt = None,
+    view: own.ViewOpt = None,
+    region: own.RegionOpt = None,
+    best_of: own.BestOfOpt = None,
+    keep_candidates: own.CandidatesOpt = False,
+    sweep: own.SweepOpt = None,
+    seeds: own.SeedsOpt = None,
     tokens: own.TokensOpt = None,
     grid_resolution: own.ResolutionOpt = None,
     compare_speed: own.CompareOpt = False,
@@ -75,6 +82,8 @@ def refine(
 
       ushape refine coarse.stl view.png --faces 500000 --keep-full
 
+      ushape refine refined.glb back.png --region side=-z --view back=back.png
+
       ushape refine --batch jobs.csv -o refined
 
       ushape refine coarse.glb view.png -o refined.glb --server http://studio:8000
@@ -92,6 +101,8 @@ def refine(
         "refine.steps": steps,
         "refine.guidance_scale": guidance_scale,
         "refine.strength": strength,
+        "refine.region": region,
+        "refine.best_of": best_of,
         "refine.tokens": tokens,
         "refine.grid_resolution": grid_resolution,
         "refine.faces": faces,
@@ -105,13 +116,15 @@ def refine(
         "seed": seed,
     }
 
-    def settings(of_model: str | None) -> Resolved:
-        return resolve_settings(flags, config, overrides, no_config, model=of_model)
+    def settings(of_model: str | None, vary: dict[str, Any] | None = None) -> Resolved:
+        own_flags = {**flags, **(vary or {})}
+        return resolve_settings(own_flags, config, overrides, no_config, model=of_model)
 
     metrics = metrics or ground_truth is not None
     request = Request(
         *(mesh, image, out, batch, checkpoint, model, ground_truth, preview, metrics, keep_full),
         *(compare_speed, num_processes or 1, limit, fail_fast, force, dry_run, server, token or ""),
+        *(tuple(view or ()), keep_candidates, tuple(sweep or ()), seeds),
     )
     if server is not None and not show_config:
         _run_on_server(ui, request, flags, config, overrides, no_config)
@@ -138,9 +151,7 @@ def _run_on_server(
         refine_on_server(ui, request, resolved)
 
 
-def _run(
-    ui: UI, request: Request, settings: Callable[[str | None], Resolved], show_config: bool
-) -> None:
+def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_config: bool) -> None:
     from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.models.sources import find_weights
 
@@ -166,4 +177,11 @@ def _run(
         from ultrashape_cli.interrupts import exit_on_terminate
 
         with exit_on_terminate():
-            refine_one(ui, request, source, resolved)
+            if request.varies:
+
+                def vary(values: dict[str, Any]) -> Resolved:
+                    return for_distilled(settings(source.model, values), source.distilled)
+
+                refine_sweep(ui, request, source, resolved, vary)
+            else:
+                refine_one(ui, request, source, resolved)
