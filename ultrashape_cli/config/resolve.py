@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ultrashape_cli.config.bounds import POSITIVE, RANGES
+from ultrashape_cli.config.coarse import coarse_problems
 from ultrashape_cli.config.models import model_settings, quality_settings
 from ultrashape_cli.config.profiles import (
     OBJECTIVE_SETTINGS,
@@ -101,7 +102,9 @@ def resolve(
     before = {key: value for key, (value, _) in given.items()}
     hint = "--no-config ignores it" if problems else "`--show-config` lists every key and value"
     if file is not None:
-        for key, value in _read_toml(file).items():
+        tables, commands = _read_toml(file)
+        problems += coarse_problems(commands, f"`{file}`")
+        for key, value in tables.items():
             accept(key, value, f"`{file}`")
     for name, text in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX) and name not in NOT_CONFIG:
@@ -111,10 +114,10 @@ def resolve(
             accept(key, value, "flag")
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals:
+        if equals:
+            accept(key.strip(), value.strip(), "--set")
+        else:
             problems.append(f"`--set {masked_arguments([text])[0]}` has no `=`")
-            continue
-        accept(key.strip(), value.strip(), "--set")
 
     problems += [p for key, (value, _) in given.items() if (p := _out_of_range(key, value))]
     values: dict[str, tuple[Any, str]] = {}
@@ -195,20 +198,22 @@ def plain_types(section: type) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path) -> tuple[dict[str, Any], Any]:
+    """Returns the settings of a file, and the commands that `refine --coarse-with` may start."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    commands = tables.pop("coarse", {})
     leaves: dict[str, Any] = {}
     for name, value in tables.items():
         if isinstance(value, dict):
             leaves.update({f"{name}.{key}": item for key, item in value.items()})
         else:
             leaves[name] = value
-    return leaves
+    return leaves, commands
 
 
 def _env_key(name: str, kinds: Mapping[str, Any]) -> str:

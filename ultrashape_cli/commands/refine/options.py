@@ -143,6 +143,35 @@ GuidanceOpt = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+ImageOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--image",
+        help="The same as IMAGE, where MESH is left out for --coarse-with.",
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+CoarseWithOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--coarse-with",
+        metavar="NAME",
+        help="Make the coarse mesh of the image: with the command of [coarse.NAME] in --config, "
+        "or `hull`, the shape that the outlines allow.",
+        rich_help_panel=_INPUT,
+    ),
+]
+TextOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        help="With --coarse-with and without an image: what to show.",
+        rich_help_panel=_INPUT,
+    ),
+]
 ViewOpt = Annotated[
     list[str] | None,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.refine import options as own
 from ultrashape_cli.commands.refine.batch import refine_batch
+from ultrashape_cli.commands.refine.coarse import with_coarse_mesh
 from ultrashape_cli.commands.refine.compare import refine_compare
 from ultrashape_cli.commands.refine.one import refine_one
 from ultrashape_cli.commands.refine.request import Request, check_usage
@@ -36,6 +37,9 @@ def refine(
     guidance_scale: own.GuidanceOpt = None,
     strength: own.StrengthOpt = None,
     view: own.ViewOpt = None,
+    image_option: own.ImageOpt = None,
+    coarse_with: own.CoarseWithOpt = None,
+    text: own.TextOpt = None,
     region: own.RegionOpt = None,
     best_of: own.BestOfOpt = None,
     keep_candidates: own.CandidatesOpt = False,
@@ -124,7 +128,8 @@ def refine(
     request = Request(
         *(mesh, image, out, batch, checkpoint, model, ground_truth, preview, metrics, keep_full),
         *(compare_speed, num_processes or 1, limit, fail_fast, force, dry_run, server, token or ""),
-        *(tuple(view or ()), keep_candidates, tuple(sweep or ()), seeds),
+        *(tuple(view or ()), keep_candidates, tuple(sweep or ()), seeds, coarse_with, text),
+        *(image_option, None if no_config else config),
     )
     if server is not None and not show_config:
         _run_on_server(ui, request, flags, config, overrides, no_config)
@@ -144,7 +149,7 @@ def _run_on_server(
     from ultrashape_cli.interrupts import exit_on_terminate
 
     check_server_usage(request, flags)
-    check_usage(request)
+    request = check_usage(request)
     # A named profile, so that no card is looked for: none here has a say.
     resolved = resolve_settings({**flags, "profile": "cpu"}, config, overrides, no_config)
     with exit_on_terminate():
@@ -161,9 +166,14 @@ def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_confi
         show_settings(ui, settings(request.model), ("refine",))
         return
     if not show_config:
-        check_usage(request)
+        request = check_usage(request)
     source = find_weights(request.checkpoint, request.model)
     resolved = for_distilled(settings(source.model), source.distilled)
+    found: dict[str, Any] = {}
+
+    def vary(values: dict[str, Any]) -> Resolved:
+        return for_distilled(settings(source.model, {**found, **values}), source.distilled)
+
     steps, own = resolved.config.refine.steps - 1, source.distilled
     if own and own.evaluations not in (0, steps):
         ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")
@@ -177,11 +187,13 @@ def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_confi
         from ultrashape_cli.interrupts import exit_on_terminate
 
         with exit_on_terminate():
+            if request.coarse_with is not None:
+                request, more = with_coarse_mesh(ui, request, resolved)
+                if request.mesh is None:  # a dry run, which has said what it would do
+                    return
+                found.update(more)
+                resolved = vary({})
             if request.varies:
-
-                def vary(values: dict[str, Any]) -> Resolved:
-                    return for_distilled(settings(source.model, values), source.distilled)
-
                 refine_sweep(ui, request, source, resolved, vary)
             else:
                 refine_one(ui, request, source, resolved)
