@@ -102,9 +102,7 @@ def resolve(
     before = {key: value for key, (value, _) in given.items()}
     hint = "--no-config ignores it" if problems else "`--show-config` lists every key and value"
     if file is not None:
-        tables, commands = _read_toml(file)
-        problems += coarse_problems(commands, f"`{file}`")
-        for key, value in tables.items():
+        for key, value in _read_toml(file, problems).items():
             accept(key, value, f"`{file}`")
     for name, text in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX) and name not in NOT_CONFIG:
@@ -198,22 +196,22 @@ def plain_types(section: type) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _read_toml(file: Path) -> tuple[dict[str, Any], Any]:
-    """Returns the settings of a file, and the commands that `refine --coarse-with` may start."""
+def _read_toml(file: Path, problems: list[str]) -> dict[str, Any]:
+    """Returns the settings of a file; what is wrong with its `[coarse.NAME]` joins the problems."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{file}` is not TOML: {error}") from error
-    commands = tables.pop("coarse", {})
+    problems += coarse_problems(tables.pop("coarse", {}), f"`{file}`")
     leaves: dict[str, Any] = {}
     for name, value in tables.items():
         if isinstance(value, dict):
             leaves.update({f"{name}.{key}": item for key, item in value.items()})
         else:
             leaves[name] = value
-    return leaves, commands
+    return leaves
 
 
 def _env_key(name: str, kinds: Mapping[str, Any]) -> str:
