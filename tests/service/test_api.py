@@ -181,6 +181,9 @@ def test_delete_of_a_finished_job_removes_its_files(http: httpx.Client, service:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
+        ('{"region": "mask=/etc/passwd"}', "cannot be a mask here"),
+        ('{"region": "ball=1"}', "`ball=1` is no region"),
+        ('{"best_of": 65}', "refine.best_of"),
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
         ('{"stepz": 3}', "did you mean `steps`"),
