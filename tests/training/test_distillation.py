@@ -42,6 +42,19 @@ def test_a_student_learns_and_a_resumed_one_learns_the_same(make_run, stop_after
     assert same(adapters(stopped), adapters(straight))
 
 
+def test_a_student_of_all_weights_follows_what_it_was(make_run, stop_after) -> None:
+    """Also when resumed: the teacher is the network at the start of the run, not of the resume."""
+    whole = {**STUDENT, "strategy": "full", "learning_rate": 3e-3}
+    straight, _ = make_run("straight", steps=12, **whole)
+    train_run(straight)
+    found = losses(straight)
+    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+    stopped, _ = make_run("stopped", steps=12, **whole)
+    assert train_run(stopped, on_step=stop_after(5)) == 143
+    assert train_run(stopped) == 0
+    assert losses(stopped) == found
+
+
 def test_weights_say_how_they_are_sampled(make_run, ushape, tmp_path: Path) -> None:
     run, _ = make_run(steps=1, **STUDENT)
     train_run(run)
@@ -67,7 +80,7 @@ def test_weights_say_how_they_are_sampled(make_run, ushape, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"strategy": "full"}, "the network below them is the teacher"),
+        ({"strategy": "sharded"}, "has no whole teacher"),
         ({"stage": "vae"}, "only the DiT"),
         ({"field_loss": 1.0}, "no loss of the field"),
     ],
@@ -121,7 +134,7 @@ def test_phases_follow_each_other_and_go_on(ushape, ball_data: Path, tmp_path: P
         assert file.read_bytes() == student.read_bytes()
         file.unlink()
     assert not any(alien.glob("guidance*"))
-    refused = ushape(*command, "-o", alien / "x", "--set", "train.strategy=full", "--dry-run")
+    refused = ushape(*command, "-o", alien / "x", "--set", "train.strategy=sharded", "--dry-run")
     assert "leave train.strategy out" in refused.err
 
     # Fine-tuned or distilled once more, it is told.

@@ -104,8 +104,9 @@ def distill(
 ) -> None:
     """Teach weights to need fewer passes: guidance goes in first, then steps are halved
 
-    Trains adapters, with the network below them as the teacher, in phases that are runs of their
-    own (`ushape monitor OUT/24` watches one). Repeating the command goes on. What comes out,
+    Trains adapters, with the network below them as the teacher, or with --set train.strategy=full
+    all weights, with a second network, in phases that are runs of their own (`ushape monitor
+    OUT/24` watches one). Repeating the command goes on. What comes out,
     OUT/student.safetensors, says how it is sampled, and `refine`, `serve` and `evaluate` do so.
     Distil what has been fine-tuned: fine-tunes of distilled weights drift. Phases beyond the first
     are experimental.

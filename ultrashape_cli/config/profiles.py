@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # every --help reads this module
 STRATEGY_SETTINGS: dict[str, dict[str, Any]] = {"lora": {"train.learning_rate": 1e-4}}
 """Config keys that a strategy sets."""
 OBJECTIVE_SETTINGS: dict[str, dict[str, Any]] = {
-    # The network below adapters is the teacher. Averages make the steps of a student whole: its
-    # last weights leave holes in meshes (FlashVDM, 2025).
+    # The network below adapters is the teacher, at no memory. Averages make the steps of a student
+    # whole: its last weights leave holes in meshes (FlashVDM, 2025).
     "distill": {
         "train.strategy": "lora",
         "train.lora_rank": 64,

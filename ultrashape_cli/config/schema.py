@@ -327,7 +327,7 @@ class TrainConfig:
     @property
     def trained_networks(self) -> list[str]:
         """Names of the networks that a run trains."""
-        whole = self.strategy not in ("lora", "sharded")
+        whole = self.strategy not in ("lora", "sharded") and self.objective != "distill"
         if self.stage == "dit" and self.train_conditioner and whole:
             return ["dit", "conditioner"]
         return [self.stage]

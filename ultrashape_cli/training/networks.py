@@ -12,6 +12,7 @@ from torch import nn
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.devices import compute_dtype
+from ultrashape_cli.models.attention import AttentionLayer
 from ultrashape_cli.models.attention_choice import (
     conditioner_shapes,
     dit_shapes,
@@ -89,8 +90,12 @@ def build_networks(
         compile_regions(dit, device)
     kind: Callable[..., FlowObjective] = FlowObjective
     if settings.objective == "distill":
+        teacher = _teacher(config, load, dit, device, half)
         kind = partial(
-            DistillObjective, distill=config.distill, inference_steps=config.refine.steps
+            DistillObjective,
+            distill=config.distill,
+            inference_steps=config.refine.steps,
+            teacher=teacher,
         )
     objective = kind(
         frozen.vae,
@@ -103,6 +108,22 @@ def build_networks(
         tokens=tokens,
     )
     return net, net, objective
+
+
+def _teacher(
+    config: Config, load: Load, dit: RefineDiT, device: torch.device, dtype: torch.dtype
+) -> nn.Module | None:
+    """Returns the network a student without adapters starts from, frozen; None of one with."""
+    if config.train.strategy == "lora":
+        return None
+    teacher = load(components=("dit",), device=device, dtype=dtype).dit
+    assert teacher is not None
+    # Chosen for the student just before, which is of the same sizes.
+    for ours, theirs in zip(dit.modules(), teacher.modules(), strict=True):
+        if isinstance(ours, AttentionLayer) and isinstance(theirs, AttentionLayer):
+            theirs.backend = ours.backend
+    set_expert_dispatch(teacher, config.train.expert_dispatch, device=device, dtype=dtype)
+    return teacher.eval().requires_grad_(False)
 
 
 def _choose_attention(

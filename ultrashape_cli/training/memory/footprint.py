@@ -109,7 +109,12 @@ def measure_footprint(
             if module is not None:
                 materialise(module, lambda parameter: compute_dtype(settings.dtype))
         materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
-        return _measure_step(config, strategy, net, spec, _measure_encoders(config, encoders))
+        measured = _measure_encoders(config, encoders)
+        if settings.objective == "distill" and not strategy.adapters:
+            # The teacher waits beside its student, in the dtype of the frozen networks.
+            size = compute_dtype(settings.dtype).itemsize * sum(p.numel() for p in net.parameters())
+            measured = measured._replace(weights=measured.weights + size)
+        return _measure_step(config, strategy, net, spec, measured)
 
 
 def _measure_step(

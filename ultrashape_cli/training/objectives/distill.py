@@ -1,4 +1,5 @@
-"""A student that takes fewer passes than its teacher, which is the network without its adapters.
+"""A student that takes fewer passes than its teacher, which is the network without its adapters or,
+where all weights are trained, a copy of it as it was.
 
 First the guidance goes into the weights (Meng et al., "On Distillation of Guided Diffusion Models",
 2023): one pass then says what two did. Then steps go, in velocity space: one Euler step of the
@@ -38,16 +39,24 @@ class DistillObjective(FlowObjective):
         distill: Steps and guidance.
         inference_steps: Of the schedule that refinement will use, where the student learns at
             every t.
+        teacher: The network as it was, frozen; None where the student trains adapters, without
+            which it is its own teacher.
         given: What `FlowObjective` takes; without an image a distilled network is not asked, so
             that no condition is dropped.
     """
 
     def __init__(
-        self, *given: Any, distill: DistillConfig, inference_steps: int, **named: Any
+        self,
+        *given: Any,
+        distill: DistillConfig,
+        inference_steps: int,
+        teacher: nn.Module | None = None,
+        **named: Any,
     ) -> None:
         super().__init__(*given, **named)
         self.settings = replace(self.settings, condition_dropout=0.0)
         self.distill = distill
+        self.teacher = teacher
         steps = distill.evaluations + 1 if distill.evaluations else inference_steps
         self.nodes = schedule(steps)[:-1]
         """Times from 0 to 1; the student steps, or the sampler asks, at all but the last."""
@@ -129,16 +138,17 @@ class DistillObjective(FlowObjective):
     ) -> Tensor:  # [G, M, C] fp32
         """Returns the teacher's velocity at x [G, M, C], or its mean from t to `end` [G]."""
         context, voxels, lengths = inputs
+        teacher = self.teacher or net
 
         def conditional(x: Tensor, t: Tensor) -> Tensor:
-            return net(x, t, context, voxels, lengths).velocity
+            return teacher(x, t, context, voxels, lengths).velocity
 
         def unconditional(x: Tensor, t: Tensor) -> Tensor:
-            return net(x, t, None, voxels, None).velocity
+            return teacher(x, t, None, voxels, None).velocity
 
         scale = self.distill.guidance_scale
         velocity = guided_velocity(conditional, unconditional, scale if scale > 0 else -1.0)
-        with without_adapters(net):
+        with without_adapters(teacher):
             return _mean_velocity(velocity, x, t, end, self._teacher_steps)
 
     @property
@@ -178,11 +188,10 @@ def check_distillation(settings: TrainConfig) -> None:
         return
     if settings.stage != "dit":
         raise ConfigError("only the DiT is distilled", hint="--stage dit")
-    if settings.strategy != "lora":
+    if settings.strategy == "sharded":
         raise ConfigError(
-            f"distilling trains adapters, and the strategy is `{settings.strategy}`: the network "
-            "below them is the teacher",
-            hint="leave train.strategy out, or set it to lora",
+            "a student whose weights are in shards has no whole teacher beside it",
+            hint="leave train.strategy out: adapters need no second network",
         )
     if settings.field_loss:
         raise ConfigError(
