@@ -26,6 +26,7 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
 from ultrashape_cli.geometry.places import in_own_places
 from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
+from ultrashape_cli.inference.backends import backend_record, choose_backend, load_graphs
 from ultrashape_cli.inference.cleanup import Tokens, clean, surface_mesh
 from ultrashape_cli.inference.decode import (
     SMALLEST_CHUNK,
@@ -82,6 +83,8 @@ class Refined:
     """Passes through the DiT."""
     memory: str
     """Where the weights waited."""
+    backend: dict[str, str]
+    """What ran the networks, and its versions."""
     repaired: bool
     """The field left its grid open and the watertight step closed it."""
     floaters: int
@@ -134,8 +137,10 @@ class Refiner:
 
         Raises:
             CheckpointError: The weights do not fit the model.
-            UsageError: They are quantised, and the mode is `int8`.
+            UsageError: They are quantised, and the mode is `int8`; or the backend cannot run them.
         """
+        if (backend := choose_backend(source, config, device)) != "torch":
+            return cls(load_graphs(source, backend), model_spec(source.model), config, device)
         if (quantised := source.quantised) is not None:
             refuse_int8(config, quantised)
         dtype = compute_dtype(config.dtype)
@@ -234,6 +239,7 @@ class Refiner:
                 tokens=prepared.voxels.shape[1],
                 passes=prepared.passes,
                 memory=self.placement.mode,
+                backend=backend_record(self.networks),
                 repaired=cleaned.repaired,
                 floaters=cleaned.floaters,
                 dropped_faces=cleaned.dropped_faces,
@@ -343,7 +349,7 @@ class Refiner:
 
     def _choose_attention(self, network: nn.Module, shapes: list[AttentionShape]) -> str:
         """Lets a network use the back end of the settings, or the fastest for what it will see."""
-        weight = next(network.parameters()).dtype
+        weight = next((p.dtype for p in network.parameters()), torch.float32)  # graphs have none
         half = torch.bfloat16 if self.config.dtype == "bf16" else weight
         return use_backend(network, self.config.attention, shapes, device=self.device, dtype=half)
 
