@@ -93,6 +93,7 @@ def write_part(
             ) from error
         assert made is not None
         _name_axes(made, name)
+        _forget_sources(made)
         size = sum(value.numel() * value.element_size() for value in part.state_dict().values())
         target = folder / f"{name}.onnx"
         made.save(target, external_data=size > external_bytes)
@@ -141,6 +142,15 @@ def _name_axes(program: Any, name: str) -> None:
         for axis, length in enumerate(value.shape):
             if str(length) in known:
                 value.shape[axis] = known[str(length)]
+
+
+def _forget_sources(program: Any) -> None:
+    """Takes the lines of code out that each node came from: folders of this machine, and bytes."""
+    program.model.graph.metadata_props.clear()
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
 
 
 @contextlib.contextmanager
