@@ -69,6 +69,8 @@ def change(copied: Path) -> Callable[..., None]:
 def refine(ushape, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Runs `ushape refine` with a checkpoint: `refine(checkpoint, "-o", path)`."""
     monkeypatch.setattr("ultrashape_cli.inference.job.METRIC_POINTS", 2000)
+    # A nearest-point search from the middle of a ball looks at all of it.
+    monkeypatch.setattr("ultrashape_cli.inference.straying._SAMPLES", 500)
 
     def call(checkpoint: Path, *more: object):
         arguments = (inputs / "mesh.ply", inputs / "image.png")

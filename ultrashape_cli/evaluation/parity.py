@@ -7,6 +7,7 @@ every part gets what the parts before it made of a shape.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class Cases:
             if name == "dit":
                 # From the start to where a step would be.
                 given = []
-                for (x, _, *rest), time in zip(self.inputs(name), TIMES, strict=False):
+                for (x, _, *rest), time in zip(self.inputs(name), cycle(TIMES), strict=False):
                     (velocity,) = graph(x, torch.zeros(1), *rest)
                     given.append((x + time * velocity, torch.tensor([time]), *rest))
                 # The pass without the image.
@@ -92,7 +93,9 @@ class Cases:
         elif name == "dit":
             self.latents = [
                 one[0] + (1 - time) * out[0]
-                for one, out, time in zip(given, made, TIMES, strict=False)
+                for one, out, time in zip(
+                    given[: len(self.shapes)], made, cycle(TIMES), strict=False
+                )
             ]
         elif name == "decoder":
             self.keys = made
