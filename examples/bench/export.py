@@ -1,8 +1,9 @@
-"""Seconds and errors of the backends: `python examples/bench/export.py [--model tiny] [--rounds 7]`.
+"""Seconds and errors of the backends: `python examples/bench/export.py [--rounds 7]`.
 
 One velocity of the DiT with an image, and one chunk of field queries, by torch, by onnxruntime and
 by the package that AOTInductor compiles for this machine, at several token counts. Backends take
 turns, so that what else the machine does slows all of them alike; the least of all rounds counts.
+On a machine with other work `taskset -c 0` measures one thread, which waits for no other.
 """
 
 import argparse

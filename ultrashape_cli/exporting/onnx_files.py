@@ -113,6 +113,8 @@ def open_part(path: Path) -> Graph:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # Its threads would turn in place for what comes next, and torch and numba wait for the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
