@@ -151,6 +151,9 @@ def test_an_export_replaces_only_an_export_and_only_when_forced(
     assert (other / "notes.txt").read_text() == "mine"
     done = export(inputs)
     assert done.code == 2  # the folder of the weights themselves
+    done = export(tmp_path / "new", "--dtype", "fp16")
+    assert done.code == 2
+    assert "fp32" in done.err
     done = ushape("weights", "export", copied, "--format", "onnx", "-o", tmp_path / "twice")
     assert done.code == 1
     assert "an export already" in done.err

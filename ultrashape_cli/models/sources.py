@@ -323,8 +323,7 @@ def load_networks(
     """
     if source.exported is not None:
         raise CheckpointError(
-            f"`{source.exported}` is an export for onnxruntime, whose graphs only `ushape refine` "
-            "runs",
+            f"`{source.exported}` is an export for onnxruntime: its weights are in graphs alone",
             hint="name the checkpoint that it was made from",
         )
     networks = build(model_spec(source.model), components=components, vae_parts=vae_parts)
