@@ -17,7 +17,7 @@ from ultrashape_cli.evaluation.parity import Cases, relative
 from ultrashape_cli.exporting.aoti import cache_folder, compiled_graphs
 from ultrashape_cli.exporting.graphs import Graph, eager_graph
 from ultrashape_cli.exporting.onnx_files import open_part, write_part
-from ultrashape_cli.exporting.parts import make_part, parts_of
+from ultrashape_cli.exporting.parts import PARTS, make_part
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.models.sources import load_networks, resolve_named
 
@@ -48,7 +48,7 @@ def main() -> None:
     source = resolve_named(Path(arguments.model))
     spec = model_spec(source.model)
     sizes = tuple(int(size) for size in arguments.sizes.split(","))
-    networks = load_networks(source, vae_parts=spec.inference_parts)
+    networks = load_networks(source)
     cases = Cases(spec, sizes)
     started = time.perf_counter()
     compiled = compiled_graphs(networks, spec, print)
@@ -57,13 +57,13 @@ def main() -> None:
     print("| part | size | torch s | onnx s | aoti s | onnx | aoti | onnx error | aoti error |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for name in parts_of(spec):
+        for name in PARTS:
             given, made = cases.follow(name, make_part(name, networks, spec))
             if name not in MEASURED:
                 continue
             eager = make_part(name, networks, spec)
             # Of its own networks: an ONNX file has dense experts, torch keeps the loop.
-            twin = load_networks(source, vae_parts=spec.inference_parts)
+            twin = load_networks(source)
             write_part(name, make_part(name, twin, spec), spec, Path(folder))
             graphs = {
                 "torch": eager_graph(eager),

@@ -23,9 +23,11 @@ from ultrashape_cli.config.models import quality_settings
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.inference.job import Job, read_inputs, write_outputs
+from ultrashape_cli.inference.candidates import Chosen
+from ultrashape_cli.inference.job import Job, prepare_inputs, read_inputs, write_outputs
 from ultrashape_cli.inference.memory import MODES, plan_refinement
-from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
+from ultrashape_cli.inference.prepared import prepare_mesh
+from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.streaming import quantise_dit
 from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.models.registry import Networks, build, model_spec
@@ -105,7 +107,7 @@ def run(job: Job, config: RefineConfig, radius: float) -> tuple[dict[str, np.nda
     start = now()
     inputs = read_inputs(job, config)
     start = lap("read, gate", start)
-    prepared = prepare_mesh(inputs.mesh, 0, FULL, config)
+    prepared = prepare_inputs(job, inputs, FULL, config)
     start = lap("voxels", start)
     with torch.inference_mode():
         grid = refiner.decode(torch.zeros(1, 1, 64), lambda *a: None)
@@ -113,7 +115,8 @@ def run(job: Job, config: RefineConfig, radius: float) -> tuple[dict[str, np.nda
     seconds["decode"] -= vae.seconds
     refined = refiner.finish(prepared, grid)
     start = lap("mesh", start)
-    write_outputs(job, inputs, prepared, refined, {"settings": {"frame": "input"}}, cpu)
+    recipe = {"settings": {"frame": "input", "accept_only_better": False}}
+    write_outputs(job, inputs, Chosen(prepared, refined), recipe, cpu)
     lap("write", start)
     return {**seconds, "field": vae.seconds}, len(refined.mesh.faces)
 

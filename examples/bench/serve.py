@@ -240,7 +240,8 @@ def overhead(folder: Path, rounds: int = 5) -> None:
     import torch
 
     from ultrashape_cli.config.resolve import resolve
-    from ultrashape_cli.inference.job import Job, read_inputs, recipe_of, write_outputs
+    from ultrashape_cli.inference import job as jobs
+    from ultrashape_cli.inference.candidates import Chosen
     from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.models.sources import find_weights
 
@@ -253,12 +254,12 @@ def overhead(folder: Path, rounds: int = 5) -> None:
     refiner = Refiner.load(source, config.refine, device)
 
     def direct() -> None:
-        job = Job(name="a", mesh=mesh, image=image, target=folder / "a.glb", seed=0)
-        inputs = read_inputs(job, config.refine)
-        recipe = recipe_of(job, source, config)
-        prepared = refiner.prepare(inputs.mesh, 0, inputs.up)
+        job = jobs.Job(name="a", mesh=mesh, image=image, target=folder / "a.glb", seed=0)
+        inputs = jobs.read_inputs(job, config.refine)
+        recipe = jobs.recipe_of(job, source, config)
+        prepared = jobs.prepare_inputs(job, inputs, refiner.spec, config.refine)
         refined = refiner.finish(prepared, refiner.evaluate(prepared, inputs.rgba))
-        write_outputs(job, inputs, prepared, refined, recipe, device)
+        jobs.write_outputs(job, inputs, Chosen(prepared, refined), recipe, device)
 
     data, kind = body({}, mesh.read_bytes(), "figure.ply")
     service = started(folder / "data", job=MODEL)

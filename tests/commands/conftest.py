@@ -51,6 +51,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_metric_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """A nearest-point search from the middle of a ball looks at all of it."""
     monkeypatch.setattr("ultrashape_cli.inference.job.METRIC_POINTS", 2000)
+    monkeypatch.setattr("ultrashape_cli.inference.straying._SAMPLES", 2000)
     monkeypatch.setattr("ultrashape_cli.training.mesh_validation.METRIC_POINTS", 2000)
 
 

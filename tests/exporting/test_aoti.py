@@ -15,7 +15,7 @@ from exporting.mini import MINI, write_mini
 
 from ultrashape_cli.evaluation.parity import LIMIT, Cases, errors_of
 from ultrashape_cli.exporting import aoti
-from ultrashape_cli.exporting.parts import make_part, parts_of
+from ultrashape_cli.exporting.parts import PARTS, make_part
 from ultrashape_cli.models.sources import load_networks, resolve_weights
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -66,7 +66,7 @@ def test_a_compiled_part_takes_the_weights_of_any_checkpoint(
     for file in files:
         networks, cases = load_networks(resolve_weights(file)), Cases(MINI, (20, 40))
         graph = aoti.compiled_graphs(networks, MINI, told.append)["query"]
-        for name in parts_of(MINI):
+        for name in PARTS:
             given, made = cases.follow(name, make_part(name, networks, MINI))
         assert max(errors_of(graph, given, made)) < LIMIT
     # Once for both.

@@ -18,7 +18,7 @@ from ultrashape_cli.errors import CheckpointError, DependencyError
 from ultrashape_cli.evaluation.export import export_onnx
 from ultrashape_cli.evaluation.parity import LIMIT, Cases, errors_of, require_parity
 from ultrashape_cli.exporting.onnx_files import open_part
-from ultrashape_cli.exporting.parts import NETWORK_OF, make_part, parts_of
+from ultrashape_cli.exporting.parts import NETWORK_OF, PARTS, make_part
 from ultrashape_cli.models.sources import load_networks, resolve_weights
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_refine.py"
@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_refine.py"
 
 def test_the_manifest_has_all_parts_with_their_errors_at_three_sizes(exported: Path):
     manifest = json.loads((exported / "export.json").read_text())
-    assert tuple(manifest["parts"]) == parts_of(MINI)
+    assert tuple(manifest["parts"]) == PARTS
     for name, part in manifest["parts"].items():
         assert len(part["parity"]) == 3 + (name == "dit"), "the DiT also without an image"
         # Equal in every bit would mean that a network was compared with itself.
@@ -40,7 +40,7 @@ def test_the_manifest_has_all_parts_with_their_errors_at_three_sizes(exported: P
 def test_the_graphs_hold_at_sizes_they_were_not_exported_at(exported: Path, inputs: Path):
     cases = Cases(MINI, (33, 51))
     networks = load_networks(resolve_weights(inputs / "weights.safetensors"))
-    for name in parts_of(MINI):
+    for name in PARTS:
         part = make_part(name, networks, MINI)
         assert (
             max(errors_of(open_part(exported / f"{name}.onnx"), *cases.follow(name, part))) < LIMIT

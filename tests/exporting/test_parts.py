@@ -10,7 +10,7 @@ from exporting.mini import MINI
 
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.exporting.graphs import eager_graph, graph_networks
-from ultrashape_cli.exporting.parts import make_part, parts_of
+from ultrashape_cli.exporting.parts import PARTS, make_part
 from ultrashape_cli.models.flops import dense_flops, dit_flops
 from ultrashape_cli.models.registry import build, model_spec
 
@@ -34,7 +34,7 @@ def test_the_conditioner_keeps_and_computes_the_tokens_that_the_network_does():
 @pytest.fixture(scope="module")
 def twins():
     networks = ball_networks(MINI)
-    parts = {name: make_part(name, networks, MINI) for name in parts_of(MINI)}
+    parts = {name: make_part(name, networks, MINI) for name in PARTS}
     return networks, graph_networks("onnx", {n: eager_graph(p) for n, p in parts.items()}, MINI)
 
 
@@ -62,11 +62,6 @@ def test_the_autoencoder_is_the_one_of_the_network(twins):
     points = torch.rand(30, 3, generator=generator) * 2 - 1
     expected = networks.vae.field(networks.vae.decode(mean))(points)
     assert torch.allclose(graphs.vae.field(graphs.vae.decode(mean))(points), expected, atol=1e-6)
-
-
-def test_only_a_flow_from_the_mesh_needs_the_encoder():
-    assert "encoder" in parts_of(MINI)
-    assert "encoder" not in parts_of(model_spec("ultrashape-1.0"))
 
 
 def test_the_cost_of_dense_experts_is_what_the_readme_says():

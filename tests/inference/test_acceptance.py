@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
@@ -10,6 +12,7 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference.acceptance import judge, likeness
 from ultrashape_cli.inference.straying import measure_straying
+from ultrashape_cli.inference.views import View
 from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
@@ -43,11 +46,12 @@ def test_a_mesh_is_like_its_own_picture_wherever_it_stands_there(figurine) -> No
 def test_the_better_of_two_is_kept_and_what_strayed_never(figurine) -> None:
     truth, coarse, image = figurine
     near = measure_straying(truth, coarse)
-    assert judge(truth, coarse, image, near).better
-    assert not judge(coarse, truth, image, near).better
+    view = View(Path("front.png"), image, 0.0, 0.0)
+    assert judge(truth, coarse, view, near).better
+    assert not judge(coarse, truth, view, near).better
     ball = trimesh.creation.icosphere(3, 0.9)
     far = measure_straying(Mesh.from_arrays(ball.vertices, ball.faces), coarse)
-    assert not judge(truth, coarse, image, far).better
+    assert not judge(truth, coarse, view, far).better
 
 
 def test_an_image_without_an_object_is_like_nothing(figurine) -> None:

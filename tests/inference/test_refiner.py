@@ -8,8 +8,9 @@ import torch
 from ball_networks import SMALL, ball_networks
 
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.diffusion.sampler import schedule
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.inference.course import times_of
 from ultrashape_cli.inference.refiner import Refiner, in_halves
 from ultrashape_cli.inference.stages import Whole
 from ultrashape_cli.synthetic.figurines import make_figurine
@@ -114,8 +115,21 @@ def test_strength_is_how_much_of_the_way_is_gone(coarse: Mesh) -> None:
     assert not torch.allclose(start, whole)
     assert torch.allclose(end(0.25)[1], start + 0.25 * (whole - start), atol=1e-5)
     assert torch.equal(end(0.0)[1], start)
-    with pytest.raises(ConfigError, match="starts from noise"):
-        refiner(strength=0.5)
+
+
+def test_from_noise_a_share_of_the_way_starts_between_noise_and_input(coarse: Mesh) -> None:
+    whole = refiner(steps=5)
+    prepared = whole.prepare(coarse, seed=0)
+    noise, latents = whole.start(prepared), refiner(strength=0.5).encode(prepared)
+    half = refiner(steps=5, strength=0.6)
+    assert torch.allclose(half.start(prepared), 0.4 * latents + 0.6 * noise)
+    assert times_of(SMALL, half.config).tolist() == pytest.approx([0.4, 0.5, 0.75, 1, 1])
+    assert torch.equal(times_of(SMALL, whole.config), schedule(5))
+    none = refiner(steps=5, strength=0.0)
+    start = none.start(prepared)
+    end = none.sample(prepared.voxels, start, None, None, lambda *a: None)
+    assert torch.equal(end, latents)
+    assert none.passes == 0
 
 
 def test_a_field_that_does_not_fit_is_asked_in_halves() -> None:

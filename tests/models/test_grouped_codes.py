@@ -100,3 +100,28 @@ def test_layers_compute_with_the_weights_they_stand_for(kind: str, dtype: torch.
     assert torch.equal(layer(x), expected)
     layer(x).sum().backward()
     assert x.grad is not None
+
+
+@torch.no_grad()
+def test_a_product_in_8_bit_has_a_scale_for_each_token_and_each_row() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(48, 40)
+    made = QuantisedLinear(layer, "int8-dynamic")
+    x = torch.randn(3, 7, 48, generator=generator)
+    # One loud token must not cost the others their digits.
+    x[0, 0] *= 1000
+    plain = layer(x)
+    off = (made(x) - plain).norm(dim=-1) / plain.norm(dim=-1)
+    assert off.max() < 0.02
+    weights_alone = (QuantisedLinear(layer, "int8")(x) - plain).norm(dim=-1) / plain.norm(dim=-1)
+    assert off.mean() > weights_alone.mean()
+    codes, step = made.codes.double(), x.abs().amax(-1, keepdim=True).double() / 127
+    exact = (x.double() / step).round() @ codes.T * step * made.scale.double().T
+    assert torch.allclose(made(x).double(), exact + layer.bias.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_product_in_8_bit_lets_gradients_through_as_the_others_do() -> None:
+    made = QuantisedLinear(torch.nn.Linear(8, 8), "int8-dynamic")
+    x = torch.randn(2, 8, requires_grad=True)
+    made(x).sum().backward()
+    assert torch.allclose(x.grad, made.weight.sum(0).expand(2, 8), atol=1e-5)

@@ -16,6 +16,7 @@ from ultrashape_cli.config.choices import (
     Quality,
     Solver,
     UpAxis,
+    ViewMode,
 )
 
 
@@ -47,8 +48,23 @@ class RefineConfig:
     """What runs the networks: `torch`, `aoti` (compiled for this machine, kept in ~/.cache/ushape),
     `onnx` (onnxruntime, of an exported folder); `auto` is what the checkpoint is for."""
     strength: float = 1.0
-    """How much of the way from the input to the result is gone, for models whose flow starts from
-    the coarse mesh; 0 only encodes and decodes it."""
+    """How much of the way from the input to the result is gone: 1 is the whole of it, 0 only
+    encodes and decodes the input."""
+    region: str = ""
+    """What of the mesh may change, the rest stays exactly: `box=X,Y,Z,X,Y,Z`, `sphere=X,Y,Z,R` in
+    the frame of the file, `side=-z` (x, y, z with a sign) of the upright mesh, whose front is z,
+    `mask=FILE`, a mesh of the same place whose bright colours are the region. Empty is all."""
+    region_feather: float = 3.0
+    """Voxels inside the border of the region over which the change sets in."""
+    view_mode: ViewMode = "spatial"
+    """With several views: `spatial` lets a token listen to those that see it, `mean` to all alike,
+    `stochastic` asks one view per evaluation, in turn."""
+    view_overlap: float = 0.6
+    """Least overlap of a view's outline with the mesh seen from there; 0 takes any."""
+    max_views: int = 6
+    """Views that are asked, of those given; each is a pass more in every evaluation."""
+    best_of: int = 1
+    """Results made, of seeds in a row, of which the best by images and topology is kept."""
     tokens: int = 32_768
     """Most latent tokens (occupied voxels of the coarse mesh)."""
     grid_resolution: int = 1024
@@ -91,3 +107,8 @@ class RefineConfig:
     the cube [-1, 1] with y up."""
     dtype: DtypePolicy = "fp32"
     """Autocast of the networks; latents and logits stay fp32."""
+
+    @property
+    def encodes(self) -> bool:
+        """Says whether the latents of the input are needed, whatever the flow starts from."""
+        return self.strength < 1 or bool(self.region)

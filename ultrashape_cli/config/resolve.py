@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ultrashape_cli.config.bounds import POSITIVE, RANGES
+from ultrashape_cli.config.coarse import coarse_problems
 from ultrashape_cli.config.models import model_settings, quality_settings
 from ultrashape_cli.config.profiles import (
     OBJECTIVE_SETTINGS,
@@ -101,7 +102,7 @@ def resolve(
     before = {key: value for key, (value, _) in given.items()}
     hint = "--no-config ignores it" if problems else "`--show-config` lists every key and value"
     if file is not None:
-        for key, value in _read_toml(file).items():
+        for key, value in _read_toml(file, problems).items():
             accept(key, value, f"`{file}`")
     for name, text in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX) and name not in NOT_CONFIG:
@@ -111,10 +112,10 @@ def resolve(
             accept(key, value, "flag")
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals:
+        if equals:
+            accept(key.strip(), value.strip(), "--set")
+        else:
             problems.append(f"`--set {masked_arguments([text])[0]}` has no `=`")
-            continue
-        accept(key.strip(), value.strip(), "--set")
 
     problems += [p for key, (value, _) in given.items() if (p := _out_of_range(key, value))]
     values: dict[str, tuple[Any, str]] = {}
@@ -195,13 +196,15 @@ def plain_types(section: type) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path, problems: list[str]) -> dict[str, Any]:
+    """Returns the settings of a file; what is wrong with its `[coarse.NAME]` joins the problems."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    problems += coarse_problems(tables.pop("coarse", {}), f"`{file}`")
     leaves: dict[str, Any] = {}
     for name, value in tables.items():
         if isinstance(value, dict):

@@ -37,6 +37,7 @@ def sample(
     *,
     solver: str = "euler",
     callback: Callback | None = None,
+    hold: Callable[[float, Tensor], Tensor] | None = None,
 ) -> Tensor:  # [B, M, C] fp32
     """Integrate the velocity from the first to the last time, in fp32.
 
@@ -50,6 +51,7 @@ def sample(
         times: Increasing values of t; steps of zero length are skipped.
         solver: One of `SOLVERS`.
         callback: Called after each step with its number (from 1), their count and x.
+        hold: Gets t and x after each step and returns the x to go on with.
     """
     if solver not in SOLVERS:
         raise ValueError(f"unknown solver {solver!r}; known: {', '.join(SOLVERS)}")
@@ -76,6 +78,8 @@ def sample(
             velocity = (data - x) / (1 - start)
         before = here
         x = x + length * velocity
+        if hold is not None:
+            x = hold(end, x)
         if callback is not None:
             callback(number, len(steps), x)
     return x

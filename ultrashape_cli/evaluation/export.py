@@ -34,7 +34,7 @@ from ultrashape_cli.exporting.onnx_files import (
     require,
     write_part,
 )
-from ultrashape_cli.exporting.parts import NETWORK_OF, SIGNATURES, make_part, parts_of
+from ultrashape_cli.exporting.parts import NETWORK_OF, PARTS, SIGNATURES, make_part
 from ultrashape_cli.files import disk_errors, file_hash, partial_path
 from ultrashape_cli.geometry.normalize import TRAINING_SIDE
 from ultrashape_cli.inference.decode import BAND, coarsest_cells
@@ -97,7 +97,7 @@ def export_onnx(
     try:
         with disk_errors(folder):
             temporary.mkdir(parents=True)
-            for name in parts_of(spec):
+            for name in PARTS:
                 tell(name)
                 part = make_part(name, _networks(source, name), spec)
                 given, made = cases.follow(name, part)
@@ -136,10 +136,10 @@ def compile_for_this_machine(
     """
     refuse_codes(source)
     spec = model_spec(source.model)
-    networks = load_networks(source, vae_parts=spec.inference_parts)
+    networks = load_networks(source)
     graphs, cases = compiled_graphs(networks, spec, tell), Cases(spec, sizes)
     parts, errors = {}, {}
-    for name in parts_of(spec):
+    for name in PARTS:
         part = make_part(name, networks, spec)
         given, made = cases.follow(name, part)
         if name not in COMPILED:

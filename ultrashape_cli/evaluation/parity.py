@@ -18,7 +18,7 @@ from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.exporting.graphs import Graph, eager_graph
 from ultrashape_cli.inference.encoding import encoder_surface
-from ultrashape_cli.inference.refiner import prepare_mesh
+from ultrashape_cli.inference.prepared import prepare_mesh
 from ultrashape_cli.models.conditioner import pack_tokens
 from ultrashape_cli.models.registry import ModelSpec
 from ultrashape_cli.models.voxels import voxel_centres

@@ -28,7 +28,8 @@ from ultrashape_cli.evaluation.verdict import MEASURES
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.inference.memory import check_plan, limit_device, plan_refinement
-from ultrashape_cli.inference.refiner import Prepared, Refiner
+from ultrashape_cli.inference.prepared import Prepared
+from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.speed import PLAIN, Path, relative_error
 from ultrashape_cli.inference.velocity import NetworkVelocity
 from ultrashape_cli.meshfiles.load import load_mesh

@@ -69,16 +69,13 @@ class GraphDiT(nn.Module):
 class GraphVAE(nn.Module):
     """Stands for `ShapeVAE`."""
 
-    def __init__(
-        self, encoder: Graph | None, decoder: Graph, query: Graph, params: VAEParams
-    ) -> None:
+    def __init__(self, encoder: Graph, decoder: Graph, query: Graph, params: VAEParams) -> None:
         super().__init__()
         self.encoder, self.decoder, self.query = encoder, decoder, query
         self.params = params
 
     def encode(self, surface: Tensor, queries: Tensor) -> Posterior:
         """Return the mean of the latents; their variance, which refining ignores, as none."""
-        assert self.encoder is not None
         (mean,) = self.encoder(surface, queries)
         return Posterior(mean, torch.full_like(mean, -torch.inf))
 
@@ -116,7 +113,7 @@ def graph_networks(backend: str, graphs: Mapping[str, Graph], spec: ModelSpec) -
 
     `backend` is the name of what runs them.
     """
-    vae = GraphVAE(graphs.get("encoder"), graphs["decoder"], graphs["query"], spec.vae)
+    vae = GraphVAE(graphs["encoder"], graphs["decoder"], graphs["query"], spec.vae)
     dit = GraphDiT(graphs["dit"], spec.dit.context_channels, backend)
     # Stand-ins for modules, of which a refiner reads no more than they have.
     return Networks(vae, dit, GraphConditioner(graphs["conditioner"]))  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from ultrashape_cli.models.registry import ModelSpec, Networks
 from ultrashape_cli.models.vae import ShapeVAE
 
 PARTS = ("conditioner", "encoder", "dit", "decoder", "query")
-"""In the order of a refinement; only models whose flow starts from the mesh need the encoder."""
+"""In the order of a refinement; one that starts from noise does without the encoder."""
 NETWORK_OF = {"conditioner": "conditioner", "encoder": "vae", "dit": "dit",
               "decoder": "vae", "query": "vae"}  # fmt: skip
 
@@ -145,11 +145,6 @@ class QueryPart(nn.Module):
     def forward(self, points: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return the field [1, Q] at points [1, Q, 3], positive inside."""
         return self.geo_decoder(self.geo_decoder.embed(points), keys, values)
-
-
-def parts_of(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the parts that refining with a model needs, in their order."""
-    return tuple(name for name in PARTS if name != "encoder" or "encoder" in spec.inference_parts)
 
 
 def make_part(name: str, networks: Networks, spec: ModelSpec) -> nn.Module:

@@ -8,7 +8,7 @@ picture says of normals.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.preview import fitted
 from ultrashape_cli.inference.straying import Straying
-from ultrashape_cli.rendering.cameras import bounding_radius, view_set
+from ultrashape_cli.rendering.cameras import bounding_radius, camera_at
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
 
@@ -24,6 +24,14 @@ _SIZE = 192
 """Pixels along the longer side of what is compared."""
 _RENDER = 320
 _OPAQUE = 128
+
+
+class Reference(Protocol):
+    """An image [H, W, 4] and the direction it was seen from, in degrees (`views.View`)."""
+
+    rgba: NDArray[np.uint8]
+    azimuth: float
+    elevation: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +75,53 @@ class Verdict:
 def judge(
     result: Mesh,
     coarse: Mesh,
-    rgba: NDArray[np.uint8],  # [H, W, 4]
+    view: Reference,
     straying: Straying,
 ) -> Verdict:
-    """Compares a result and its input, both in the normalised frame, with the reference image."""
-    return Verdict(likeness(coarse, rgba), likeness(result, rgba), straying.strayed)
+    """Compares a result and its input, both in the normalised frame, with a reference."""
+    seen = view.rgba, view.azimuth, view.elevation
+    return Verdict(likeness(coarse, *seen), likeness(result, *seen), straying.strayed)
 
 
-def likeness(mesh: Mesh, rgba: NDArray[np.uint8]) -> Likeness:
-    """Compares the front view of a mesh in the normalised frame with an image [H, W, 4]."""
-    camera = view_set(1, radius=bounding_radius(mesh), size=_RENDER)
-    # Both in one square, centred: what is wider than the other sticks out on both sides.
-    seen = _outlined(next(iter(render_views(Scene(mesh), camera))))
-    shown = _outlined(rgba)
-    inside = [picture[..., 3] >= _OPAQUE for picture in (seen, shown)]
-    union = (inside[0] | inside[1]).sum()
-    both = inside[0] & inside[1]
-    detail = [_detail(picture, both) for picture in (seen, shown)]
-    return Likeness(
-        silhouette=float(both.sum() / union) if union else 0.0,
-        shading=_correlation(detail[0][both], detail[1][both]),
-    )
+def likeness(
+    mesh: Mesh, rgba: NDArray[np.uint8], azimuth: float = 0.0, elevation: float = 0.0
+) -> Likeness:
+    """Compares a mesh in the normalised frame, from the front or elsewhere, with an image."""
+    return Outlines(mesh).likeness(rgba, azimuth, elevation)
+
+
+class Outlines:
+    """A mesh in the normalised frame, to be compared with several images; keeps what it drew."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._scene = Scene(mesh)
+        self._radius = bounding_radius(mesh)
+        self._seen: dict[tuple[float, float], NDArray[np.uint8]] = {}
+
+    def likeness(
+        self,
+        rgba: NDArray[np.uint8],  # [H, W, 4]
+        azimuth: float = 0.0,
+        elevation: float = 0.0,
+    ) -> Likeness:
+        """Compares the view from a direction in degrees with an image."""
+        # Both in one square, centred: what is wider than the other sticks out on both sides.
+        seen, shown = self._from(azimuth, elevation), _outlined(rgba)
+        inside = [picture[..., 3] >= _OPAQUE for picture in (seen, shown)]
+        union = (inside[0] | inside[1]).sum()
+        both = inside[0] & inside[1]
+        detail = [_detail(picture, both) for picture in (seen, shown)]
+        return Likeness(
+            silhouette=float(both.sum() / union) if union else 0.0,
+            shading=_correlation(detail[0][both], detail[1][both]),
+        )
+
+    def _from(self, azimuth: float, elevation: float) -> NDArray[np.uint8]:
+        key = azimuth, elevation
+        if key not in self._seen:
+            camera = camera_at(*key, radius=self._radius, size=_RENDER)
+            self._seen[key] = _outlined(next(iter(render_views(self._scene, [camera]))))
+        return self._seen[key]
 
 
 def _outlined(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:  # [H, W, 4] -> [S, S, 4]

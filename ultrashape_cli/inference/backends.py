@@ -15,7 +15,7 @@ from ultrashape_cli.errors import UsageError
 from ultrashape_cli.exporting.aoti import compiled_graphs
 from ultrashape_cli.exporting.graphs import GraphDiT, eager_graph, graph_networks
 from ultrashape_cli.exporting.onnx_files import open_part
-from ultrashape_cli.exporting.parts import make_part, parts_of
+from ultrashape_cli.exporting.parts import PARTS, make_part
 from ultrashape_cli.models.export_manifest import read_manifest, verify_files
 from ultrashape_cli.models.registry import Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks, packaged_weights
@@ -95,10 +95,10 @@ def load_graphs(source: WeightSource, backend: str) -> Networks:
     if backend == "onnx":
         assert source.exported is not None
         verify_files(source.exported, read_manifest(source.exported))
-        graphs = {name: open_part(source.exported / f"{name}.onnx") for name in parts_of(spec)}
+        graphs = {name: open_part(source.exported / f"{name}.onnx") for name in PARTS}
         return graph_networks(backend, graphs, spec)
-    networks = load_networks(source, vae_parts=spec.inference_parts)
-    graphs = {name: eager_graph(make_part(name, networks, spec)) for name in parts_of(spec)}
+    networks = load_networks(source)
+    graphs = {name: eager_graph(make_part(name, networks, spec)) for name in PARTS}
     graphs |= compiled_graphs(networks, spec, logger.warning)
     return graph_networks(backend, graphs, spec)
 

@@ -24,10 +24,17 @@ from ultrashape_cli.claims import Claims, open_claims
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.errors import AssetError, UShapeError
 from ultrashape_cli.files import read_json, write_json
-from ultrashape_cli.geometry.bricks import BrickGrid
+from ultrashape_cli.inference.candidates import Field, best_of, evaluate_all
 from ultrashape_cli.inference.files import Job, is_made
-from ultrashape_cli.inference.job import Inputs, read_inputs, recipe_of, write_outputs
-from ultrashape_cli.inference.refiner import Prepared, Refiner
+from ultrashape_cli.inference.job import (
+    Inputs,
+    prepare_inputs,
+    read_inputs,
+    recipe_of,
+    write_outputs,
+)
+from ultrashape_cli.inference.prepared import Prepared
+from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.processes import is_distributed_child
 
@@ -150,12 +157,12 @@ class _Run:
                     loaded = future.result()
                     for warning in loaded.inputs.warnings:
                         logger.warning("%s", warning)
-                    grid = refiner.evaluate(loaded.prepared, loaded.inputs.rgba)
+                    fields = evaluate_all(refiner, loaded.prepared, loaded.inputs.views)
                 except Exception as error:
                     # One bad asset, whatever it trips over, must not end the batch.
                     self._fail(job, error)
                     continue
-                exports.append((job, exporter.submit(self._export, loaded, grid, refiner)))
+                exports.append((job, exporter.submit(self._export, loaded, fields, refiner)))
                 while exports and (len(exports) >= AHEAD or exports[0][1].done()):
                     self._conclude(*exports.popleft())
             for item_ in exports:
@@ -192,13 +199,13 @@ class _Run:
 
     def _load(self, job: Job, recipe: dict[str, Any], refiner: Refiner) -> _Loaded:
         inputs = read_inputs(job, self.config.refine)
-        return _Loaded(job, recipe, inputs, refiner.prepare(inputs.mesh, job.seed, inputs.up))
+        prepared = prepare_inputs(job, inputs, refiner.spec, refiner.config)
+        return _Loaded(job, recipe, inputs, prepared)
 
-    def _export(self, loaded: _Loaded, grid: BrickGrid, refiner: Refiner) -> None:
-        refined = refiner.finish(loaded.prepared, grid)
-        write_outputs(
-            *(loaded.job, loaded.inputs, loaded.prepared, refined, loaded.recipe, refiner.device)
-        )
+    def _export(self, loaded: _Loaded, fields: list[Field], refiner: Refiner) -> None:
+        inputs = loaded.inputs
+        best = best_of(refiner, fields, inputs.views, keep=loaded.job.candidates > 0)
+        write_outputs(loaded.job, inputs, best, loaded.recipe, refiner.device)
 
     def _conclude(self, job: Job, future: Future[None]) -> None:
         try:

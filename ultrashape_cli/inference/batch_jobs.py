@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.inference.job import Job
+from ultrashape_cli.inference.view_files import ViewFile, parse_views
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """Of two images with one name the first kind is taken."""
-REQUIRED, OPTIONAL = ("mesh", "image"), ("name", "seed", "ground_truth")
+REQUIRED, OPTIONAL = ("mesh", "image"), ("name", "seed", "ground_truth", "views")
 
 
 def read_jobs(batch: Path, out: Path, seed: int, *, metrics: bool, keep_full: bool) -> list[Job]:
@@ -30,7 +31,7 @@ def read_jobs(batch: Path, out: Path, seed: int, *, metrics: bool, keep_full: bo
     """
     found = _from_folder(batch, out) if batch.is_dir() else _from_csv(batch)
     jobs: dict[str, Job] = {}
-    for name, mesh, image, own_seed, truth in found:
+    for name, mesh, image, own_seed, truth, views in found:
         if name in jobs:
             raise UsageError(
                 f"`{batch}` has two meshes for `{name}`: {jobs[name].mesh} and {mesh}",
@@ -46,6 +47,7 @@ def read_jobs(batch: Path, out: Path, seed: int, *, metrics: bool, keep_full: bo
             preview=out / "previews" / f"{name}.png",
             metrics=metrics or truth is not None,
             keep_full=keep_full,
+            views=views,
         )
     if not jobs:
         raise UsageError(
@@ -63,7 +65,7 @@ def unpaired(batch: Path, jobs: list[Job]) -> list[Path]:
     return [path for path in _files(batch, MESH_SUFFIXES) if path not in paired]
 
 
-_Row = tuple[str, Path, Path, int | None, Path | None]
+_Row = tuple[str, Path, Path, int | None, Path | None, tuple[ViewFile, ...]]
 
 
 def _from_folder(batch: Path, out: Path) -> Iterator[_Row]:
@@ -79,7 +81,7 @@ def _from_folder(batch: Path, out: Path) -> Iterator[_Row]:
         # Results of an earlier run may lie below the folder, with previews of the same names.
         if image is not None and not mesh.resolve().is_relative_to(results):
             name = mesh.relative_to(batch).with_suffix("").as_posix()
-            yield name, mesh, image, None, None
+            yield name, mesh, image, None, None, ()
 
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -122,4 +124,17 @@ def _from_csv(batch: Path) -> Iterator[_Row]:
             batch.parent / values["image"],
             int(own) if own else None,
             batch.parent / truth if truth else None,
+            _views(batch, number, values),
         )
+
+
+def _views(batch: Path, number: int, values: dict[str, str]) -> tuple[ViewFile, ...]:
+    """Returns the further references of a row, `back=b.png;120,15=c.png`, behind its image."""
+    specs = [spec.strip() for spec in values.get("views", "").split(";") if spec.strip()]
+    if not specs:
+        return ()
+    try:
+        views = parse_views(specs, batch.parent, must_exist=False)
+    except UsageError as error:
+        raise UsageError(f"`{batch}`, line {number}: {error.message}", hint=error.hint) from error
+    return (ViewFile(batch.parent / values["image"], (0.0, 0.0)), *views)

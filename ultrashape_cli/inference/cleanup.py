@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from ultrashape_cli.geometry.decimate import decimate
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.inference.decode import place_vertices
+from ultrashape_cli.inference.region import Region
+from ultrashape_cli.inference.stitch import stitch
 from ultrashape_cli.watertight.ladder import make_watertight
 from ultrashape_cli.watertight.orient import orient_outward
 
@@ -103,6 +105,16 @@ def clean(mesh: Mesh, config: RefineConfig, tokens: Tokens | None = None) -> Cle
         full, welded = welded, decimate(welded, config.faces, watertight=state.watertight)
         state = topology(welded)
     return Cleaned(welded, state, full, floaters, dropped, repaired)
+
+
+def stitched(cleaned: Cleaned, former: Mesh, region: Region) -> Cleaned:
+    """Returns a cleaned mesh joined to the one it was made from, outside of a region.
+
+    Raises:
+        MeshError: The two cannot be joined.
+    """
+    mesh = stitch(cleaned.mesh, former, region)
+    return replace(cleaned, mesh=mesh, topology=topology(mesh), full=None)
 
 
 def remove_floaters(mesh: Mesh, ratio: float) -> tuple[Mesh, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.files import disk_errors, read_json
+from ultrashape_cli.inference.view_files import ViewFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,12 @@ class Job:
     """Compare the result with the input, and with the ground truth."""
     keep_full: bool = False
     """Also write the mesh before faces are reduced."""
+    views: tuple[ViewFile, ...] = ()
+    """References with their sides, the image among them; none where the image is the only one."""
+    candidates: int = 0
+    """Results of other seeds that are written too, of this one and those that follow it."""
+    mask: Path | None = None
+    """Mesh whose colours say what may change, as the settings name it."""
 
     @property
     def record(self) -> Path:
@@ -39,16 +46,23 @@ class Job:
         """Returns where the mesh before the reduction goes."""
         return self.target.with_name(f"{self.target.stem}_full{self.target.suffix}")
 
+    def candidate_target(self, seed: int) -> Path:
+        """Returns where the result of another seed goes."""
+        return self.target.with_name(f"{self.target.stem}_seed{seed}{self.target.suffix}")
+
     @property
     def inputs(self) -> list[Path]:
         """Returns the files that are read beside the weights."""
-        return [p for p in (self.mesh, self.image, self.ground_truth) if p is not None]
+        return [p for p in (self.mesh, self.image, self.ground_truth, self.mask) if p] + [
+            view.path for view in self.views if view.path != self.image
+        ]
 
     @property
     def outputs(self) -> list[Path]:
         """Returns the files that are written."""
         full = self.full_target if self.keep_full else None
-        return [p for p in (self.target, self.record, full, self.preview) if p is not None]
+        others = [self.candidate_target(self.seed + k) for k in range(self.candidates)]
+        return [p for p in (self.target, self.record, full, self.preview, *others) if p]
 
 
 def check_writable(folder: Path) -> None:

@@ -20,14 +20,18 @@ from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import Up, up_axis
 from ultrashape_cli.geometry.places import shared_places
 from ultrashape_cli.inference.acceptance import judge
+from ultrashape_cli.inference.candidates import Chosen
 from ultrashape_cli.inference.files import Job
 from ultrashape_cli.inference.gate import InputReport, inspect_input
+from ultrashape_cli.inference.prepared import Prepared, add_views, prepare_mesh
 from ultrashape_cli.inference.preview import side_by_side
-from ultrashape_cli.inference.refiner import Prepared, Refined
+from ultrashape_cli.inference.refiner import Refined
 from ultrashape_cli.inference.straying import measure_straying
+from ultrashape_cli.inference.views import View, place_views
 from ultrashape_cli.meshfiles.appearance import Appearance, appearance_of
 from ultrashape_cli.meshfiles.load import load_mesh, mesh_of, read_contents
 from ultrashape_cli.meshfiles.save import COLOUR_SUFFIXES, require_precision, save_mesh
+from ultrashape_cli.models.registry import ModelSpec
 from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.rendering.colours import SurfaceColours
 from ultrashape_cli.rendering.output import save_png
@@ -53,6 +57,8 @@ class Inputs:
     warnings: list[str] = field(default_factory=list)
     appearance: Appearance | None = None
     """Colours that the result is to keep."""
+    views: list[View] = field(default_factory=list)
+    """The references; `prepare_inputs` says from where each was seen."""
 
 
 def read_inputs(job: Job, config: RefineConfig) -> Inputs:
@@ -98,6 +104,31 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
     return Inputs(mesh, rgba, report, up, repaired, warnings, appearance)
 
 
+def prepare_inputs(job: Job, inputs: Inputs, spec: ModelSpec, config: RefineConfig) -> Prepared:
+    """Returns the mesh in the normalised frame, its voxels, and its references in their places.
+
+    Raises:
+        MeshError: The mesh is empty or has no extent, or a region does not go with it.
+        UsageError: A view does not show the mesh, or the region is none.
+        ImageError: A view cannot be used.
+    """
+    prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
+    if not job.views:
+        inputs.views = [View(job.image, inputs.rgba, 0.0, 0.0)]
+        return prepared
+    images = [
+        inputs.rgba if file.path == job.image else load_reference(file.path, config.background)
+        for file in job.views
+    ]
+    inputs.views = place_views(prepared.mesh, job.views, images, config.view_overlap)
+    inputs.warnings += [view.note for view in inputs.views if view.note]
+    add_views(prepared, inputs.views, spec, config)
+    unasked = [view.name for view in inputs.views if view.share == 0]
+    if unasked:
+        inputs.warnings.append(f"not asked, as they add too little: {', '.join(unasked)}")
+    return prepared
+
+
 def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
     """Returns everything the result of a job depends on."""
     adapters = {f"{name}_adapters": path / ADAPTER_FILE for name, path in source.adapters.items()}
@@ -113,6 +144,7 @@ def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
             "image": str(job.image),
             "image_sha256": file_hash(job.image),
             "weights": weights,
+            **_further_inputs(job),
         },
         "model": source.model,
         "seed": job.seed,
@@ -120,11 +152,22 @@ def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
     }
 
 
+def _further_inputs(job: Job) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if job.views:
+        found["views"] = [
+            {**view.as_dict(), "image": str(view.path), "image_sha256": file_hash(view.path)}
+            for view in job.views
+        ]
+    if job.mask is not None:
+        found["mask_sha256"] = file_hash(job.mask)
+    return found
+
+
 def write_outputs(
     job: Job,
     inputs: Inputs,
-    prepared: Prepared,
-    refined: Refined,
+    best: Chosen,
     recipe: dict[str, Any],
     device: torch.device,
 ) -> dict[str, Any]:
@@ -133,6 +176,7 @@ def write_outputs(
     Raises:
         DiskError: A folder cannot be written.
     """
+    prepared, refined = best.prepared, best.refined
     is_placed = recipe["settings"]["frame"] == "normalised"
 
     def normalised(mesh: Mesh) -> Mesh:
@@ -142,7 +186,7 @@ def write_outputs(
     result = normalised(refined.mesh)
     straying, verdict = measure_straying(result, prepared.mesh), None
     if recipe["settings"]["accept_only_better"]:
-        verdict = judge(result, prepared.mesh, inputs.rgba, straying)
+        verdict = judge(result, prepared.mesh, inputs.views[0], straying)
         if not verdict.better:
             result = prepared.mesh
             refined = _input_instead(refined, result if is_placed else inputs.mesh)
@@ -150,11 +194,20 @@ def write_outputs(
     files = [(refined.mesh, job.target)]
     if job.keep_full and refined.full is not None:
         files.append((refined.full, job.full_target))
+    files += [(mesh, job.candidate_target(seed)) for seed, mesh in best.others.items()]
     for mesh, path in files:
         save_mesh(mesh, path, _vertex_colours(colours, normalised(mesh)))
     measured = measure(inputs, refined, device)
     measured["colours"] = "kept" if colours else "none"
     measured["straying"] = straying.as_dict()
+    if best.scores:
+        measured["candidates"], measured["seed"] = best.scores, prepared.seed
+    if job.views:
+        measured["views"] = [
+            {"image": str(v.path), "azimuth": v.azimuth, "elevation": v.elevation,
+             "overlap": round(v.overlap, 4), "share": round(v.share, 4)}
+            for v in inputs.views
+        ]  # fmt: skip
     if verdict is not None:
         measured["acceptance"] = verdict.as_dict()
     truth = _ground_truth(job, prepared)

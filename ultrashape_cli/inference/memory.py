@@ -143,7 +143,7 @@ def measure_refinement(
         int8: Quantise the DiT.
         quantised: Count the codes of such a file.
     """
-    networks = build(spec, vae_parts=spec.inference_parts)
+    networks = build(spec, vae_parts=spec.inference_parts(encodes=config.encodes))
     if int8:
         assert networks.dit is not None
         quantise_dit(networks.dit)

@@ -22,13 +22,15 @@ def side_by_side(
     reference: NDArray[np.uint8] | None,  # [H, W, 4]
     meshes: Sequence[tuple[str, Mesh]],
     size: int = PANEL,
-) -> NDArray[np.uint8]:  # [size + label, N * size, 3]
+    columns: int = 0,
+) -> NDArray[np.uint8]:  # [rows * (size + label), columns * size, 3]
     """Returns the reference and the front view of each mesh, with a line of text below.
 
     Args:
         reference: Image with alpha; None leaves it out.
         meshes: Label and mesh, all in one normalised frame with y up.
         size: Pixels of a panel.
+        columns: Panels in a row; 0 puts all into one.
     """
     radius = max(bounding_radius(mesh) for _, mesh in meshes)
     camera = view_set(1, radius=radius, size=size)
@@ -36,13 +38,23 @@ def side_by_side(
     for label, mesh in meshes:
         view = next(iter(render_views(Scene(mesh), camera)))
         panels.append((label, Image.fromarray(view)))
-    sheet = Image.new("RGB", (len(panels) * size, size + _LABEL), (_GREY,) * 3)
+    columns = min(columns or len(panels), len(panels))
+    height = size + _LABEL
+    shape = columns * size, -(-len(panels) // columns) * height
+    sheet = Image.new("RGB", shape, (_GREY,) * 3)
     draw = ImageDraw.Draw(sheet)
     for number, (label, picture) in enumerate(panels):
-        sheet.paste(picture, (number * size, 0), picture)
-        corner = number * size + 10, size + 4
-        draw.text(corner, label, fill=(_INK,) * 3, font=ImageFont.load_default(_TEXT))
+        left, top = number % columns * size, number // columns * height
+        sheet.paste(picture, (left, top), picture)
+        font = ImageFont.load_default(_fitting(draw, label, size - 20))
+        draw.text((left + 10, top + size + 4), label, fill=(_INK,) * 3, font=font)
     return np.asarray(sheet)
+
+
+def _fitting(draw: ImageDraw.ImageDraw, label: str, width: int) -> float:
+    """Returns the size of letters in which a label fits."""
+    length = draw.textlength(label, font=ImageFont.load_default(_TEXT))
+    return min(_TEXT, _TEXT * width / max(length, 1))
 
 
 def fitted(rgba: NDArray[np.uint8], size: int) -> Image.Image:

@@ -5,9 +5,7 @@ One seed covers the surface samples, the voxel subset and the noise, all drawn o
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,17 +15,15 @@ from torch import Tensor, nn
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.devices import autocast, compute_dtype, empty_cache, upload
-from ultrashape_cli.diffusion.sampler import sample, schedule
-from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.diffusion.sampler import sample
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import Topology
-from ultrashape_cli.geometry.front import front_axis
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.geometry.normalize import Frame, Up, fit_frame
+from ultrashape_cli.geometry.normalize import Up
 from ultrashape_cli.geometry.places import in_own_places
-from ultrashape_cli.geometry.surface import sample_faces, sample_sharp_edges
 from ultrashape_cli.inference.backends import backend_record, choose_backend, load_graphs
-from ultrashape_cli.inference.cleanup import Tokens, clean, surface_mesh
+from ultrashape_cli.inference.cleanup import Tokens, clean, stitched, surface_mesh
+from ultrashape_cli.inference.course import Course, Hold, course, times_of
 from ultrashape_cli.inference.decode import (
     SMALLEST_CHUNK,
     coarsest_cells,
@@ -37,8 +33,9 @@ from ultrashape_cli.inference.decode import (
 )
 from ultrashape_cli.inference.encoding import encoder_surface
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors, refuse_int8
-from ultrashape_cli.inference.streaming import Placement, quantise_dit
-from ultrashape_cli.inference.velocity import NetworkVelocity
+from ultrashape_cli.inference.prepared import Prepared, prepare_mesh, timed
+from ultrashape_cli.inference.streaming import BlockStream, Placement, quantise_dit
+from ultrashape_cli.inference.velocity import NetworkVelocity, Seen, ViewsVelocity
 from ultrashape_cli.models.attention import kept_backends
 from ultrashape_cli.models.attention_choice import (
     AttentionShape,
@@ -48,27 +45,13 @@ from ultrashape_cli.models.attention_choice import (
     use_backend,
 )
 from ultrashape_cli.models.compiling import compile_blocks
-from ultrashape_cli.models.dit import ContextKeys
+from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.registry import ModelSpec, Networks, model_spec
 from ultrashape_cli.models.sources import WeightSource, load_networks
-from ultrashape_cli.models.voxels import occupied_voxels, select_voxels, voxel_centres
+from ultrashape_cli.models.voxels import voxel_centres
 
 Progress = Callable[[str, int, int], None]
 """Stage, done, total."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """A coarse mesh before the networks see it."""
-
-    frame: Frame
-    mesh: Mesh
-    """In the normalised frame."""
-    voxels: Tensor  # [1, M, 3]
-    seed: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    passes: int = 0
-    """Passes through the DiT, once it has been sampled."""
 
 
 @dataclass(slots=True)
@@ -101,8 +84,8 @@ class Refiner:
 
     Args:
         networks: In eval mode; on `device`, or on the host where `refine.memory` says so. The
-            autoencoder needs its `ModelSpec.inference_parts` only, and unconditional refinement no
-            conditioner.
+            autoencoder needs its `ModelSpec.inference_parts()` only, and unconditional
+            refinement no conditioner.
         spec: The model they belong to.
         config: Settings of the sampler and the decoder.
         device: Where the networks are.
@@ -115,12 +98,6 @@ class Refiner:
         self.spec = spec
         self.config = config
         self.device = device
-        if config.strength != 1 and spec.start != "coarse":
-            raise ConfigError(
-                f"refine.strength is {config.strength:g}, but the flow of `{spec.name}` starts "
-                "from noise: no part of its way leads from the input",
-                hint="--set refine.strength=1",
-            )
         mode = "resident" if config.memory == "auto" else config.memory
         self.placement = Placement(networks, device, mode)
         self.passes = 0
@@ -145,7 +122,7 @@ class Refiner:
             refuse_int8(config, quantised)
         dtype = compute_dtype(config.dtype)
         home = device if config.memory in ("auto", "resident") else torch.device("cpu")
-        parts = model_spec(source.model).inference_parts
+        parts = model_spec(source.model).inference_parts(encodes=config.encodes)
         networks = load_networks(source, vae_parts=parts, device=home, dtype=dtype)
         if config.memory == "int8":
             assert networks.dit is not None
@@ -205,14 +182,21 @@ class Refiner:
             MeshError: The field has no surface.
         """
         seconds, tokens = prepared.seconds, prepared.voxels.shape[1]
-        with _timed(seconds, "condition"), memory_errors("condition", "--device cpu"):
+        with timed(seconds, "condition"), memory_errors("condition", "--device cpu"):
             context, lengths = self.condition(rgba)
-        with _timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
-            start = self.start(prepared)
-            latents = self.sample(prepared.voxels, start, context, lengths, progress)
+            views = [] if rgba is None else prepared.asked_views
+            more = [self._seen(view.rgba) for view in views[1:]]
+        with timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
+            start, hold = self.course(prepared)
+            latents = self.sample(
+                *(prepared.voxels, start, context, lengths, progress),
+                more=more,
+                shares=prepared.shares,
+                hold=hold,
+            )
             prepared.passes = self.passes
         coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
-        with _timed(seconds, "decode"), memory_errors("decode", coarser):
+        with timed(seconds, "decode"), memory_errors("decode", coarser):
             return self.decode(latents, progress)
 
     def finish(self, prepared: Prepared, grid: BrickGrid) -> Refined:
@@ -222,10 +206,12 @@ class Refiner:
             MeshError: The field does not change its sign.
         """
         coarser = f"--grid-resolution {max(self.config.grid_resolution // 2, 8)}"
-        with _timed(prepared.seconds, "mesh"), memory_errors("mesh", coarser):
+        with timed(prepared.seconds, "mesh"), memory_errors("mesh", coarser):
             voxels = prepared.voxels[0].cpu().numpy()
             tokens = Tokens(voxels, self.spec.vae.voxel_resolution)
             cleaned = clean(surface_mesh(grid), self.config, tokens)
+            if prepared.region is not None:
+                cleaned = stitched(cleaned, prepared.mesh, prepared.region)
 
             def place(mesh: Mesh) -> Mesh:
                 if self.config.frame == "normalised":
@@ -247,10 +233,6 @@ class Refiner:
                 seconds=prepared.seconds,
             )
 
-    def voxelise(self, mesh: Mesh, seed: int) -> Tensor:  # [1, M, 3]
-        """Returns the voxels the coarse surface occupies, at most `tokens` of them."""
-        return voxelise(mesh, seed, self.spec, self.config)
-
     def condition(self, rgba: np.ndarray | None) -> tuple[Tensor | None, list[int] | None]:
         """Returns the image tokens [1, L, X] and their number, or twice None without an image."""
         if rgba is None:
@@ -264,17 +246,34 @@ class Refiner:
             with autocast(self.device, self.config.dtype):
                 return conditioner.encode(upload(image[None], self.device), mask[None])
 
+    def _seen(self, rgba: np.ndarray) -> Seen:
+        context, lengths = self.condition(rgba)
+        assert context is not None
+        return Seen(context, lengths)
+
     def start(self, prepared: Prepared) -> Tensor:  # [1, M, C] fp32
         """Returns where the flow starts: seeded noise, or the latents of the coarse mesh."""
-        voxels, seed = prepared.voxels, prepared.seed
+        return self.course(prepared).start
+
+    def course(self, prepared: Prepared) -> Course:
+        """Returns where the flow starts, and what holds it where the mesh may not change."""
+        noise: Tensor | None = None
+        latents = torch.empty(0)
+        if self.config.encodes or self.spec.start == "coarse":
+            latents = self.encode(prepared)
         if self.spec.start == "noise":
-            generator = torch.Generator().manual_seed(seed + 1)
-            noise = torch.randn(1, voxels.shape[1], self.spec.dit.in_channels, generator=generator)
-            return upload(noise, self.device)
+            generator = torch.Generator().manual_seed(prepared.seed + 1)
+            shape = 1, prepared.voxels.shape[1], self.spec.dit.in_channels
+            noise = upload(torch.randn(shape, generator=generator), self.device)
+        weights = None if prepared.weights is None else upload(prepared.weights, self.device)
+        return course(noise, latents, weights, self.config.strength)
+
+    def encode(self, prepared: Prepared) -> Tensor:  # [1, M, C] fp32
+        """Returns the latents of the coarse mesh at its voxels."""
         vae, params = self.networks.vae, self.spec.vae
         assert vae is not None
-        surface = encoder_surface(prepared.mesh, params, seed)
-        centres = voxel_centres(voxels, params.voxel_resolution)
+        surface = encoder_surface(prepared.mesh, params, prepared.seed)
+        centres = voxel_centres(prepared.voxels, params.voxel_resolution)
         with self.placement.using("vae"), autocast(self.device, self.config.dtype):
             found = vae.encode(upload(surface, self.device), upload(centres, self.device))
         return found.mean * params.scale_factor
@@ -287,10 +286,15 @@ class Refiner:
         lengths: list[int] | None,
         progress: Progress,
         on_step: Callable[[float, Tensor], None] = lambda t, x: None,
+        *,
+        more: Sequence[Seen] = (),
+        shares: Tensor | None = None,  # [K, M]
+        hold: Hold | None = None,
     ) -> Tensor:  # [1, M, C] fp32
         """Integrates the flow from its start to latents; without context, unguided.
 
-        `on_step` gets t and x at the start and after each step.
+        `on_step` gets t and x at the start and after each step. `more` are views beside the first,
+        with the shares of all K in each token; `hold` is that of the `Course`.
         """
         dit = self.networks.dit
         assert dit is not None
@@ -299,23 +303,39 @@ class Refiner:
         with kept_backends(dit), self.placement.using("dit") as stream:
             shapes = dit_shapes(params, 1, tokens, seen_tokens)
             self.attention = self._choose_attention(dit, shapes)
-            seen: Tensor | ContextKeys | None = context
-            if context is not None and config.cache_context:
+            views = [] if context is None else [Seen(context, lengths), *more]
+            if views and config.cache_context:
                 with autocast(self.device, config.dtype):
-                    blocks = None if stream is None else stream.each()
-                    seen = dit.context_keys(context, blocks)
+                    views = [self._keys_of(dit, view, stream) for view in views]
             places = upload(voxels, self.device)
-            velocity = NetworkVelocity(dit, seen, lengths, places, config, self.device)
-            times, x = schedule(config.steps) * config.strength, start
+            velocity = self._velocity(dit, views, shares, places)
+            times, x = times_of(self.spec, config), start
 
             def callback(step: int, steps: int, x: Tensor) -> None:
                 progress("sample", step, steps)
                 on_step(float(times[step]), x)
 
             on_step(0.0, x)
-            x = sample(velocity.guided(), x, times, solver=config.solver, callback=callback)
+            guided = velocity.guided()
+            x = sample(guided, x, times, solver=config.solver, callback=callback, hold=hold)
             self.passes = velocity.evaluations
             return x
+
+    @staticmethod
+    def _keys_of(dit: RefineDiT, seen: Seen, stream: BlockStream | None) -> Seen:
+        assert isinstance(seen.context, Tensor)
+        blocks = None if stream is None else stream.each()
+        return Seen(dit.context_keys(seen.context, blocks), seen.lengths)
+
+    def _velocity(
+        self, dit: RefineDiT, views: Sequence[Seen], shares: Tensor | None, places: Tensor
+    ) -> NetworkVelocity:
+        if len(views) > 1:
+            assert shares is not None
+            share, in_turn = upload(shares, self.device), self.config.view_mode == "stochastic"
+            return ViewsVelocity(dit, views, share, in_turn, places, self.config, self.device)
+        context, lengths = views[0] if views else (None, None)
+        return NetworkVelocity(dit, context, lengths, places, self.config, self.device)
 
     @property
     def levels(self) -> list[int]:
@@ -354,31 +374,6 @@ class Refiner:
         return use_backend(network, self.config.attention, shapes, device=self.device, dtype=half)
 
 
-def prepare_mesh(
-    mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig, up: Up = "y"
-) -> Prepared:
-    """Returns a coarse mesh as `Refiner.prepare` does, before there are weights."""
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "voxels"):
-        frame = fit_frame(mesh, up=up, front=front_axis(config.front, mesh, up))
-        placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
-        voxels = voxelise(placed, seed, spec, config)
-    return Prepared(frame, placed, voxels, seed, seconds)
-
-
-def voxelise(mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig) -> Tensor:  # [1, M, 3]
-    """Returns the voxels that a surface in the normalised frame occupies, at most `tokens`."""
-    rng = np.random.default_rng(seed)
-    count = config.surface_points
-    points = sample_faces(mesh, count // 2, rng)[0]
-    sharp = sample_sharp_edges(mesh, count - count // 2, rng)
-    if sharp is not None:
-        points = np.concatenate([points, sharp[0]])
-    occupied = occupied_voxels(torch.from_numpy(points).float(), spec.vae.voxel_resolution)
-    generator = torch.Generator().manual_seed(seed)
-    return select_voxels([occupied], config.tokens, generator)
-
-
 def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [Q, 3] -> [Q]
     """Evaluates a field at points; where memory runs out, in halves, down to `SMALLEST_CHUNK`."""
     try:
@@ -388,10 +383,3 @@ def in_halves(query: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:  # [
             raise
     empty_cache(points.device)
     return torch.cat([in_halves(query, half) for half in points.chunk(2)])
-
-
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - started, 3)

@@ -20,7 +20,8 @@ from ultrashape_cli.devices import synchronise
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.inference.cleanup import clean, surface_mesh
-from ultrashape_cli.inference.refiner import Prepared, Refiner
+from ultrashape_cli.inference.prepared import Prepared
+from ultrashape_cli.inference.refiner import Refiner
 
 PLAIN: dict[str, Any] = {
     "solver": "euler",

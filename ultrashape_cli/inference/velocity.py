@@ -6,6 +6,7 @@ Legend: B batch, M latents, C channels, L context tokens, X context channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,15 @@ from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import autocast
 from ultrashape_cli.diffusion.sampler import VelocityFn, guided_velocity
 from ultrashape_cli.models.dit import ContextKeys, RefineDiT
+
+
+class Seen(NamedTuple):
+    """What the network sees of one image."""
+
+    context: Tensor | ContextKeys
+    """Image tokens [1, L, X], or what `RefineDiT.context_keys` made of them."""
+    lengths: Sequence[int] | None
+    """Valid tokens of it."""
 
 
 class NetworkVelocity:
@@ -88,6 +98,53 @@ class NetworkVelocity:
         self.evaluations += len(x)
         with autocast(self.device, self.config.dtype):
             return self.dit(x, t, context, voxels, lengths).velocity.float()
+
+
+class ViewsVelocity(NetworkVelocity):
+    """The velocity of a network that sees several images, each token its own share of them.
+
+    Guidance is as for one image, u + w (c - u), where c is the sum over the views of their share
+    times their velocity: one pass without image serves all.
+
+    Args:
+        dit: The network.
+        seen: The views.
+        shares: Of the views in each latent [K, M], which sum to one over the views.
+        stochastic: Ask one view in each evaluation, in turn, for all latents.
+        voxels: Places of the latents [1, M, 3].
+        config: For the dtype and the guidance.
+        device: Where the network is.
+    """
+
+    def __init__(
+        self,
+        dit: RefineDiT,
+        seen: Sequence[Seen],
+        shares: Tensor,
+        stochastic: bool,
+        voxels: Tensor,
+        config: RefineConfig,
+        device: torch.device,
+    ) -> None:
+        super().__init__(dit, *seen[0], voxels, config, device)
+        self.seen = seen
+        self.shares = shares
+        self.turn: int | None = 0 if stochastic else None
+
+    def conditional(self, x: Tensor, t: Tensor) -> Tensor:  # [1, M, C], [1] -> [1, M, C]
+        """Returns the velocity with the images."""
+        if self.turn is not None:
+            context, lengths = self.seen[self.turn % len(self.seen)]
+            self.turn += 1
+            return self._ask(x, t, context, self.voxels, lengths)
+        found = torch.zeros_like(x, dtype=torch.float32)
+        for (context, lengths), share in zip(self.seen, self.shares, strict=True):
+            found += share[:, None] * self._ask(x, t, context, self.voxels, lengths)
+        return found
+
+    def both(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the two velocities, a pass for each view."""
+        return self.conditional(x, t), self.unconditional(x, t)
 
 
 def with_zeros(context: Tensor | ContextKeys) -> Tensor | ContextKeys:

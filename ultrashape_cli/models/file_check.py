@@ -26,10 +26,12 @@ def weights_problem(path: Path) -> str:
         with path.open("rb") as file:
             if path.suffix == ".safetensors":
                 return _safetensors_problem(file, size)
-            start = file.read(2)
+            start = file.read(4)
     except OSError as error:
         return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
-    if start == b"PK":
+    if path.suffix == ".gguf":
+        return "" if start == b"GGUF" else "is no GGUF file"
+    if start.startswith(b"PK"):
         if not zipfile.is_zipfile(path):
             return "is truncated"
         with zipfile.ZipFile(path) as archive:

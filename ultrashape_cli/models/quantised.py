@@ -57,11 +57,12 @@ class QuantisedLinear(nn.Linear):
 
     `int8` has one scale per output channel, `int8-groups` one per 16 weights of a row, `int6` and
     `int4` one per 32 (and `int4` an offset), `nf4` 16 normal quantiles and one scale per 64
-    weights. Gradients reach the input only.
+    weights. `int8-dynamic` has the codes of `int8` and multiplies them with the input in 8 bit, a
+    scale per token (`dynamic_product`). Gradients reach the input only.
 
     Args:
         source: The layer to quantise; only its sizes and its bias count where `tensors` are given.
-        kind: `int8`, `int8-groups`, `int6`, `int4` or `nf4`.
+        kind: `int8`, `int8-dynamic`, `int8-groups`, `int6`, `int4` or `nf4`.
         device: Where to compute the codes, which then lie where the weight does; None for there.
         tensors: Codes and scales that are there already, from `encode_weight`.
     """
@@ -101,7 +102,7 @@ class QuantisedLinear(nn.Linear):
 
     def dequantise(self, dtype: torch.dtype) -> Tensor:
         """Returns the weight [O, I] in another dtype."""
-        if self.kind == "int8":
+        if self.kind in ("int8", "int8-dynamic"):
             return self.codes.to(dtype) * self.scale.to(dtype)
         if self.kind == "int8-groups":
             return decode_int8(self.codes, self.scale, self.in_features, dtype)
@@ -120,8 +121,36 @@ class QuantisedLinear(nn.Linear):
         kind = x.device.type
         auto = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if auto else x.dtype
-        product = _FrozenProduct.apply(x, self, dtype)
+        if self.kind == "int8-dynamic" and not torch.is_grad_enabled() and fits_integers(x, self):
+            product = dynamic_product(x, self.codes, self.scale, dtype)
+        else:
+            product = _FrozenProduct.apply(x, self, dtype)
         return product if self.bias is None else product + self.bias.to(dtype)
+
+
+def fits_integers(x: Tensor, layer: QuantisedLinear) -> bool:
+    """Says whether a device multiplies this input with codes of 8 bit."""
+    if x.device.type == "cpu":
+        return True
+    rows = x.numel() // max(x.shape[-1], 1)
+    aligned = layer.in_features % 8 == 0 and layer.out_features % 8 == 0
+    return x.device.type == "cuda" and rows > 16 and aligned
+
+
+def dynamic_product(x: Tensor, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns x @ W.T, computed in 8 bit: a scale for each row of x, found anew each time.
+
+    Args:
+        x: Input [..., I].
+        codes: Of the weight, int8 [O, I].
+        scale: Of its rows [O, 1].
+        dtype: Of the result [..., O].
+    """
+    rows = x.reshape(-1, x.shape[-1]).float()
+    step = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    found = torch._int_mm((rows / step).round_().to(torch.int8), codes.T)
+    product = found.float().mul_(step).mul_(scale.float().T)
+    return product.to(dtype).view(*x.shape[:-1], codes.shape[0])
 
 
 def encode_weight(weight: Tensor, kind: str) -> dict[str, Tensor]:  # [O, I]
@@ -137,7 +166,12 @@ def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
     """
     scale = [outputs, groups_of(inputs)]
     shapes: dict[str, tuple[list[int], torch.dtype]]
-    if kind == "int8-groups":
+    if kind == "int8-dynamic":
+        shapes = {
+            "codes": ([outputs, inputs], torch.int8),
+            "scale": ([outputs, 1], torch.float32),
+        }
+    elif kind == "int8-groups":
         scale = [outputs, groups_of(inputs, GROUP_INT8)]
         shapes = {
             "codes": ([outputs, scale[1] * GROUP_INT8], torch.int8),
@@ -150,7 +184,7 @@ def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
         if kind == "int4":
             shapes["offset"] = (scale, torch.bfloat16)
     else:
-        raise ValueError(f"unknown kind {kind!r}; known: int8-groups, int6, int4")
+        raise ValueError(f"unknown kind {kind!r}; known: int8-dynamic, int8-groups, int6, int4")
     return {
         name: torch.empty(shape, dtype=dtype, device="meta")
         for name, (shape, dtype) in shapes.items()
@@ -199,6 +233,7 @@ def _by_rows(encode: Callable[[Tensor], dict[str, Tensor]], weight: Tensor) -> d
 
 _ENCODERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "int8": _encode_int8,
+    "int8-dynamic": _encode_int8,
     "int8-groups": partial(_by_rows, encode_int8),
     "int6": partial(_by_rows, encode_int6),
     "int4": partial(_by_rows, encode_int4),

@@ -23,11 +23,12 @@ from ultrashape_cli.models.quantised import QuantisedLinear, empty_codes, encode
 from ultrashape_cli.models.weight_files import StateDict
 from ultrashape_cli.models.weights import read_metadata
 
-Scheme = Literal["int8", "int6", "int4"]
-SCHEMES: tuple[Scheme, ...] = ("int8", "int6", "int4")
-GROUPS: dict[str, int] = {"int8": GROUP_INT8, "int6": GROUP, "int4": GROUP}
-"""Weights of a row with a scale of their own."""
-KINDS: dict[str, str] = {"int8": "int8-groups", "int6": "int6", "int4": "int4"}
+Scheme = Literal["int8", "int8-dynamic", "int6", "int4"]
+SCHEMES: tuple[Scheme, ...] = ("int8", "int8-dynamic", "int6", "int4")
+GROUPS: dict[str, int] = {"int8": GROUP_INT8, "int8-dynamic": 0, "int6": GROUP, "int4": GROUP}
+"""Weights of a row with a scale of their own; 0 is the whole row."""
+KINDS: dict[str, str] = {"int8": "int8-groups", "int8-dynamic": "int8-dynamic", "int6": "int6",
+                         "int4": "int4"}  # fmt: skip
 """Of the layers: those that a refinement makes itself for `refine.memory=int8` have a scale for a
 whole row, which is quicker to make and errs by half as much again."""
 KEY = "quantisation"
@@ -72,7 +73,7 @@ def quantisable_layers(dit: nn.Module, scheme: str, *, keep_down: bool = False) 
 
     Args:
         dit: The network, on any device.
-        scheme: `int8`, `int6` or `int4`.
+        scheme: One of `SCHEMES`.
         keep_down: Leave the second layer of each feed-forward out.
     """
     return [
@@ -103,7 +104,7 @@ def quantise_state(
     Args:
         dit: The network, on the meta device.
         weights: Its weights, which fit it.
-        scheme: `int8`, `int6` or `int4`.
+        scheme: One of `SCHEMES`.
         keep_down: Leave the second layer of each feed-forward out.
     """
     names = set(quantisable_layers(dit, scheme, keep_down=keep_down))

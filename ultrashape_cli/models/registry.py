@@ -33,10 +33,9 @@ class ModelSpec:
     dit: DiTParams = field(default_factory=DiTParams)
     conditioner: ConditionerParams = field(default_factory=ConditionerParams)
 
-    @property
-    def inference_parts(self) -> tuple[str, ...]:
-        """Halves of the autoencoder that refinement needs."""
-        return ("encoder", "decoder") if self.start == "coarse" else ("decoder",)
+    def inference_parts(self, *, encodes: bool = False) -> tuple[str, ...]:
+        """Halves of the autoencoder that refinement needs; `encodes`: of which the input is one."""
+        return ("encoder", "decoder") if encodes or self.start == "coarse" else ("decoder",)
 
     def __post_init__(self) -> None:
         pairs = (

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.file_check import REPLACE, require_whole
+from ultrashape_cli.models.gguf_file import read_gguf_file
 from ultrashape_cli.models.weight_files import (
     StateDict,
     dtype_name,
@@ -67,7 +68,8 @@ def read_state_dict(path: str | Path) -> dict[str, StateDict]:
     """Return the state dicts found in a file or folder, by component name.
 
     Args:
-        path: A .safetensors file, a folder of them, or a torch file (bundle or trainer state).
+        path: A .safetensors file, a folder of them, a .gguf file, or a torch file (bundle or
+            trainer state).
 
     Raises:
         CheckpointError: Missing, truncated, not a checkpoint, or with code inside.
@@ -79,6 +81,8 @@ def read_state_dict(path: str | Path) -> dict[str, StateDict]:
         return _split(_read_shards(path), path)
     if path.suffix == ".safetensors":
         return _split(read_safetensors_file(path), path)
+    if path.suffix == ".gguf":
+        return _split(read_gguf_file(path), path)
     return _unpack(read_torch_file(path), path)
 
 

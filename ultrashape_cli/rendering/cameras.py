@@ -154,23 +154,51 @@ def view_set(
         seed: Vary the opening angle and the roll of each camera at random; None keeps them.
     """
     cameras = []
-    for index, (azimuth, elevation) in enumerate(view_directions(num_views, elevations)):
+    for index, direction in enumerate(view_directions(num_views, elevations)):
         fov, roll = fov_degrees, 0.0
         if seed is not None:
             rng = np.random.default_rng([seed, index])
             fov = float(np.clip(fov * math.exp(rng.uniform(-_ZOOM, _ZOOM)), 1, 120))
             roll = float(rng.uniform(-_ROLL_DEGREES, _ROLL_DEGREES))
-        half = math.tan(math.radians(fov) / 2)
-        if orthographic:
-            focal, distance = fill * size / (2 * radius), 4 * radius
-        else:
-            focal, distance = size / 2 / half, radius / math.sin(math.atan(fill * half))
-        a, e = math.radians(azimuth), math.radians(elevation)
-        towards = (math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e))
-        transform = _rolled(look_at(distance * np.array(towards)), roll)
-        centre = size / 2
-        cameras.append(Camera(transform, focal, focal, centre, centre, size, size, orthographic))
+        cameras.append(
+            camera_at(*direction, radius=radius, size=size, fov_degrees=fov, fill=fill,
+                      orthographic=orthographic, roll_degrees=roll)
+        )  # fmt: skip
     return cameras
+
+
+def camera_at(
+    azimuth: float,
+    elevation: float,
+    *,
+    radius: float = 1.0,
+    size: int = 1024,
+    fov_degrees: float = 40.0,
+    fill: float = 0.88,
+    orthographic: bool = False,
+    roll_degrees: float = 0.0,
+) -> Camera:
+    """Return a camera that looks at the origin from a direction in degrees; see `view_set`."""
+    half = math.tan(math.radians(fov_degrees) / 2)
+    if orthographic:
+        focal, distance = fill * size / (2 * radius), 4 * radius
+    else:
+        focal, distance = size / 2 / half, radius / math.sin(math.atan(fill * half))
+    transform = _rolled(look_at(distance * towards(azimuth, elevation)), roll_degrees)
+    centre = size / 2
+    return Camera(transform, focal, focal, centre, centre, size, size, orthographic)
+
+
+def towards(azimuth: float, elevation: float) -> NDArray[np.float64]:
+    """Return the unit vector `[3]` from the origin to a camera, from degrees."""
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
+
+
+def direction_of(position: NDArray[np.float64]) -> tuple[float, float]:
+    """Return azimuth in [0, 360) and elevation, in degrees, of a camera's position `[3]`."""
+    x, y, z = position / max(float(np.linalg.norm(position)), 1e-12)
+    return math.degrees(math.atan2(x, z)) % 360, math.degrees(math.asin(min(max(y, -1), 1)))
 
 
 def _rolled(world_to_camera: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:

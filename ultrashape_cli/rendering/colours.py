@@ -83,18 +83,30 @@ class SurfaceColours:
         far = np.flatnonzero(distance > 2 * self._reach)
         if len(far):
             _, face[far] = self._field.unsigned(points[far])
+        return self._colours_of(points, face)
+
+    def _colours_of(
+        self, points: NDArray[np.floating], face: NDArray[np.integer]
+    ) -> NDArray[np.float32]:
         return _colours(
             points, face, self._mesh.vertices, self._mesh.faces, self._uv, self._tint,
             self._material, self._table, self._texels, self._tint_table, _LINEAR, CLAY_ALBEDO,
             _MAX_ALBEDO,
         )  # fmt: skip
 
+    def closest_bytes(self, points: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Return the sRGB colours `[N, 3]` of the surface closest to points anywhere `[N, 3]`."""
+        _, face = self._field.unsigned(points)
+        return self._bytes(self._colours_of(points, face))
+
     def bytes_at(
         self, points: NDArray[np.floating], normals: NDArray[np.floating]
     ) -> NDArray[np.uint8]:
         """Return the sRGB colours `[N, 3]` that a file would hold of points, as of `at`."""
-        albedo = self.at(points, normals)[:, :3] / _MAX_ALBEDO
-        return np.rint(255 * to_srgb(albedo)).astype(np.uint8)
+        return self._bytes(self.at(points, normals))
+
+    def _bytes(self, colours: NDArray[np.float32]) -> NDArray[np.uint8]:  # [N, 4] -> [N, 3]
+        return np.rint(255 * to_srgb(colours[:, :3] / _MAX_ALBEDO)).astype(np.uint8)
 
 
 @kernel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Front, Up, fit_frame
 from ultrashape_cli.meshfiles.appearance import Appearance
-from ultrashape_cli.rendering.cameras import Camera, bounding_radius, look_at, view_set
+from ultrashape_cli.rendering.cameras import Camera, bounding_radius, look_at, towards, view_set
 from ultrashape_cli.rendering.colours import SurfaceColours
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
@@ -56,7 +55,6 @@ def _turned(camera: Camera, steps: int) -> list[Camera]:
     distance = float(np.linalg.norm(camera.position))
     found = []
     for step in range(steps):
-        a, e = 2 * math.pi * step / steps, math.radians(_ELEVATION)
-        towards = (math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e))
-        found.append(replace(camera, world_to_camera=look_at(distance * np.array(towards))))
+        place = distance * towards(360 * step / steps, _ELEVATION)
+        found.append(replace(camera, world_to_camera=look_at(place)))
     return found

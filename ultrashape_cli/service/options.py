@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.resolve import Resolved, resolve
-from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.errors import ConfigError, UsageError
+from ultrashape_cli.inference.region import parse_region
 
 OF_THE_MACHINE = ("memory", "max_memory_gib", "dtype", "compile", "attention", "chunk_size",
                   "backend")  # fmt: skip
@@ -106,6 +107,7 @@ def parse_options(
     refine = {name: given[name] for name in REFINE if name in given}
     values = {"refine": refine, "seed": given.get("seed", 0), "format": form, **switches}
     if not problems:
+        problems += _bad_region(refine.get("region"))
         try:
             resolve_job(model, values)
         except ConfigError as error:
@@ -113,6 +115,19 @@ def parse_options(
     if problems:
         raise ConfigError("; ".join(problems), hint="GET /v1/options lists options and bounds")
     return JobOptions(model, priority, webhook, values)
+
+
+def _bad_region(text: Any) -> list[str]:
+    """Returns what is wrong with a region; a mask would be a file of the service."""
+    if not isinstance(text, str) or not text:
+        return []
+    if text.startswith("mask"):
+        return ["`region` cannot be a mask here: box, sphere or side"]
+    try:
+        parse_region(text)
+    except UsageError as error:
+        return [error.message]
+    return []
 
 
 def _object(text: str) -> dict[str, Any]:

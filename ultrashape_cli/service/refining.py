@@ -10,9 +10,16 @@ from typing import Any
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.resolve import Resolved
 from ultrashape_cli.files import read_json, write_json
-from ultrashape_cli.inference.job import Inputs, Job, read_inputs, recipe_of, write_outputs
+from ultrashape_cli.inference.candidates import Chosen, best_of, evaluate_all
+from ultrashape_cli.inference.job import (
+    Inputs,
+    Job,
+    prepare_inputs,
+    read_inputs,
+    recipe_of,
+    write_outputs,
+)
 from ultrashape_cli.inference.memory import OutOfMemory
-from ultrashape_cli.inference.refiner import Prepared, Refined, prepare_mesh
 from ultrashape_cli.inference.stages import Whole
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.service.models import LoadedModels
@@ -52,7 +59,7 @@ def refine_job(task: dict[str, Any], models: LoadedModels, teller: Teller) -> di
     recipe = recipe_of(job, models.source(name), resolved.config)
     tries: list[str] = []
     try:
-        prepared, refined = _networks(name, job, inputs, resolved, models, teller, tries)
+        best = _networks(name, job, inputs, resolved, models, teller, tries)
     except OutOfMemory as error:
         mode: MemoryMode | None = None
         if tries and resolved.config.refine.memory == "auto":
@@ -62,13 +69,13 @@ def refine_job(task: dict[str, Any], models: LoadedModels, teller: Teller) -> di
         logger.warning("%s: %s; once more with memory `%s`", job.name, error.message, mode)
         teller.note(f"out of memory in mode `{tries[-1]}`: once more in mode `{mode}`")
     else:
-        return _write(task, job, inputs, prepared, refined, recipe, models, tries, teller)
+        return _write(task, job, inputs, best, recipe, models, tries, teller)
     # Outside of the handler: its traceback holds the tensors that had no room.
     models.drop_all()
     cheaper = replace(resolved, config=replace(
         resolved.config, refine=replace(resolved.config.refine, memory=mode)))  # fmt: skip
-    prepared, refined = _networks(name, job, inputs, cheaper, models, teller, tries)
-    return _write(task, job, inputs, prepared, refined, recipe, models, tries, teller)
+    best = _networks(name, job, inputs, cheaper, models, teller, tries)
+    return _write(task, job, inputs, best, recipe, models, tries, teller)
 
 
 def _networks(
@@ -79,9 +86,9 @@ def _networks(
     models: LoadedModels,
     teller: Teller,
     tries: list[str],
-) -> tuple[Prepared, Refined]:
+) -> Chosen:
     config, spec = resolved.config.refine, model_spec(models.source(name).model)
-    prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
+    prepared = prepare_inputs(job, inputs, spec, config)
     plan = models.plan_for(name, config, prepared.voxels.shape[1])
     teller.progress("load", 0)
     choice = models.get(name, config, plan)
@@ -91,25 +98,24 @@ def _networks(
     def on_progress(stage: str, done: int, total: int) -> None:
         teller.progress(stage, whole.percent(stage, done, total))
 
-    grid = choice.refiner.evaluate(prepared, inputs.rgba, on_progress)
+    fields = evaluate_all(choice.refiner, prepared, inputs.views, on_progress)
     on_progress("mesh", 0, 1)
-    return prepared, choice.refiner.finish(prepared, grid)
+    return best_of(choice.refiner, fields, inputs.views)
 
 
 def _write(
     task: dict[str, Any],
     job: Job,
     inputs: Inputs,
-    prepared: Prepared,
-    refined: Refined,
+    best: Chosen,
     recipe: dict[str, Any],
     models: LoadedModels,
     tries: list[str],
     teller: Teller,
 ) -> dict[str, Any]:
     teller.progress("write", 99)
-    measured = write_outputs(job, inputs, prepared, refined, recipe, models.device)
-    if refined.repaired:
+    measured = write_outputs(job, inputs, best, recipe, models.device)
+    if best.refined.repaired:
         teller.note("the decoded surface was open and was closed by the watertight step")
     record = read_json(job.record)
     # The paths of this machine are not the client's; hashes say what the files were.

@@ -204,7 +204,7 @@ class MeshValidation:
         vae = load_networks(
             self.source,
             components=("vae",),
-            vae_parts=spec.inference_parts,
+            vae_parts=spec.inference_parts(encodes=refine.encodes),
             device=self.device,
             dtype=half,
         ).vae

@@ -87,8 +87,8 @@ def test_a_cache_gives_the_same_start(batch: dict, tmp_path) -> None:
 
 
 def test_only_a_model_that_starts_from_the_mesh_encodes_it() -> None:
-    assert SMALL.inference_parts == ("decoder",)
-    assert replace(SMALL, start="coarse").inference_parts == ("encoder", "decoder")
+    assert SMALL.inference_parts() == ("decoder",)
+    assert replace(SMALL, start="coarse").inference_parts() == ("encoder", "decoder")
 
 
 def test_the_decoded_field_counts_where_asked(batch: dict) -> None:

@@ -28,6 +28,7 @@ STOPPING = "Stopping after this mesh; press Ctrl-C again to quit at once"
 
 def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resolved) -> None:
     """Refines the jobs of a CSV or a folder, writes a report, exits 1 if any failed."""
+    from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.inference.batch import Outcome, failure_record
     from ultrashape_cli.inference.batch_jobs import read_jobs, unpaired
@@ -35,6 +36,11 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
     from ultrashape_cli.processes import is_distributed_child
 
     assert request.batch is not None
+    if resolved.config.refine.region.startswith("mask"):
+        raise UsageError(
+            "a mask is painted for one mesh, and --batch has many",
+            hint="box, sphere or side, or one mesh at a time",
+        )
     out = request.out or Path("refined")
     jobs = read_jobs(
         *(request.batch, out, resolved.config.seed),
@@ -75,11 +81,12 @@ def _show_plan(ui: UI, jobs: list[Job], source: WeightSource, config: Config) ->
     from ultrashape_cli.inference.files import is_made
     from ultrashape_cli.inference.job import recipe_of
 
-    missing = [job for job in jobs if not (job.mesh.is_file() and job.image.is_file())]
+    missing = [job for job in jobs if not all(path.is_file() for path in job.inputs)]
     there = [job for job in jobs if job not in missing]
     made = [job for job in there if is_made(job, recipe_of(job, source, config))]
     for job in missing[:10]:
-        ui.warn(f"{job.name}: {job.mesh} or {job.image} is missing")
+        lost = ", ".join(str(path) for path in job.inputs if not path.is_file())
+        ui.warn(f"{job.name}: {lost} is missing")
     for job in [job for job in there if job not in made][:20]:
         ui.info(f"would refine {job.mesh} with {job.image} into {job.target}")
     counts = {

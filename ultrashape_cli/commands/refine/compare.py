@@ -20,7 +20,8 @@ def refine_compare(ui: UI, request: Request, source: WeightSource, resolved: Res
     from ultrashape_cli.config.models import plain_steps
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.inference.job import read_inputs
-    from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
+    from ultrashape_cli.inference.prepared import prepare_mesh
+    from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.inference.speed import compare_speed, variants
     from ultrashape_cli.models.registry import model_spec
 

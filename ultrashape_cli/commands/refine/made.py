@@ -66,6 +66,8 @@ def outputs_of(job: Job) -> dict[str, str]:
     """Returns the files of a job that are there."""
     files = {"mesh": job.target, "full": job.full_target, "preview": job.preview}
     kept = {"full": job.keep_full}
+    for seed in range(job.seed, job.seed + job.candidates):
+        files[f"seed{seed}"] = job.candidate_target(seed)
     return {
         name: str(path)
         for name, path in files.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ultrashape_cli.commands.refine.made import already_made, outputs_of
@@ -40,9 +41,10 @@ def _work(
     recipe: dict[str, Any],
 ) -> None:
     from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.inference.candidates import best_of, evaluate_all
     from ultrashape_cli.inference.files import check_writable
-    from ultrashape_cli.inference.job import read_inputs, write_outputs
-    from ultrashape_cli.inference.refiner import Refiner, prepare_mesh
+    from ultrashape_cli.inference.job import prepare_inputs, read_inputs, write_outputs
+    from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.inference.stages import Whole
     from ultrashape_cli.models.registry import model_spec
 
@@ -50,11 +52,11 @@ def _work(
     device = choose_device(resolved.config.device)
     # Inputs, output folder and memory are checked before the weights are loaded.
     inputs = read_inputs(job, config)
+    with naming_the_command():
+        prepared = prepare_inputs(job, inputs, spec, config)
+        settings = planned(ui, source, config, device, prepared.voxels.shape[1])
     for warning in inputs.warnings:
         ui.warn(warning)
-    with naming_the_command():
-        prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
-        settings = planned(ui, source, config, device, prepared.voxels.shape[1])
     if request.dry_run:
         ui.info(f"would refine {job.mesh} into {job.target} with {source.files['dit']}")
         ui.result(inputs=recipe["inputs"], outputs={})
@@ -68,13 +70,13 @@ def _work(
         def on_progress(stage: str, done: int, total: int) -> None:
             bar.update(whole.percent(stage, done, total), stage)
 
-        grid = refiner.evaluate(prepared, inputs.rgba, on_progress)
+        fields = evaluate_all(refiner, prepared, inputs.views, on_progress)
         on_progress("mesh", 0, 1)
-        refined = refiner.finish(prepared, grid)
+        best = best_of(refiner, fields, inputs.views, keep=request.keep_candidates)
         on_progress("write", 0, 1)
-        measured = write_outputs(job, inputs, prepared, refined, recipe, device)
+        measured = write_outputs(job, inputs, best, recipe, device)
         on_progress("write", 1, 1)
-    if refined.repaired:
+    if best.refined.repaired:
         ui.warn("the decoded surface was open and was closed by the watertight step")
     show_result(ui, measured)
     ui.result(
@@ -116,9 +118,52 @@ def show_result(ui: UI, measured: dict[str, Any]) -> None:
         ),
     ]
     ui.table(("result", ""), rows)
+    _show_views(ui, measured.get("views", ()))
+    _show_candidates(ui, measured)
     show_scores(ui, measured.get("metrics", {}))
     if _is_kept(ui, measured.get("acceptance")):
         _show_straying(ui, measured["straying"])
+
+
+def _show_views(ui: UI, views: Sequence[dict[str, Any]]) -> None:
+    """Shows where each reference was seen from, and how many tokens listen to it."""
+    from ultrashape_cli.inference.views import direction_name
+
+    if len(views) > 1:
+        rows = [
+            (
+                direction_name(view["azimuth"], view["elevation"]),
+                view["image"],
+                f"{view['overlap']:.0%}",
+                f"{view['share']:.0%}" if view["share"] else "not asked",
+            )
+            for view in views
+        ]
+        ui.table(("view", "image", "outline", "share"), rows)
+
+
+def _show_candidates(ui: UI, measured: dict[str, Any]) -> None:
+    """Shows what was thought of each seed, the chosen one marked."""
+    rows = []
+    for each in measured.get("candidates", ()):
+        seed = f"{each['seed']}{' (written)' if each['seed'] == measured['seed'] else ''}"
+        if "problem" in each:
+            rows.append((seed, "-", each["problem"], "", "", ""))
+            continue
+        seen = each["views"].values()
+        crossing = each["crossing_share"]
+        rows.append(
+            (
+                seed,
+                f"{each['score']:.4f}",
+                ", ".join(f"{one['silhouette']:.3f} {one['shading']:.3f}" for one in seen),
+                f"{each['components']}",
+                f"{each['open_edges']}",
+                "-" if crossing is None else f"{crossing:.4%}",
+            )
+        )
+    if rows:
+        ui.table(("seed", "score", "outline, shading", "parts", "open edges", "crossing"), rows)
 
 
 def _is_kept(ui: UI, found: dict[str, Any] | None) -> bool:

@@ -35,10 +35,82 @@ class Request(NamedTuple):
     dry_run: bool
     server: str | None
     token: str
+    views: tuple[str, ...]
+    keep_candidates: bool
+    sweep: tuple[str, ...]
+    seeds: int | None
+    coarse_with: str | None
+    text: str | None
+    image_option: Path | None
+    config: Path | None
+    """The file of `--config`."""
+
+    @property
+    def varies(self) -> bool:
+        """Says whether the settings are varied."""
+        return bool(self.sweep or self.seeds)
 
 
-def check_usage(request: Request) -> None:
-    """Raises UsageError where parts of a request do not go together."""
+def check_usage(request: Request) -> Request:
+    """Returns a request whose image stands where an image does.
+
+    Raises:
+        UsageError: Its parts do not go together.
+    """
+    from ultrashape_cli.errors import UsageError
+
+    if request.image_option is not None:
+        if request.image is not None:
+            raise UsageError(
+                f"`{request.image}` and `--image {request.image_option}` are both given",
+                hint="leave one of them out",
+            )
+        request = request._replace(image=request.image_option, image_option=None)
+    if request.coarse_with is not None:
+        request = _check_coarse(request)
+    elif request.text:
+        raise UsageError("`--text` needs `--coarse-with`", hint="ushape refine --help")
+    _check_parts(request)
+    return request
+
+
+def _check_coarse(request: Request) -> Request:
+    """Returns a request whose image stands where an image does.
+
+    Raises:
+        UsageError: Its parts do not go together.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.inference.batch_jobs import IMAGE_SUFFIXES
+
+    name = "--coarse-with"
+    for what, given in (("--batch", request.batch), ("--server", request.server)):
+        if given:
+            raise UsageError(
+                f"`{name}` and `{what}` do not go together", hint="one image at a time"
+            )
+    if request.mesh is not None and request.mesh.suffix.lower() in IMAGE_SUFFIXES:
+        # As `ushape refine picture.png --coarse-with NAME` is typed.
+        if request.image is not None:
+            raise UsageError(
+                f"`{request.mesh}` and `{request.image}` are both images", hint="--view for more"
+            )
+        request = request._replace(mesh=None, image=request.mesh)
+    if request.mesh is not None:
+        raise UsageError(
+            f"`{name}` makes the coarse mesh, and `{request.mesh}` is one",
+            hint="leave one of them out",
+        )
+    if request.image is None and not request.text and not request.views:
+        raise UsageError(f"`{name}` needs an image or a text", hint="--image FILE, or --text TEXT")
+    if request.image is not None and request.text:
+        raise UsageError("`--text` has no meaning beside an image", hint="leave one of them out")
+    if request.text and request.out is None:
+        raise UsageError("a text gives a result no name", hint="-o lion.glb")
+    return request
+
+
+def _check_parts(request: Request) -> None:
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.meshfiles.save import WRITABLE_SUFFIXES
 
@@ -48,20 +120,35 @@ def check_usage(request: Request) -> None:
             ("--preview", request.preview),
             ("--ground-truth", request.ground_truth),
             ("--compare-speed", request.compare_speed),
+            ("--view", request.views),
+            ("--sweep", request.sweep),
+            ("--seeds", request.seeds),
         ):
             if given:
                 raise UsageError(
                     f"`{name}` has no meaning with --batch",
-                    hint="a CSV names meshes and ground truths; previews are always written",
+                    hint="a CSV names meshes, views and ground truths; previews are always written",
                 )
         return
-    if request.mesh is None or request.image is None:
+    has_image = request.image is not None or request.views or request.text
+    if (request.mesh is None and request.coarse_with is None) or not has_image:
         raise UsageError(
             "a mesh and an image are needed", hint="ushape refine MESH IMAGE, or --batch CSV|DIR"
         )
     if request.num_processes > 1:
         raise UsageError("`--num-processes` needs --batch", hint="leave it out for one mesh")
-    _check_order(request.mesh, request.image)
+    if request.image is not None and request.mesh is not None:
+        _check_order(request.mesh, request.image)
+    for name, given in (("--compare-speed", request.compare_speed), ("--preview", request.preview)):
+        if given and request.varies:
+            raise UsageError(
+                f"`{name}` has no meaning with --sweep and --seeds",
+                hint="the contact sheet shows all results",
+            )
+    if request.compare_speed and request.views:
+        raise UsageError("`--view` has no meaning with --compare-speed", hint="leave it out")
+    if request.varies:
+        return
     target = target_of(request)
     if target.suffix.lower() not in WRITABLE_SUFFIXES:
         known = " ".join(WRITABLE_SUFFIXES)
@@ -89,26 +176,37 @@ def _check_order(mesh: Path, image: Path) -> None:
 
 def target_of(request: Request) -> Path:
     """Returns the mesh file that a request for one mesh writes."""
-    assert request.mesh is not None
-    return request.out or request.mesh.with_name(f"{request.mesh.stem}_refined.glb")
+    if request.out is not None:
+        return request.out
+    # Of a mesh that is still to be made the image has the name.
+    named = request.mesh or request.image or Path(request.views[0].rpartition("=")[2])
+    return named.with_name(f"{named.stem}_refined.glb")
 
 
 def make_job(request: Request, resolved: Resolved) -> Job:
     """Returns the job of a request for one mesh."""
     from ultrashape_cli.inference.files import Job
+    from ultrashape_cli.inference.region import parse_region
+    from ultrashape_cli.inference.view_files import ViewFile, parse_views
 
     assert request.mesh is not None
-    assert request.image is not None
+    views, image, refine = parse_views(request.views), request.image, resolved.config.refine
+    if image is not None and views:
+        front = ViewFile(image, (0.0, 0.0))
+        views = (front, *(view for view in views if view != front))
     return Job(
         name=request.mesh.stem,
         mesh=request.mesh,
-        image=request.image,
+        image=image or views[0].path,
         target=target_of(request),
         seed=resolved.config.seed,
         ground_truth=request.ground_truth,
         preview=request.preview,
         metrics=request.metrics,
         keep_full=request.keep_full,
+        views=views,
+        candidates=refine.best_of if request.keep_candidates else 0,
+        mask=parse_region(refine.region).file if refine.region else None,
     )
 
 

@@ -36,6 +36,10 @@ def check_server_usage(request: Request, flags: dict[str, Any]) -> None:
         ("--batch", request.batch, "one mesh at a time, or leave out --server"),
         ("--limit", request.limit, "it is for --batch"),
         ("--fail-fast", request.fail_fast, "it is for --batch"),
+        ("--view", request.views, "one image goes with a job; leave out --server"),
+        ("--sweep", request.sweep, "leave out --server"),
+        ("--seeds", request.seeds, "leave out --server"),
+        ("--keep-candidates", request.keep_candidates, "the scores of all are in the record"),
     ):
         if given:
             raise UsageError(f"`{name}` has no meaning with --server", hint=hint)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.refine import options as own
 from ultrashape_cli.commands.refine.batch import refine_batch
+from ultrashape_cli.commands.refine.coarse import with_coarse_mesh
 from ultrashape_cli.commands.refine.compare import refine_compare
 from ultrashape_cli.commands.refine.one import refine_one
 from ultrashape_cli.commands.refine.request import Request, check_usage
+from ultrashape_cli.commands.refine.sweep import refine_sweep
 from ultrashape_cli.commands.settings import resolve_settings, show_settings
 
 if TYPE_CHECKING:
@@ -34,6 +36,15 @@ def refine(
     steps: own.StepsOpt = None,
     guidance_scale: own.GuidanceOpt = None,
     strength: own.StrengthOpt = None,
+    view: own.ViewOpt = None,
+    image_option: own.ImageOpt = None,
+    coarse_with: own.CoarseWithOpt = None,
+    text: own.TextOpt = None,
+    region: own.RegionOpt = None,
+    best_of: own.BestOfOpt = None,
+    keep_candidates: own.CandidatesOpt = False,
+    sweep: own.SweepOpt = None,
+    seeds: own.SeedsOpt = None,
     tokens: own.TokensOpt = None,
     grid_resolution: own.ResolutionOpt = None,
     compare_speed: own.CompareOpt = False,
@@ -76,6 +87,8 @@ def refine(
 
       ushape refine coarse.stl view.png --faces 500000 --keep-full
 
+      ushape refine refined.glb back.png --region side=-z --view back=back.png
+
       ushape refine --batch jobs.csv -o refined
 
       ushape refine coarse.glb view.png -o refined.glb --server http://studio:8000
@@ -93,6 +106,8 @@ def refine(
         "refine.steps": steps,
         "refine.guidance_scale": guidance_scale,
         "refine.strength": strength,
+        "refine.region": region,
+        "refine.best_of": best_of,
         "refine.tokens": tokens,
         "refine.grid_resolution": grid_resolution,
         "refine.faces": faces,
@@ -107,13 +122,16 @@ def refine(
         "seed": seed,
     }
 
-    def settings(of_model: str | None) -> Resolved:
-        return resolve_settings(flags, config, overrides, no_config, model=of_model)
+    def settings(of_model: str | None, vary: dict[str, Any] | None = None) -> Resolved:
+        own_flags = {**flags, **(vary or {})}
+        return resolve_settings(own_flags, config, overrides, no_config, model=of_model)
 
     metrics = metrics or ground_truth is not None
     request = Request(
         *(mesh, image, out, batch, checkpoint, model, ground_truth, preview, metrics, keep_full),
         *(compare_speed, num_processes or 1, limit, fail_fast, force, dry_run, server, token or ""),
+        *(tuple(view or ()), keep_candidates, tuple(sweep or ()), seeds, coarse_with, text),
+        *(image_option, None if no_config else config),
     )
     if server is not None and not show_config:
         _run_on_server(ui, request, flags, config, overrides, no_config)
@@ -133,16 +151,14 @@ def _run_on_server(
     from ultrashape_cli.interrupts import exit_on_terminate
 
     check_server_usage(request, flags)
-    check_usage(request)
+    request = check_usage(request)
     # A named profile, so that no card is looked for: none here has a say.
     resolved = resolve_settings({**flags, "profile": "cpu"}, config, overrides, no_config)
     with exit_on_terminate():
         refine_on_server(ui, request, resolved)
 
 
-def _run(
-    ui: UI, request: Request, settings: Callable[[str | None], Resolved], show_config: bool
-) -> None:
+def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_config: bool) -> None:
     from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.models.sources import find_weights
 
@@ -152,9 +168,14 @@ def _run(
         show_settings(ui, settings(request.model), ("refine",))
         return
     if not show_config:
-        check_usage(request)
+        request = check_usage(request)
     source = find_weights(request.checkpoint, request.model)
     resolved = for_distilled(settings(source.model), source.distilled)
+    found: dict[str, Any] = {}
+
+    def vary(values: dict[str, Any]) -> Resolved:
+        return for_distilled(settings(source.model, {**found, **values}), source.distilled)
+
     steps, own = resolved.config.refine.steps - 1, source.distilled
     if own and own.evaluations not in (0, steps):
         ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")
@@ -168,4 +189,13 @@ def _run(
         from ultrashape_cli.interrupts import exit_on_terminate
 
         with exit_on_terminate():
-            refine_one(ui, request, source, resolved)
+            if request.coarse_with is not None:
+                request, more = with_coarse_mesh(ui, request, resolved)
+                if request.mesh is None:  # a dry run, which has said what it would do
+                    return
+                found.update(more)
+                resolved = vary({})
+            if request.varies:
+                refine_sweep(ui, request, source, resolved, vary)
+            else:
+                refine_one(ui, request, source, resolved)

@@ -73,16 +73,15 @@ def _write_onnx(
 ) -> None:
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.evaluation.export import check_place, export_onnx
-    from ultrashape_cli.exporting.parts import parts_of
+    from ultrashape_cli.exporting.parts import PARTS
     from ultrashape_cli.files import check_outputs
-    from ultrashape_cli.models.registry import model_spec
 
     target = request.out or Path(f"{request.weights.resolve().stem}-onnx")
     check_outputs([target], source.inputs, hint=f"-o {target.name}-onnx")
     if problem := check_place(target, request.force):
         replace = ", or --force to replace it" if problem.endswith("exists") else ""
         raise UsageError(problem, hint=f"-o OTHER{replace}")
-    names = parts_of(model_spec(source.model))
+    names = PARTS
     with ui.progress("export", len(names)) as bar:
         manifest = export_onnx(source, target, lambda name: bar.update(names.index(name), name))
         bar.update(len(names), "written")

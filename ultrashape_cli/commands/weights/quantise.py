@@ -27,11 +27,12 @@ def quantise(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .safetensors.")],
     scheme: Annotated[
-        Literal["int8", "int6", "int4"],
+        Literal["int8", "int8-dynamic", "int6", "int4"],
         typer.Option(
             "--scheme",
             help="Codes of so many bits, a scale for 16 (int8) or 32 weights each; int4 with an "
-            "offset, and of feed-forwards only: the rest stays in 16 bit.",
+            "offset, and of feed-forwards only: the rest stays in 16 bit. int8-dynamic computes in "
+            "8 bit too: faster where the device does, less exact.",
             rich_help_panel="Output",
         ),
     ] = "int8",
