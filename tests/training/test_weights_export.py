@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.data.attribution import Work, write_works
+from ultrashape_cli.errors import UsageError
+from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.models.weights import read_metadata, read_state_dict
 from ultrashape_cli.runs import complete_checkpoints
 from ultrashape_cli.training.worker import train_run
@@ -118,3 +120,31 @@ def test_the_attribution_lies_beside_what_is_exported(make_run, ushape, tmp_path
     beside = tmp_path / "mine.ATTRIBUTION.md"
     assert json.loads(result.out)["outputs"]["attribution"] == str(beside)
     assert beside.read_bytes() == (run.root / "ATTRIBUTION.md").read_bytes()
+
+
+def test_graphs_are_those_of_the_merged_or_averaged_weights_of_a_run(
+    make_run, ushape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[WeightSource] = []
+
+    def export(source: WeightSource, folder: Path, tell: object) -> dict:
+        asked.append(source)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("ultrashape_cli.evaluation.export.export_onnx", export)
+    run = _trained(make_run, strategy="lora", ema_decay=0.5)
+    first, newest = complete_checkpoints(run.checkpoints)
+    command = ("weights", "export", run.root, "--format", "onnx", "-o", tmp_path / "graphs")
+    assert "far enough" in ushape(*command, "--ema").err
+    assert "far enough" in ushape(*command, "--checkpoint", "1").err
+    averaged, earlier = asked
+    assert (averaged.adapters["dit"], averaged.averaged) == (newest, True)
+    assert (earlier.adapters["dit"], earlier.averaged) == (first, False)
+    loaded, base = load_networks(earlier).dit, read_state_dict(earlier.files["dit"])["dit"]
+    assert loaded is not None
+    assert not _same(loaded.state_dict(), base)
+    refused = ushape(*command, "--no-merge-lora")
+    assert refused.code == 2
+    assert "adapters are merged" in refused.err
+    # Nor may a run be written into.
+    assert ushape(*command[:-1], run.root / "graphs").code == 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ultrashape_cli.config.choices import (
     Attention,
+    Backend,
     Background,
     Colours,
     DtypePolicy,
@@ -43,6 +44,9 @@ class RefineConfig:
     """Keys and values of the image computed once, not in every step; the result is the same."""
     compile: bool = False
     """Compile the blocks of the DiT; pays off for many meshes of one size."""
+    backend: Backend = "auto"
+    """What runs the networks: `torch`, `aoti` (compiled for this machine, kept in ~/.cache/ushape),
+    `onnx` (onnxruntime, of an exported folder); `auto` is what the checkpoint is for."""
     strength: float = 1.0
     """How much of the way from the input to the result is gone: 1 is the whole of it, 0 only
     encodes and decodes the input."""

@@ -13,6 +13,11 @@ from ultrashape_cli.models.vae import VAEParams
 _SURFACE_POINTS = 81_920
 
 
+def encoder_points(params: VAEParams) -> int:
+    """Returns how many surface points the encoder reads of a mesh."""
+    return min(_SURFACE_POINTS, params.num_latents * params.downsample_ratio)
+
+
 def encoder_surface(mesh: Mesh, params: VAEParams, seed: int) -> Tensor:  # [1, N, 7]
     """Returns points, normals and the sharp label, half of them weighted by curvature.
 
@@ -21,7 +26,7 @@ def encoder_surface(mesh: Mesh, params: VAEParams, seed: int) -> Tensor:  # [1, 
         params: Of the autoencoder; it reads so many points per latent at most.
         seed: Of the points.
     """
-    count = min(_SURFACE_POINTS, params.num_latents * params.downsample_ratio)
+    count = encoder_points(params)
     points, normals = sample_uniform_and_curved(mesh, count, np.random.default_rng(seed))
     label = np.zeros((count, 1))
     label[count - count // 2 :] = 1.0

@@ -194,6 +194,12 @@ def _measure(spec: ModelSpec, config: RefineConfig, tokens: int, networks: Netwo
         field = vae.field(vae.decode(torch.randn(1, tokens, spec.vae.latent_channels)))
         per_query = field.bytes_per_query
     activations["decode"] = meter.peak - weights["decode"]
+    if config.backend == "onnx":
+        # Its attention holds the scores of all pairs of tokens, and their exponentials.
+        pair = 2 * 4
+        activations["sample"] += pair * spec.dit.num_heads * (tokens + 1) ** 2
+        activations["decode"] += pair * spec.vae.num_heads * tokens**2
+        per_query += pair * spec.vae.num_heads * tokens
     blocks = [_size(block) for block in dit.blocks]
     return Footprint(
         weights=weights,
@@ -249,6 +255,8 @@ def plan_refinement(
     host = psutil.virtual_memory().available if host is None else host
     if config.memory != "auto":
         modes: tuple[MemoryMode, ...] = (config.memory,)
+    elif config.backend in ("aoti", "onnx"):
+        modes = ("resident",)
     else:
         modes = modes_on(device, quantised)
     plain = measure_refinement(spec, config, tokens, accelerator=accelerator, quantised=quantised)

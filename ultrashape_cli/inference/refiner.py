@@ -21,6 +21,7 @@ from ultrashape_cli.geometry.check import Topology
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import Up
 from ultrashape_cli.geometry.places import in_own_places
+from ultrashape_cli.inference.backends import backend_record, choose_backend, load_graphs
 from ultrashape_cli.inference.cleanup import Tokens, clean, stitched, surface_mesh
 from ultrashape_cli.inference.course import Course, Hold, course, times_of
 from ultrashape_cli.inference.decode import (
@@ -65,6 +66,8 @@ class Refined:
     """Passes through the DiT."""
     memory: str
     """Where the weights waited."""
+    backend: dict[str, str]
+    """What ran the networks, and its versions."""
     repaired: bool
     """The field left its grid open and the watertight step closed it."""
     floaters: int
@@ -111,8 +114,10 @@ class Refiner:
 
         Raises:
             CheckpointError: The weights do not fit the model.
-            UsageError: They are quantised, and the mode is `int8`.
+            UsageError: They are quantised, and the mode is `int8`; or the backend cannot run them.
         """
+        if (backend := choose_backend(source, config, device)) != "torch":
+            return cls(load_graphs(source, backend), model_spec(source.model), config, device)
         if (quantised := source.quantised) is not None:
             refuse_int8(config, quantised)
         dtype = compute_dtype(config.dtype)
@@ -220,6 +225,7 @@ class Refiner:
                 tokens=prepared.voxels.shape[1],
                 passes=prepared.passes,
                 memory=self.placement.mode,
+                backend=backend_record(self.networks),
                 repaired=cleaned.repaired,
                 floaters=cleaned.floaters,
                 dropped_faces=cleaned.dropped_faces,
@@ -363,7 +369,7 @@ class Refiner:
 
     def _choose_attention(self, network: nn.Module, shapes: list[AttentionShape]) -> str:
         """Lets a network use the back end of the settings, or the fastest for what it will see."""
-        weight = next(network.parameters()).dtype
+        weight = next((p.dtype for p in network.parameters()), torch.float32)  # graphs have none
         half = torch.bfloat16 if self.config.dtype == "bf16" else weight
         return use_backend(network, self.config.attention, shapes, device=self.device, dtype=half)
 

@@ -318,7 +318,10 @@ class RefineDiT(nn.Module):
                 f"context must be [{x.shape[0]}, L, {params.context_channels}], "
                 f"got {[*context.shape]}"
             )
-        # Reading the values would stop an accelerator's queue, so only CPU tensors are checked.
+        # Reading the values would stop an accelerator's queue, so only CPU tensors are checked; a
+        # graph has no values.
+        if torch.compiler.is_compiling():
+            return
         if voxel_indices.device.type == "cpu" and voxel_indices.numel():
             low, high = voxel_indices.aminmax()
             if low < 0 or high >= params.voxel_resolution:

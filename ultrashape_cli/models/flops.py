@@ -52,3 +52,11 @@ def vae_flops(params: VAEParams, points: int, num_latents: int, queries: int) ->
     field = tokens * 2 * inner * inner + queries * (features * inner + 2 * inner * inner + inner)
     field += queries * 2 * params.field_mlp_ratio * inner * inner + 2 * queries * tokens * inner
     return 2 * (encoder + blocks + bottleneck + field)
+
+
+def dense_flops(params: DiTParams, num_latents: int, context_tokens: int) -> int:
+    """Return the FLOPs of `dit_flops` where every expert runs on every token."""
+    unused = params.num_experts - params.moe_top_k
+    mlp = 2 * MLP_RATIO * params.width * params.width
+    extra = params.num_moe_layers * (num_latents + 1) * unused * mlp
+    return dit_flops(params, num_latents, context_tokens) + 2 * extra

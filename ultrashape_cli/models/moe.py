@@ -19,7 +19,7 @@ from ultrashape_cli.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 AUX_LOSS_WEIGHT = 0.01
-DISPATCHES = ("loop", "grouped")
+DISPATCHES = ("loop", "grouped", "dense")
 
 
 class Routed(NamedTuple):
@@ -110,6 +110,7 @@ class MoEFeedForward(nn.Module):
         super().__init__()
         self.top_k = top_k
         self.grouped = False
+        self.dense = False
         self._routes: _Routes | None = None
         self.gate = nn.Linear(width, num_experts, bias=False)
         self.experts = nn.ModuleList(Expert(width, hidden) for _ in range(num_experts))
@@ -133,7 +134,9 @@ class MoEFeedForward(nn.Module):
         return routes, routes
 
     def forward(self, x: Tensor) -> Routed:  # [B, L, C]
-        """Route every token; one host synchronisation, for the expert counts, unless grouped."""
+        """Route every token; the loop synchronises with the host once, for the expert counts."""
+        if self.dense:
+            return dense_reference(self, x)
         tokens = x.flatten(0, 1)
         scores, weights, chosen = self.route(tokens)
         if self._routes is not None:
@@ -198,10 +201,11 @@ def set_expert_dispatch(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Let every routed layer below `module` use "loop" or "grouped"; return what is used.
+    """Let every routed layer below `module` use a dispatch; return which is used.
 
-    Grouped products are used where a tiny one gives the right result on this device and dtype;
-    elsewhere the loop stays and a line in the log says so.
+    "loop" runs the experts in turn on their tokens, "dense" all of them on all tokens, for graphs
+    whose sizes cannot depend on values. Grouped products are used where a tiny one gives the right
+    result on this device and dtype; elsewhere the loop stays and a line in the log says so.
     """
     if dispatch not in DISPATCHES:
         raise ConfigError(f"unknown dispatch {dispatch!r}; known: {', '.join(DISPATCHES)}")
@@ -212,7 +216,7 @@ def set_expert_dispatch(
         dispatch = "loop"
     for layer in module.modules():
         if isinstance(layer, MoEFeedForward):
-            layer.grouped = dispatch == "grouped"
+            layer.grouped, layer.dense = dispatch == "grouped", dispatch == "dense"
     return dispatch
 
 

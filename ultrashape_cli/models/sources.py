@@ -14,6 +14,7 @@ from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters
+from ultrashape_cli.models.export_manifest import MANIFEST, is_export, read_manifest
 from ultrashape_cli.models.file_check import require_whole, weights_problem
 from ultrashape_cli.models.quantised_file import (
     MERGE_FIRST,
@@ -59,6 +60,8 @@ class WeightSource:
     """Whether the trained weights, or adapters, are their average over the run."""
     distilled: Distilled | None = None
     """How they are sampled, where they were distilled."""
+    exported: Path | None = None
+    """Folder of the graphs, where the weights are in those of an export alone."""
 
     @property
     def adapter_file(self) -> str:
@@ -72,14 +75,16 @@ class WeightSource:
         Raises:
             CheckpointError: What it says is broken.
         """
-        return read_quantisation(self.files["dit"]) if "dit" in self.files else None
+        if self.exported is not None or "dit" not in self.files:
+            return None
+        return read_quantisation(self.files["dit"])
 
     @property
     def inputs(self) -> list[Path]:
         """Returns what is read: files, and of a run all checkpoints, which stay as they are."""
         found = [*self.files.values(), *(p / self.adapter_file for p in self.adapters.values())]
         runs = [p.parent.parent for p in found if (p.parent / CHECKPOINT_MANIFEST).is_file()]
-        return [*found, *runs]
+        return [*found, *runs, *([self.exported] if self.exported else [])]
 
 
 class Loaded(NamedTuple):
@@ -115,6 +120,14 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
         return _from_run(RunFolder(path.parent.parent), path, averaged)
     if averaged:
         raise CheckpointError(f"`{path}` is no run, so it has no averaged weights")
+    if is_export(path):
+        manifest = read_manifest(path)
+        return WeightSource(
+            model_spec(manifest["model"]).name,
+            dict.fromkeys(COMPONENTS, path / MANIFEST),
+            distilled=Distilled.parse(manifest.get("distilled")),
+            exported=path,
+        )
     if path.is_file():
         require_whole(path)
     elif not any(path.glob("*.safetensors")):
@@ -306,8 +319,13 @@ def load_networks(
 
     Raises:
         CheckpointError: A file lacks a network, or its keys or shapes differ; or adapters are to
-            be added to codes.
+            be added to codes; or the weights are those of an export.
     """
+    if source.exported is not None:
+        raise CheckpointError(
+            f"`{source.exported}` is an export for onnxruntime: its weights are in graphs alone",
+            hint="name the checkpoint that it was made from",
+        )
     networks = build(model_spec(source.model), components=components, vae_parts=vae_parts)
     quantised = source.quantised if "dit" in components else None
     for file in sorted({source.files[name] for name in components}):

@@ -13,6 +13,7 @@ import torch
 from ultrashape_cli.config.choices import MemoryMode
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import choose_device, empty_cache
+from ultrashape_cli.inference.backends import choose_backend
 from ultrashape_cli.inference.memory import (
     RefinePlan,
     check_plan,
@@ -70,6 +71,7 @@ class LoadedModels:
             OutOfMemory: No mode fits.
         """
         spec, quantised = model_spec(self.source(name).model), self.source(name).quantised
+        config = replace(config, backend=choose_backend(self.source(name), config, self.device))
         # What is loaded makes room for itself, or is what is planned.
         budget = free_memory(config, self.device)
         if not config.max_memory_gib:

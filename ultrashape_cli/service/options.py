@@ -15,7 +15,8 @@ from ultrashape_cli.config.resolve import Resolved, resolve
 from ultrashape_cli.errors import ConfigError, UsageError
 from ultrashape_cli.inference.region import parse_region
 
-OF_THE_MACHINE = ("memory", "max_memory_gib", "dtype", "compile", "attention", "chunk_size")
+OF_THE_MACHINE = ("memory", "max_memory_gib", "dtype", "compile", "attention", "chunk_size",
+                  "backend")  # fmt: skip
 """Settings of refine that the machine decides, not the job."""
 REFINE = tuple(f.name for f in fields(RefineConfig) if f.name not in OF_THE_MACHINE)
 OF_THE_JOB = ("model", "seed", "format", "priority", "keep_full", "metrics", "picture", "webhook")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ultrashape_cli.config.choices import Background, Colours, MeshFrame, Quality
+from ultrashape_cli.config.choices import Backend, Background, Colours, MeshFrame, Quality
 
 _INPUT, _OUTPUT, _HARDWARE, _RUN = "Input", "Output", "Hardware", "Run"
 
@@ -32,7 +32,8 @@ CheckpointOpt = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="A run, a checkpoint folder, a safetensors file or the reference bundle. "
+        help="A run, a checkpoint folder, a safetensors file, the reference bundle or an exported "
+        "folder. "
         "Default: the newest finished DiT run in ./runs, else the weights in ./weights.",
         rich_help_panel=_INPUT,
     ),
@@ -44,6 +45,15 @@ ModelOpt = Annotated[
         metavar="NAME",
         help="Pulled or packaged weights of a model instead: ultrashape-1.0, tiny.",
         rich_help_panel=_INPUT,
+    ),
+]
+BackendOpt = Annotated[
+    Backend | None,
+    typer.Option(
+        "--backend",
+        help="What runs the networks: torch; aoti, compiled once for this machine; onnx, with a "
+        "folder of `ushape weights export` as --checkpoint. Default: what --checkpoint is for.",
+        rich_help_panel=_HARDWARE,
     ),
 ]
 ServerOpt = Annotated[

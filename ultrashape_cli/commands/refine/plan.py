@@ -18,21 +18,25 @@ def planned(
     """Plans the memory, shows the plan, and returns the settings with its mode and chunk.
 
     Raises:
-        UsageError: Mode `int8` is asked for of weights that are quantised.
+        UsageError: Mode `int8` is asked for of weights that are quantised, or what the backend
+            cannot do.
         OutOfMemory: No mode fits; the hint names the option that helps.
     """
     from dataclasses import replace
 
+    from ultrashape_cli.inference.backends import choose_backend
     from ultrashape_cli.inference.memory import check_plan, limit_device, plan_refinement
     from ultrashape_cli.models.registry import model_spec
 
     spec, quantised = model_spec(source.model), source.quantised
+    config = replace(config, backend=choose_backend(source, config, device))
     plan = plan_refinement(spec, config, device, tokens, quantised=quantised)
+    runtime = {"torch": "", "aoti": " (compiled)", "onnx": " (onnxruntime)"}[config.backend]
     codes = f" ({quantised.scheme} codes in the DiT)" if quantised else ""
     gib = 2**30
     stages = ", ".join(f"{name} {size / gib:.2f}" for name, size in plan.stages.items())
     ui.info(
-        f"memory: {plan.mode} weights in {config.dtype}{codes}, {plan.tokens:,} tokens, "
+        f"memory: {plan.mode} weights in {config.dtype}{codes}{runtime}, {plan.tokens:,} tokens, "
         f"{plan.needed / gib:.2f} of {plan.budget / gib:.2f} GiB on {device} ({stages}), "
         f"{plan.host / gib:.2f} GiB of weights on the host, {plan.chunk_size:,} queries at once"
     )

@@ -28,6 +28,7 @@ def check_server_usage(request: Request, flags: dict[str, Any]) -> None:
         ("--checkpoint", request.checkpoint, "--model names a checkpoint of the service"),
         ("--device", flags["device"], here),
         ("--profile", flags["profile"], here),
+        ("--backend", flags["refine.backend"], here),
         ("--max-memory-gib", flags["refine.max_memory_gib"], here),
         ("--num-processes", flags["launch.num_processes"], here),
         ("--compare-speed", request.compare_speed, "leave out --server"),

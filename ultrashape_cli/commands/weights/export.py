@@ -1,4 +1,4 @@
-"""`ushape weights export`: a run's result as one file for others."""
+"""`ushape weights export`: a run's result as one file for others, or as graphs for a runtime."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ SUFFIXES = {"safetensors": ".safetensors", "reference": ".pt"}
 
 def export(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run folder.", exists=True, file_okay=False)
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Run folder; for onnx and aoti whatever `refine --checkpoint` takes.",
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="File, or a folder with --no-merge-lora. Default: NAME.safetensors or NAME.pt.",
+            help="File, or a folder with --no-merge-lora and for onnx. Default: NAME.safetensors, "
+            "NAME.pt, NAME-lora or NAME-onnx.",
             rich_help_panel="Output",
         ),
     ] = None,
@@ -52,10 +57,11 @@ def export(
         ),
     ] = True,
     format_name: Annotated[
-        Literal["safetensors", "reference"],
+        Literal["safetensors", "reference", "onnx", "aoti"],
         typer.Option(
             "--format",
-            help="One safetensors file, or the bundle of the reference implementation.",
+            help="One safetensors file, the bundle of the reference implementation, a folder of "
+            "ONNX files, or packages compiled for this machine, kept in ~/.cache/ushape.",
             rich_help_panel="Output",
         ),
     ] = "safetensors",
@@ -68,17 +74,21 @@ def export(
     quiet: opt.QuietOpt = False,
     verbose: opt.VerboseOpt = False,
 ) -> None:
-    """Export the weights of a run: all three networks in one file
+    """Export the weights of a run as one file, or any weights as graphs of another runtime
 
     Reads RUN. Writes the trained network together with those it started from, or the adapters
-    alone; beside them, NAME.ATTRIBUTION.md where the run learned from imported meshes.
+    alone; beside them, NAME.ATTRIBUTION.md where the run learned from imported meshes. ONNX files
+    and compiled packages are compared with the networks on shapes of three sizes before they count.
 
     Examples:
 
       ushape weights export runs/data-ultrashape-1.0-dit --checkpoint best --ema
 
       ushape weights export runs/data-ultrashape-1.0-dit --format reference --dtype fp16 -o mine.pt
+
+      ushape weights export tiny --format onnx -o tiny-onnx
     """
+    from ultrashape_cli.commands.weights.graphs import GraphRequest, export_graphs
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.models.convert import DTYPES, convert_weights, gather_weights, inputs_of
@@ -88,6 +98,10 @@ def export(
     from ultrashape_cli.ui import UI
 
     ui = UI("weights export", json_output=json_output, quiet=quiet, verbose=verbose)
+    if format_name in ("onnx", "aoti"):
+        asked = GraphRequest(run, out, checkpoint, ema, merge_lora, dtype, force)
+        export_graphs(ui, asked, format_name)
+        return
     folder = RunFolder(run)
     if not folder.is_run():
         raise UsageError(f"`{run}` is not a run", hint="ushape weights export runs/NAME")
