@@ -108,8 +108,7 @@ def distill(
     all weights, with a second network, in phases that are runs of their own (`ushape monitor
     OUT/24` watches one). Repeating the command goes on. What comes out,
     OUT/student.safetensors, says how it is sampled, and `refine`, `serve` and `evaluate` do so.
-    Distil what has been fine-tuned: fine-tunes of distilled weights drift. Phases beyond the first
-    are experimental.
+    Distil what has been fine-tuned: the other way drifts. Phases after the first: experimental.
 
     Examples:
 
@@ -117,7 +116,7 @@ def distill(
 
       ushape distill --init ultrashape_v1.pt --evaluations 0
 
-      ushape distill --model tiny --steps 300 --dry-run
+      ushape distill --model tiny --dry-run
     """
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.processes import is_distributed_child
@@ -181,8 +180,8 @@ def distill(
         init = target
     data_set, student = first.config.train.data, str(target)
     ui.hint(shlex.join(["ushape", "evaluate", "--data", data_set, "--checkpoint", student]))
-    ui.result(inputs={"data": data_set}, outputs={"weights": student},
-              counts={"phases": len(phases)})  # fmt: skip
+    outputs, counts = {"weights": student}, {"phases": len(phases)}
+    ui.result(inputs={"data": data_set}, outputs=outputs, counts=counts)
 
 
 def _distilled(init: Path | None) -> Distilled | None:

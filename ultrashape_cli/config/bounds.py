@@ -89,6 +89,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.guidance_end": (0.0, 1.0),
     "refine.guidance_reuse": (1, 100),
     "refine.faces": (0, 1_000_000_000),
+    "refine.bake_size": (64, 16_384),
     "refine.floater_ratio": (0.0, 1.0),
     "refine.grid_resolution": (8, 2048),
     "refine.max_memory_gib": (0.0, 1024.0),

@@ -8,6 +8,7 @@ from ultrashape_cli.config.choices import (
     Attention,
     Backend,
     Background,
+    Bake,
     Colours,
     DtypePolicy,
     FrontAxis,
@@ -15,6 +16,7 @@ from ultrashape_cli.config.choices import (
     MeshFrame,
     Quality,
     Solver,
+    Topology,
     UpAxis,
     ViewMode,
 )
@@ -98,6 +100,14 @@ class RefineConfig:
     """Run the watertight step on the coarse mesh first."""
     faces: int = 0
     """Faces of the result, reduced by quadric edge collapse; 0 keeps all."""
+    topology: Topology = "triangles"
+    """Of the faces that `faces` counts: `quads` follow the shape, but may leave small holes."""
+    uv: bool = False
+    """Texture coordinates on the result, in GLB and OBJ."""
+    bake: Bake = "none"
+    """`normal` puts the detail that reducing the faces loses into a normal map."""
+    bake_size: int = 2048
+    """Texels along a side of the texture."""
     keep_floaters: bool = False
     """Keep small loose parts of the result."""
     floater_ratio: float = 0.005

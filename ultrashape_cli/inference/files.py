@@ -31,6 +31,8 @@ class Job:
     """Also write the mesh before faces are reduced."""
     views: tuple[ViewFile, ...] = ()
     """References with their sides, the image among them; none where the image is the only one."""
+    beside: tuple[Path, ...] = ()
+    """What a finished mesh has beside it (`finishing.write.files_beside`)."""
     candidates: int = 0
     """Results of other seeds that are written too, of this one and those that follow it."""
     mask: Path | None = None
@@ -62,7 +64,8 @@ class Job:
         """Returns the files that are written."""
         full = self.full_target if self.keep_full else None
         others = [self.candidate_target(self.seed + k) for k in range(self.candidates)]
-        return [p for p in (self.target, self.record, full, self.preview, *others) if p]
+        files = (self.target, self.record, full, self.preview, *others, *self.beside)
+        return [p for p in files if p]
 
 
 def check_writable(folder: Path) -> None:
@@ -84,7 +87,7 @@ def is_made(job: Job, recipe: dict[str, Any], *, ignore_preview: bool = False) -
         return False
     if {key: made.get(key) for key in recipe} != recipe:
         return False
-    wanted = [job.target]
+    wanted = [job.target, *job.beside]
     if job.preview is not None and not ignore_preview:
         wanted.append(job.preview)
     return all(path.exists() for path in wanted)

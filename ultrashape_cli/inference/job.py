@@ -14,6 +14,8 @@ from ultrashape_cli import __version__
 from ultrashape_cli.config.schema import Config, RefineConfig, flatten
 from ultrashape_cli.data.background import image_warnings, load_reference
 from ultrashape_cli.files import file_hash, write_json
+from ultrashape_cli.finishing.finish import finish
+from ultrashape_cli.finishing.write import check_finish, is_finished, save_finished
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
@@ -69,6 +71,7 @@ def read_inputs(job: Job, config: RefineConfig) -> Inputs:
         ImageError: The image cannot be used.
         UsageError: The image is opaque and the settings do not say what its background is.
     """
+    check_finish(config, job.target)
     contents = read_contents(job.mesh, colours=config.colours == "keep")
     asset = without_surroundings(mesh_of(job.mesh, contents))
     mesh = asset.mesh
@@ -191,13 +194,22 @@ def write_outputs(
             result = prepared.mesh
             refined = _input_instead(refined, result if is_placed else inputs.mesh)
     colours = SurfaceColours(inputs.appearance, prepared.frame) if inputs.appearance else None
-    files = [(refined.mesh, job.target)]
+    config = RefineConfig(**recipe["settings"])
+    finished, figures = None, None
+    if is_finished(config):
+        finished, figures = finish(refined.mesh, refined.full or refined.mesh, config)
+    files = [] if finished else [(refined.mesh, job.target)]
     if job.keep_full and refined.full is not None:
         files.append((refined.full, job.full_target))
     files += [(mesh, job.candidate_target(seed)) for seed, mesh in best.others.items()]
     for mesh, path in files:
         save_mesh(mesh, path, _vertex_colours(colours, normalised(mesh)))
+    if finished is not None:
+        own = _vertex_colours(colours, normalised(finished.mesh))
+        save_finished(finished, job.target, own)
     measured = measure(inputs, refined, device)
+    if figures is not None:
+        measured["finished"] = figures
     measured["colours"] = "kept" if colours else "none"
     measured["straying"] = straying.as_dict()
     if best.scores:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.resolve import Resolved, resolve
 from ultrashape_cli.errors import ConfigError, UsageError
+from ultrashape_cli.finishing.write import check_finish, files_beside
 from ultrashape_cli.inference.region import parse_region
 
 OF_THE_MACHINE = ("memory", "max_memory_gib", "dtype", "compile", "attention", "chunk_size",
@@ -109,8 +110,11 @@ def parse_options(
     if not problems:
         problems += _bad_region(refine.get("region"))
         try:
-            resolve_job(model, values)
-        except ConfigError as error:
+            own, target = resolve_job(model, values).config.refine, Path(f"refined.{form}")
+            check_finish(own, target)
+            if files_beside(own, target):
+                problems.append("a normal map beside an OBJ cannot be fetched: `format` glb")
+        except (ConfigError, UsageError) as error:
             problems.append(error.message)
     if problems:
         raise ConfigError("; ".join(problems), hint="GET /v1/options lists options and bounds")

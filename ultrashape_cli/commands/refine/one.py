@@ -118,11 +118,30 @@ def show_result(ui: UI, measured: dict[str, Any]) -> None:
         ),
     ]
     ui.table(("result", ""), rows)
+    _show_finished(ui, measured.get("finished"))
     _show_views(ui, measured.get("views", ()))
     _show_candidates(ui, measured)
     show_scores(ui, measured.get("metrics", {}))
     if _is_kept(ui, measured.get("acceptance")):
         _show_straying(ui, measured["straying"])
+
+
+def _show_finished(ui: UI, found: dict[str, Any] | None) -> None:
+    """Shows the faces that were made of a result, its texture and its normal map."""
+    if found is None:
+        return
+    rows = [("faces", f"{found['faces']:,}, {found['quad_share']:.0%} quads")]
+    if "charts" in found:
+        rows.append(("texture", f"{found['charts']} charts, {found['texture_used']:.0%} used"))
+    if "coverage" in found:
+        rows.append(("normal map", f"{found['coverage']:.1%} of its texels found the full mesh"))
+    rows.append(("seconds", ", ".join(f"{k} {v:.1f}" for k, v in found["seconds"].items())))
+    ui.table(("finished", ""), rows)
+    if found["open_edges"]:
+        ui.warn(
+            f"the quads have {found['open_edges']} open edges: fill them before printing, or take "
+            "--topology triangles"
+        )
 
 
 def _show_views(ui: UI, views: Sequence[dict[str, Any]]) -> None:

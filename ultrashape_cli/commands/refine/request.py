@@ -185,6 +185,7 @@ def target_of(request: Request) -> Path:
 
 def make_job(request: Request, resolved: Resolved) -> Job:
     """Returns the job of a request for one mesh."""
+    from ultrashape_cli.finishing.write import files_beside
     from ultrashape_cli.inference.files import Job
     from ultrashape_cli.inference.region import parse_region
     from ultrashape_cli.inference.view_files import ViewFile, parse_views
@@ -206,6 +207,7 @@ def make_job(request: Request, resolved: Resolved) -> Job:
         keep_full=request.keep_full,
         views=views,
         candidates=refine.best_of if request.keep_candidates else 0,
+        beside=tuple(files_beside(refine, target_of(request))),
         mask=parse_region(refine.region).file if refine.region else None,
     )
 

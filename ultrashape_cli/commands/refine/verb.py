@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ultrashape_cli import options as opt
 from ultrashape_cli.commands.refine import options as own
+from ultrashape_cli.commands.refine import wishes as wish
 from ultrashape_cli.commands.refine.batch import refine_batch
 from ultrashape_cli.commands.refine.coarse import with_coarse_mesh
 from ultrashape_cli.commands.refine.compare import refine_compare
@@ -35,20 +36,23 @@ def refine(
     quality: own.QualityOpt = None,
     steps: own.StepsOpt = None,
     guidance_scale: own.GuidanceOpt = None,
-    strength: own.StrengthOpt = None,
-    view: own.ViewOpt = None,
-    image_option: own.ImageOpt = None,
-    coarse_with: own.CoarseWithOpt = None,
-    text: own.TextOpt = None,
-    region: own.RegionOpt = None,
-    best_of: own.BestOfOpt = None,
-    keep_candidates: own.CandidatesOpt = False,
-    sweep: own.SweepOpt = None,
-    seeds: own.SeedsOpt = None,
+    strength: wish.StrengthOpt = None,
+    view: wish.ViewOpt = None,
+    image_option: wish.ImageOpt = None,
+    coarse_with: wish.CoarseWithOpt = None,
+    text: wish.TextOpt = None,
+    region: wish.RegionOpt = None,
+    best_of: wish.BestOfOpt = None,
+    keep_candidates: wish.CandidatesOpt = False,
+    sweep: wish.SweepOpt = None,
+    seeds: wish.SeedsOpt = None,
     tokens: own.TokensOpt = None,
     grid_resolution: own.ResolutionOpt = None,
     compare_speed: own.CompareOpt = False,
     faces: own.FacesOpt = None,
+    topology: own.TopologyOpt = None,
+    uv: own.UvOpt = None,
+    bake: own.BakeOpt = None,
     keep_full: own.KeepFullOpt = False,
     accept_only_better: own.AcceptOpt = None,
     keep_floaters: own.FloatersOpt = None,
@@ -111,6 +115,9 @@ def refine(
         "refine.tokens": tokens,
         "refine.grid_resolution": grid_resolution,
         "refine.faces": faces,
+        "refine.topology": topology,
+        "refine.uv": uv,
+        "refine.bake": bake,
         "refine.keep_floaters": keep_floaters,
         "refine.accept_only_better": accept_only_better,
         "refine.frame": frame,

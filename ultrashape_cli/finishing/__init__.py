@@ -1,0 +1,1 @@
+"""What a result is used for next: other faces, texture coordinates, a normal map."""
