@@ -3,9 +3,9 @@
     python examples/bench/views.py [--count 27] [--weights CHECKPOINT] [--model tiny]
 
 Shapes of `examples/make_shapes.py` that no training has seen, coarse versions of 32 cells.
-Chamfer-L1 in the cube of side 2 and normal consistency of the half that faces back (or front), refined without
-an image, with the front alone, and with front and back in each `refine.view_mode`; means and paired
-tests against the front alone.
+Chamfer-L1 in the cube of side 2 and normal consistency of the half that faces back (or front),
+refined without an image, with the front alone, and with front and back in each `refine.view_mode`;
+means and paired tests against the front alone.
 """
 
 import argparse
