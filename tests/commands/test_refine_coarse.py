@@ -37,6 +37,17 @@ elif mode == "hangs":
     if os.fork() == 0:
         time.sleep(60)
     time.sleep(60)
+elif mode == "leaves":
+    import subprocess
+    for own in (False, True):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(97)"],
+                         start_new_session=own, stdout=None if own else subprocess.DEVNULL)
+    time.sleep(0.5)
+    shutil.copy(source, out)
+elif mode == "talks":
+    for _ in range(3000):
+        print("x" * 4000)
+    sys.exit(1)
 elif mode == "rubbish":
     Path(out).write_bytes(b"not a mesh")
 elif mode == "empty":
@@ -59,7 +70,17 @@ def coarse(ushape, inputs: Path, tmp_path: Path, monkeypatch) -> Callable:
         f"[coarse.{mode}]\ncommand = '''{start} {mode} {mesh} {{out}} {{image}} {{seed}}'''\n"
         f"suffix = '.ply'\ntimeout_seconds = {2 if mode == 'hangs' else 60}\n"
         f"env = {{ CALLS = '{calls}', TOKEN = 'hush' }}\n"
-        for mode in ("good", "fails", "hangs", "rubbish", "nothing", "empty", "dies")
+        for mode in (
+            "good",
+            "fails",
+            "hangs",
+            "rubbish",
+            "nothing",
+            "empty",
+            "dies",
+            "leaves",
+            "talks",
+        )
     ]
     tables.append(
         f"[coarse.words]\nimage_command = '''{start} draw {mesh} {{out}} {{text}}'''\n"
@@ -132,6 +153,23 @@ def test_a_program_that_hangs_is_ended_with_its_children(coarse, tmp_path: Path)
     lines = [Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit()]
     running = [line.read_bytes() for line in lines if line.exists()]
     assert not any(b"make.py\0hangs" in line for line in running)
+
+
+def test_what_a_program_leaves_behind_ends_with_it(coarse, tmp_path: Path) -> None:
+    result = coarse("leaves", "-o", tmp_path / "out.glb")
+    assert result.code == 0, result.err
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit()]
+    assert not any(b"time.sleep(97)" in line.read_bytes() for line in lines if line.exists())
+
+
+def test_what_a_program_says_is_bounded_and_not_beside_the_result(coarse, tmp_path: Path) -> None:
+    notes = tmp_path / "out_coarse.log"
+    notes.write_text("my own notes")
+    assert coarse("talks", "-o", tmp_path / "out.glb").code == 1
+    assert notes.read_text() == "my own notes"
+    logs = list(tmp_path.glob("cache/**/log.txt"))
+    assert len(logs) == 1
+    assert 1 << 20 < logs[0].stat().st_size <= 4 << 20
 
 
 def test_a_text_becomes_an_image_and_then_a_mesh(coarse, tmp_path: Path) -> None:

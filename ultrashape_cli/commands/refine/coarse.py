@@ -43,10 +43,19 @@ def with_coarse_mesh(
         command = read_coarse(config, name)
     if request.text and (command is None or not (command.from_text or command.image_command)):
         raise UsageError(f"`{name}` makes nothing of a text", hint="--image FILE")
+    if request.image is None and not request.views and not (command and command.image_command):
+        raise UsageError(
+            f"`{name}` makes a mesh of a text, and refining needs an image too",
+            hint=f"an image_command in [coarse.{name}]",
+        )
     target = target_of(request)
     if request.dry_run:
         ui.info(f"would make a coarse mesh with `{name}` and refine it into {target}")
-        ui.result(outputs={})
+        ui.result(
+            inputs={"image": str(request.image or ""), "text": request.text or "",
+                    "coarse_with": name},
+            outputs={"mesh": str(target)}, counts={"planned": 1},
+        )  # fmt: skip
         return request, {}
     if request.text and command is not None and not command.from_text:
         request = request._replace(image=_image_of_text(ui, command, request, resolved, target))
@@ -62,11 +71,6 @@ def with_coarse_mesh(
     if command is not None:
         own |= {"refine.up": command.up, "refine.front": command.front}
     settings = {key: value for key, value in own.items() if resolved.origins[key] == "default"}
-    if request.image is None and not request.views:
-        raise UsageError(
-            f"`{name}` makes a mesh of a text, and refining needs an image too",
-            hint="an image_command, or --image FILE",
-        )
     return request._replace(
         mesh=coarse, out=request.out if request.varies else target, coarse_with=None
     ), settings
@@ -108,9 +112,8 @@ def _image_of_text(
     if image.exists() and not record.exists():
         _refuse(image)
     ui.info(f"`{command.name}` makes an image of `{request.text}`")
-    log = target.with_name(f"{target.stem}_image.log")
     target.parent.mkdir(parents=True, exist_ok=True)
-    image_of_command(command, request.text or "", resolved.config.seed, image, log)
+    image_of_command(command, request.text or "", resolved.config.seed, image)
     write_json(record, made)
     return image
 
@@ -161,9 +164,8 @@ def _made(
 
     rgba = None if command.from_text else _reference(request, resolved)
     target.parent.mkdir(parents=True, exist_ok=True)
-    log = target.with_name(f"{target.stem}_coarse.log")
     seed = resolved.config.seed
-    return mesh_of_command(command, rgba, request.text or "", seed, log, ui.info).read_bytes()
+    return mesh_of_command(command, rgba, request.text or "", seed, ui.info).read_bytes()
 
 
 def _write(path: Path, content: bytes, made: dict[str, Any]) -> None:
