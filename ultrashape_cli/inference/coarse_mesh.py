@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.config.coarse import CoarseCommand, filled
+from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import AssetError, ImageError, MeshError
 from ultrashape_cli.files import disk_errors, temporary_path
 from ultrashape_cli.meshfiles.load import load_mesh
@@ -24,8 +26,15 @@ from ultrashape_cli.rendering.output import save_png
 
 CACHE_VERSION = 1
 MAX_BYTES = 4 << 30
-"""Size of a mesh that a command may write."""
-_LAST_LINES = 6
+"""Size of a file that a command may write."""
+MAX_LOG_BYTES = 256 << 20
+"""Size of what a command may say."""
+_LAST_LINES, _LAST_LETTERS = 6, 600
+_POLL_S = 0.1
+
+
+class Stopped(Exception):
+    """A command was ended because the user wants to stop."""
 
 
 def cache_folder() -> Path:
@@ -41,23 +50,27 @@ def mesh_of_command(
     seed: int,
     log: Path,
     say: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Returns the mesh that a command makes of an image [H, W, 4] or a text, in the cache.
 
     Args:
         command: From the settings.
-        rgba: The reference, background cut; None where the command reads a text.
+        rgba: The reference, background cut; None where the command reads a text alone.
         text: What to show.
         seed: For `{seed}`.
         log: File for what the command says.
         say: Is told what is going on.
+        stop: Asked while it runs; true ends it.
 
     Raises:
-        AssetError: It failed, took too long, or wrote no mesh; the message has its last lines.
+        AssetError: It failed, took too long, said or wrote too much, or wrote no mesh; the message
+            has its last lines.
+        Stopped: By `stop`.
     """
     kept = cache_folder() / _key(command, rgba, text, seed) / f"mesh{command.suffix}"
     if kept.is_file():
-        say(f"coarse mesh of `{command.name}` as it was made before: {kept}")
+        say(f"coarse mesh of `{command.name}` as it was made before; remove {kept} for another")
         return kept
     with disk_errors(kept.parent):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +80,7 @@ def mesh_of_command(
             save_png(rgba, image)
         values = {"image": str(image), "text": text, "out": str(out), "seed": str(seed)}
         say(f"`{command.name}` makes the coarse mesh, at most {command.timeout_seconds:g} s")
-        _run(command, filled(command.command, values), log)
+        _run(command, filled(command.command, values), out, log, stop)
         _check(command, out, log)
         # Two at once write the same file, each in one step.
         with temporary_path(kept) as temporary:
@@ -86,9 +99,9 @@ def image_of_command(command: CoarseCommand, text: str, seed: int, target: Path,
     with tempfile.TemporaryDirectory(prefix="ushape-coarse-") as folder:
         out = Path(folder) / "image.png"
         values = {"text": text, "out": str(out), "seed": str(seed)}
-        _run(command, filled(command.image_command, values), log)
+        _run(command, filled(command.image_command, values), out, log, lambda: False)
         if not out.is_file():
-            raise _failed(command, "wrote no image", log)
+            raise _failed(command, "wrote no image", log, hint="does it write to {out}?")
         try:
             load_rgba(out)
         except ImageError as error:
@@ -101,20 +114,30 @@ def _key(command: CoarseCommand, rgba: NDArray[np.uint8] | None, text: str, seed
     """Returns a name for all that a mesh depends on; values of variables go in as a hash alone."""
     seen = "" if rgba is None else hashlib.sha256(rgba.tobytes() + repr(rgba.shape).encode())
     parts = [
-        CACHE_VERSION, command.command, command.cwd, sorted(command.env.items()), command.suffix,
+        CACHE_VERSION, command.command, _folder(command), sorted(command.env.items()),
+        command.suffix,
         seen if isinstance(seen, str) else seen.hexdigest(), text, seed,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _run(command: CoarseCommand, arguments: list[str], log: Path) -> None:
+def _folder(command: CoarseCommand) -> str | None:
+    """Returns where a command runs; None where it does not say."""
+    return os.path.abspath(os.path.expanduser(command.cwd)) if command.cwd else None
+
+
+def _run(
+    command: CoarseCommand, arguments: list[str], out: Path, log: Path, stop: Callable[[], bool]
+) -> None:
     """Runs a program in a group of its own, which ends as a whole, whatever ends the wait."""
-    cwd = command.cwd or None
-    with disk_errors(log.parent), log.open("wb") as said:
+    with disk_errors(log.parent):
+        log.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(log), log.open("wb") as said:
         try:
             process = subprocess.Popen(
-                arguments, cwd=cwd, env={**os.environ, **command.env}, stdin=subprocess.DEVNULL,
-                stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
+                arguments, cwd=_folder(command), env={**os.environ, **command.env},
+                stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             what = error.filename or arguments[0]
@@ -123,25 +146,49 @@ def _run(command: CoarseCommand, arguments: list[str], log: Path) -> None:
                 hint=f"see `command` and `cwd` of [coarse.{command.name}]",
             ) from error
         try:
-            code = process.wait(command.timeout_seconds)
-        except subprocess.TimeoutExpired:
-            raise _failed(
-                command, f"was not ready after {command.timeout_seconds:g} s", log,
-                hint=f"timeout_seconds of [coarse.{command.name}]",
-            ) from None  # fmt: skip
+            _wait(process, command, out, log, stop)
         finally:
             _end_group(process)
-    if code:
-        reason = f"ended with {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+    if code := process.returncode:
+        reason = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
         raise _failed(command, reason, log)
 
 
+def _wait(
+    process: subprocess.Popen[bytes],
+    command: CoarseCommand,
+    out: Path,
+    log: Path,
+    stop: Callable[[], bool],
+) -> None:
+    """Returns when a program has ended; raises where it will not, or fills the disk."""
+    last = time.monotonic() + command.timeout_seconds
+    while process.poll() is None:
+        if stop():
+            raise Stopped
+        if time.monotonic() > last:
+            raise _failed(
+                command, f"was not ready after {command.timeout_seconds:g} s", log,
+                hint=f"timeout_seconds of [coarse.{command.name}]; all it said: {log}",
+            )  # fmt: skip
+        for path, most, does in ((log, MAX_LOG_BYTES, "says"), (out, MAX_BYTES, "writes")):
+            if path.is_file() and path.stat().st_size > most:
+                raise _failed(command, f"{does} more than {most:,} bytes", log)
+        time.sleep(_POLL_S)
+
+
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a program that runs still, and all it has started."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """Ends a program and all that it has started and left behind."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _check(command: CoarseCommand, out: Path, log: Path) -> None:
@@ -160,8 +207,18 @@ def _check(command: CoarseCommand, out: Path, log: Path) -> None:
         ) from error  # fmt: skip
 
 
+def _end_of(log: Path) -> str:
+    """Returns the last of what a command said."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8 * _LAST_LETTERS))
+        return file.read().decode(errors="replace")
+
+
 def _failed(command: CoarseCommand, reason: str, log: Path, hint: str | None = None) -> AssetError:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    last = [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
-    said = f"; it said: {' | '.join(last)}"[:600] if last else ""
+    lines = [line.strip() for line in _end_of(log).splitlines()]
+    last = " | ".join([line for line in lines if line][-_LAST_LINES:])
+    last = masked_text("".join(c for c in last if c.isprintable()), {**os.environ, **command.env})
+    said = f"; it said: {last[-_LAST_LETTERS:]}" if last else ""
     return AssetError(f"`{command.name}` {reason}{said}", hint=hint or f"all it said: {log}")

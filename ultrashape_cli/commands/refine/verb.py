@@ -10,7 +10,7 @@ from ultrashape_cli import options as opt
 from ultrashape_cli.commands.refine import options as own
 from ultrashape_cli.commands.refine import wishes as wish
 from ultrashape_cli.commands.refine.batch import refine_batch
-from ultrashape_cli.commands.refine.coarse import with_coarse_mesh
+from ultrashape_cli.commands.refine.coarse import command_of, settings_of, with_coarse_mesh
 from ultrashape_cli.commands.refine.compare import refine_compare
 from ultrashape_cli.commands.refine.one import refine_one
 from ultrashape_cli.commands.refine.request import Request, check_usage
@@ -188,21 +188,23 @@ def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_confi
         ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")
     if show_config:
         show_settings(ui, resolved, ("refine",))
-    elif request.batch is not None:
+        return
+    if request.coarse_with is not None:
+        found.update(settings_of(command_of(request), resolved))
+        resolved = vary({})
+    if request.batch is not None:
         refine_batch(ui, request, source, resolved)
-    elif request.compare_speed:
-        refine_compare(ui, request, source, resolved)
-    else:
-        from ultrashape_cli.interrupts import exit_on_terminate
+        return
+    from ultrashape_cli.interrupts import exit_on_terminate
 
-        with exit_on_terminate():
-            if request.coarse_with is not None:
-                request, more = with_coarse_mesh(ui, request, resolved)
-                if request.mesh is None:  # a dry run, which has said what it would do
-                    return
-                found.update(more)
-                resolved = vary({})
-            if request.varies:
-                refine_sweep(ui, request, source, resolved, vary)
-            else:
-                refine_one(ui, request, source, resolved)
+    with exit_on_terminate():
+        if request.coarse_with is not None:
+            request = with_coarse_mesh(ui, request, resolved)
+            if request.mesh is None:  # a dry run, which has said what it would do
+                return
+        if request.compare_speed:
+            refine_compare(ui, request, source, resolved)
+        elif request.varies:
+            refine_sweep(ui, request, source, resolved, vary)
+        else:
+            refine_one(ui, request, source, resolved)
