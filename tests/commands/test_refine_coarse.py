@@ -211,7 +211,7 @@ def test_a_text_becomes_an_image_and_then_a_mesh(coarse, tmp_path: Path) -> None
     ("more", "told"),
     [
         (("--text", "x"), "`good` makes nothing of a text beside an image"),
-        (("--batch", "."), "do not go together"),
+        (("--batch", "."), "`IMAGE` has no meaning with --batch"),
     ],
 )
 def test_what_does_not_go_with_it_is_told(coarse, more, told: str) -> None:

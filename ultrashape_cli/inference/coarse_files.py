@@ -92,13 +92,16 @@ def make_coarse(
     return target
 
 
-def require_own(path: Path) -> None:
-    """Raises UsageError where a file is there that no record says was made here, or was changed."""
-    if not path.exists():
-        return
+def is_own(path: Path) -> bool:
+    """Says whether a file is there that was made here, and is as it was made."""
     before = read_json(_record_of(path))
     known = before.get("mesh_sha256") if isinstance(before, dict) else None
-    if known is None or not path.is_file() or known != file_hash(path):
+    return known is not None and path.is_file() and known == file_hash(path)
+
+
+def require_own(path: Path) -> None:
+    """Raises UsageError where a file is there that was not made here, or was changed since."""
+    if path.exists() and not is_own(path):
         raise UsageError(
             f"`{path}` exists, and `ushape refine` did not make it",
             hint="another -o, or remove it",
@@ -116,7 +119,11 @@ def _write_hull(recipe: CoarseRecipe, path: Path) -> None:
 
     masks, directions = [], []
     for view in recipe.views:
-        assert view.direction is not None
+        if view.direction is None:
+            raise UsageError(
+                f"there is no mesh yet that would tell from where `{view.path}` was seen",
+                hint=f"--view back={view.path}",
+            )
         masks.append(load_reference(view.path, recipe.background)[..., 3] >= 128)
         directions.append(view.direction)
     save_mesh(hull(masks, directions), path)

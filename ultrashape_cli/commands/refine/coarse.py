@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ultrashape_cli.commands.refine.request import Request
     from ultrashape_cli.config.coarse import CoarseCommand
     from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.inference.coarse_files import CoarseRecipe
+    from ultrashape_cli.inference.files import Job
     from ultrashape_cli.inference.view_files import ViewFile
     from ultrashape_cli.ui import UI
 
@@ -102,6 +104,51 @@ def with_coarse_mesh(ui: UI, request: Request, resolved: Resolved) -> Request:
     )
 
 
+def recipe_for_many(request: Request, resolved: Resolved) -> CoarseRecipe | None:
+    """Returns how the coarse meshes of a batch are made, but for views and seeds of each.
+
+    Raises:
+        ConfigError: There is no such command, or it is written wrongly.
+        UsageError: It reads a text.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.inference.coarse_files import CoarseRecipe
+
+    if request.coarse_with is None:
+        return None
+    command = command_of(request)
+    if command is not None and command.reads_text:
+        raise UsageError(
+            f"`{request.coarse_with}` reads a text, and --batch has images", hint="one at a time"
+        )
+    background = resolved.config.refine.background
+    return CoarseRecipe(command=command, views=(), background=background)
+
+
+def coarse_of_many(
+    ui: UI, jobs: list[Job], out: Path, fail_fast: bool
+) -> tuple[dict[str, str], int]:
+    """Makes the coarse meshes of a batch; returns which failed and why, and the exit code."""
+    from ultrashape_cli.inference.coarse_batch import make_all
+    from ultrashape_cli.interrupts import SignalFlag
+
+    done = 0
+    with (
+        SignalFlag(lambda: ui.warn("Stopping; what is made is kept")) as flag,
+        ui.progress("coarse", len(jobs)) as bar,
+    ):
+
+        def on_end(job: Job, message: str) -> None:
+            nonlocal done
+            done += 1
+            bar.update(done, job.name)
+            if message:
+                ui.warn(f"{job.name}: {message}")
+
+        failed = make_all(jobs, out, on_end=on_end, stop=lambda: bool(flag), fail_fast=fail_fast)
+    return failed, flag.exit_code if flag else 0
+
+
 def _views(request: Request, command: CoarseCommand | None) -> tuple[ViewFile, ...]:
     """Returns the images that there are, those that the coarse mesh is made of first.
 
@@ -129,9 +176,7 @@ def _views(request: Request, command: CoarseCommand | None) -> tuple[ViewFile, .
             f"`{name}` makes a mesh of a text, and refining needs an image too",
             hint=f"an image_command in [coarse.{name}], or --image FILE",
         )
-    if command is None:
-        return _placed(views)
-    if not command.reads_image:
+    if command is None or not command.reads_image:
         return views
     front = [view for view in views if view.direction == (0.0, 0.0)]
     if views and not front:
@@ -139,19 +184,6 @@ def _views(request: Request, command: CoarseCommand | None) -> tuple[ViewFile, .
             f"`{name}` makes the mesh of one image, and none is of the front", hint="--image FILE"
         )
     return tuple(front[:1])
-
-
-def _placed(views: tuple[ViewFile, ...]) -> tuple[ViewFile, ...]:
-    """Raises UsageError for a view whose side is not told; a hull is made of those that are."""
-    from ultrashape_cli.errors import UsageError
-
-    unknown = [view.path for view in views if view.direction is None]
-    if unknown:
-        raise UsageError(
-            f"there is no mesh yet that would tell from where `{unknown[0]}` was seen",
-            hint=f"--view back={unknown[0]}",
-        )
-    return views
 
 
 def _image_of_text(

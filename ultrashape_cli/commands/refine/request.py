@@ -84,12 +84,18 @@ def _check_coarse(request: Request) -> Request:
     from ultrashape_cli.inference.batch_jobs import IMAGE_SUFFIXES
 
     name = "--coarse-with"
-    for what, given, hint in (
-        ("--batch", request.batch, "one image at a time"),
-        ("--server", request.server, f"`{name}` works here alone: leave out --server"),
-    ):
-        if given:
-            raise UsageError(f"`{name}` and `{what}` do not go together", hint=hint)
+    if request.server:
+        raise UsageError(
+            f"`{name}` and `--server` do not go together",
+            hint=f"`{name}` works here alone: leave out --server",
+        )
+    if request.batch is not None:
+        for what, present in (("IMAGE", request.image), ("--text", request.text)):
+            if present:
+                raise UsageError(
+                    f"`{what}` has no meaning with --batch", hint="a folder or a CSV names images"
+                )
+        return request
     if request.mesh is not None and request.mesh.suffix.lower() in IMAGE_SUFFIXES:
         # As `ushape refine picture.png --coarse-with NAME` is typed.
         if request.image is not None:
