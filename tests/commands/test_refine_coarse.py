@@ -308,6 +308,15 @@ def test_axes_of_the_command_count_unless_typed(coarse, tmp_path: Path) -> None:
     assert (two["up"], two["front"]) == ("auto", "-z")
 
 
+def test_the_settings_that_are_shown_have_the_commands(ushape, coarse, tmp_path: Path) -> None:
+    shown = ushape("refine", "--config", tmp_path / "run.toml", "--show-config", "--json").out
+    settings = json.loads(shown)["settings"]
+    assert settings["coarse.good.env"]["value"] == "CALLS, TOKEN"
+    assert settings["coarse.hangs.timeout_seconds"]["value"] == "2"
+    assert "{out} {image} {seed}" in settings["coarse.good.command"]["value"]
+    assert "hush" not in shown
+
+
 def test_a_file_of_the_user_is_not_replaced(coarse, tmp_path: Path) -> None:
     sculpt = tmp_path / "out_coarse.ply"
     sculpt.write_bytes(b"a year of work")

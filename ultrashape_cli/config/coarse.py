@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ultrashape_cli.config.choices import FrontAxis, UpAxis
+from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import ConfigError
 
 SECTION = "coarse"
@@ -66,14 +67,7 @@ def read_coarse(file: Path, name: str) -> CoarseCommand:
     Raises:
         ConfigError: The file has no such table, or there is something wrong with it.
     """
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get(SECTION, {})
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{file}` is not TOML: {error}") from error
-    if problems := coarse_problems(tables, str(file)):
-        raise ConfigError("; ".join(problems))
+    tables = _tables(file)
     if name not in tables:
         known = ", ".join([HULL, *tables])
         close = difflib.get_close_matches(name, [HULL, *tables], n=1)
@@ -82,6 +76,29 @@ def read_coarse(file: Path, name: str) -> CoarseCommand:
             hint=f"did you mean `{close[0]}`?" if close else "examples/coarse has some to adapt",
         )
     return _command(name, tables[name])
+
+
+def coarse_rows(file: Path | None) -> list[tuple[str, str, str]]:
+    """Returns (key, value, origin) of what the commands of a file set; of variables the names."""
+    rows = []
+    for name, table in (_tables(file) if file else {}).items():
+        for key, value in table.items():
+            shown = ", ".join(sorted(value)) if key == "env" else value
+            shown = shlex.join(shown) if isinstance(shown, list) else str(shown)
+            rows.append((f"{SECTION}.{name}.{key}", masked_text(shown), f"`{file}`"))
+    return rows
+
+
+def _tables(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).get(SECTION, {})
+    except OSError as error:
+        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    if problems := coarse_problems(tables, str(file)):
+        raise ConfigError("; ".join(problems))
+    return dict(tables)
 
 
 def coarse_problems(tables: Any, where: str) -> list[str]:

@@ -95,6 +95,8 @@ def refine(
 
       ushape refine --batch jobs.csv -o refined
 
+      ushape refine picture.png --coarse-with hull -o result.glb
+
       ushape refine coarse.glb view.png -o refined.glb --server http://studio:8000
     """  # fmt: skip
     from ultrashape_cli.processes import is_distributed_child
@@ -166,13 +168,14 @@ def _run_on_server(
 
 
 def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_config: bool) -> None:
+    from ultrashape_cli.config.coarse import coarse_rows
     from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.models.sources import find_weights
 
     # Bad settings are refused before the weights are looked for.
     resolved = settings(None)
     if show_config and request.checkpoint is None:
-        show_settings(ui, settings(request.model), ("refine",))
+        show_settings(ui, settings(request.model), ("refine",), coarse_rows(request.config))
         return
     if not show_config:
         request = check_usage(request)
@@ -187,7 +190,7 @@ def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_confi
     if own and own.evaluations not in (0, steps):
         ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")
     if show_config:
-        show_settings(ui, resolved, ("refine",))
+        show_settings(ui, resolved, ("refine",), coarse_rows(request.config))
         return
     if request.coarse_with is not None:
         found.update(settings_of(command_of(request), resolved))
