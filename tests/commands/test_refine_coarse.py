@@ -324,6 +324,10 @@ def test_a_file_of_the_user_is_not_replaced(coarse, tmp_path: Path) -> None:
         result = coarse("good", "-o", tmp_path / "out.glb", *more)
         assert result.code == 2
         assert sculpt.read_bytes() == b"a year of work"
+    result = tmp_path / "mine.glb"
+    result.write_bytes(b"another year")
+    assert coarse("good", "-o", result, "--force").code == 2
+    assert result.read_bytes() == b"another year"
     assert coarse.calls() == []
 
 

@@ -79,7 +79,8 @@ def mesh_of_command(
         if rgba is not None:
             save_png(rgba, image)
         values = {"image": str(image), "text": text, "out": str(out), "seed": str(seed)}
-        say(f"`{command.name}` makes the coarse mesh, at most {command.timeout_seconds:g} s")
+        limit = f"{command.timeout_seconds:g} s"
+        say(f"`{command.name}` makes the coarse mesh, at most {limit}; what it says: {log}")
         _run(command, filled(command.command, values), out, log, stop)
         _check(command, out, log)
         # Two at once write the same file, each in one step.

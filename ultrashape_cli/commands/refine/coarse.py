@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultrashape_cli.commands.refine.made import require_ours
 from ultrashape_cli.commands.refine.request import target_of
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def with_coarse_mesh(ui: UI, request: Request, resolved: Resolved) -> Request:
     )
     # Before hours of a generator rather than behind them.
     require_own(recipe.target(target))
+    if not request.varies:
+        record = target.with_name(f"{target.name}.json")
+        require_ours(target, record, request.preview)
     if request.dry_run:
         ui.info(
             f"would make a coarse mesh with `{request.coarse_with}` and refine it into {target}"
