@@ -21,7 +21,7 @@ from PIL import Image
 from ultrashape_cli.meshfiles.load import load_mesh
 
 MODES = ("good", "fails", "hangs", "rubbish", "nothing", "empty", "dies", "picture", "faceless",
-         "shouts", "leaves")  # fmt: skip
+         "talks", "leaves")  # fmt: skip
 MAKE = """
 import os, sys, shutil, time
 from pathlib import Path
@@ -51,14 +51,18 @@ elif mode == "picture":
 elif mode == "faceless":
     Path(out).write_text("ply\\nformat ascii 1.0\\nelement vertex 1\\nproperty float x\\n"
         "property float y\\nproperty float z\\nend_header\\n0 0 0\\n")
-elif mode == "shouts":
-    for _ in range(40):
-        print("again and again " * 100, flush=True)
-        time.sleep(0.1)
 elif mode == "leaves":
-    if os.fork() == 0:
-        time.sleep(60)
+    import subprocess
+    for own in (False, True):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(97)"],
+                         start_new_session=own, stdout=None if own else subprocess.DEVNULL)
+    time.sleep(0.5)
     shutil.copy(source, out)
+elif mode == "talks":
+    for _ in range(3000):
+        print("x" * 4000)
+    print("the reason")
+    sys.exit(1)
 elif mode == "dies":
     os.kill(os.getpid(), 9)
 """
@@ -133,14 +137,11 @@ def test_an_image_becomes_a_mesh(coarse, inputs: Path, tmp_path: Path) -> None:
         ("dies", "`dies` was killed by SIGKILL"),
         ("picture", "`picture` wrote what is no .ply mesh: mesh.ply: is a picture"),
         ("faceless", "`faceless` wrote what is no .ply mesh: mesh.ply: "),
-        ("shouts", "`shouts` says more than 4,000 bytes; it said: "),
+        ("talks", "`talks` ended with 1; it said: xxx"),
         ("gone", "`gone` cannot start: no-such-program"),
     ],
 )
-def test_a_program_that_goes_wrong_is_told(
-    coarse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, told: str
-) -> None:
-    monkeypatch.setattr("ultrashape_cli.inference.coarse_mesh.MAX_LOG_BYTES", 4000)
+def test_a_program_that_goes_wrong_is_told(coarse, tmp_path: Path, mode: str, told: str) -> None:
     out = tmp_path / "out.glb"
     result = coarse(mode, "-o", out)
     assert result.code == 1
@@ -169,10 +170,22 @@ def running(mode: str) -> list[int]:
     return found
 
 
-def test_what_a_program_leaves_behind_is_ended(coarse, tmp_path: Path) -> None:
+def test_what_a_program_leaves_behind_ends_with_it(coarse, tmp_path: Path) -> None:
     result = coarse("leaves", "-o", tmp_path / "out.glb")
     assert result.code == 0, result.err
-    assert not running("leaves")
+    lines = [Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdigit()]
+    assert not any(b"time.sleep(97)" in line.read_bytes() for line in lines if line.exists())
+
+
+def test_what_a_program_says_is_bounded_and_not_beside_the_result(coarse, tmp_path: Path) -> None:
+    notes = tmp_path / "out_coarse.log"
+    notes.write_text("my own notes")
+    assert coarse("talks", "-o", tmp_path / "out.glb").code == 1
+    assert notes.read_text() == "my own notes"
+    logs = list(tmp_path.glob("cache/**/log.txt"))
+    assert len(logs) == 1
+    assert 1 << 20 < logs[0].stat().st_size <= 4 << 20
+    assert logs[0].read_text().endswith("the reason\n")
 
 
 def test_ctrl_c_ends_the_program_too(coarse, inputs: Path, tmp_path: Path) -> None:

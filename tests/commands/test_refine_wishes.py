@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ultrashape_cli.errors import UsageError
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
+from ultrashape_cli.inference.candidates import best_of
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.rendering.cameras import bounding_radius, camera_at
 from ultrashape_cli.rendering.output import save_png
@@ -138,6 +140,36 @@ def test_a_sweep_fills_a_folder_and_goes_on(refine, pictures: Path, tmp_path: Pa
     (out / points[1]["mesh"]).unlink()
     again = json.loads(refine(*more, image=pictures / "front.png").out)
     assert again["counts"] == {"made": 1, "skipped": 3}
+
+
+@pytest.mark.parametrize("name", ["sheet.png", "sweep.json", "strength-1.glb"])
+def test_a_sweep_replaces_no_file_of_the_user(refine, pictures: Path, tmp_path, name) -> None:
+    own = tmp_path / name
+    own.write_text("mine")
+    for more in ((), ("--force",)):
+        result = refine("--sweep", "strength=1", "-o", tmp_path, *more,
+                        image=pictures / "front.png")  # fmt: skip
+        assert result.code == 2
+        assert "no sweep made it" in result.err
+        assert own.read_text() == "mine"
+        assert os.listdir(tmp_path) == [name]
+
+
+def test_what_another_command_made_meanwhile_is_not_replaced(
+    refine, pictures: Path, tmp_path: Path, monkeypatch
+) -> None:
+    out = tmp_path / "out.glb"
+    record_file = tmp_path / "out.glb.json"
+
+    def meanwhile(*given, **named):
+        record_file.write_text("{}")
+        return best_of(*given, **named)
+
+    monkeypatch.setattr("ultrashape_cli.inference.candidates.best_of", meanwhile)
+    result = refine("-o", out, image=pictures / "front.png")
+    assert result.code == 1
+    assert "was made by another command" in result.err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

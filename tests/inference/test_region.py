@@ -118,6 +118,16 @@ def test_a_mask_that_tells_nothing_is_refused(former: Mesh, tmp_path: Path) -> N
         place_region(parse_region(f"mask={plain}"), WHOLE, FEATHER)
 
 
+def test_closed_parts_that_disagree_on_the_outside_are_turned(former: Mesh) -> None:
+    small = moved(as_mesh(trimesh.creation.icosphere(2, 0.03)), shift=(0.0, 0.95, 0.0))
+    mixed = joined(former.flipped(), small.flipped())
+    found = require_solid(mixed)
+    assert topology(found).volume > 0
+    half = former.faces.copy()
+    half[: len(half) // 2] = half[: len(half) // 2, ::-1]
+    assert topology(require_solid(Mesh(former.vertices, half))).watertight
+
+
 def test_an_open_mesh_has_to_be_closed_first(former: Mesh) -> None:
     with pytest.raises(MeshError, match="needs a closed mesh, and this one has 3 open"):
         require_solid(Mesh(former.vertices, former.faces[1:]))

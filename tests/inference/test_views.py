@@ -77,7 +77,7 @@ def test_front_and_back_of_a_like_outline_are_told_by_their_shade() -> None:
     bumpy[front] *= 1 + 0.05 * np.sin(25 * bumpy[front, :1]) * np.sin(25 * bumpy[front, 1:2])
     mesh = Mesh(bumpy, base.faces)
     view = placed(mesh, seen(mesh, 0), (180, 0))
-    assert "looks more like the mesh from `front`" in view.note
+    assert "more like the mesh from `front`" in view.note
 
 
 # Shares.

@@ -86,7 +86,7 @@ def make_coarse(
         if recipe.command is None:
             _write_hull(recipe, temporary)
         else:
-            made["kept"] = str(_run(recipe, recipe.command, target, temporary, say, stop))
+            made["kept"] = str(_run(recipe, recipe.command, temporary, say, stop))
         made["mesh_sha256"] = file_hash(temporary)
     write_json(record, made)
     return target
@@ -132,7 +132,6 @@ def _write_hull(recipe: CoarseRecipe, path: Path) -> None:
 def _run(
     recipe: CoarseRecipe,
     command: CoarseCommand,
-    target: Path,
     copy: Path,
     say: Say,
     stop: Callable[[], bool],
@@ -146,7 +145,6 @@ def _run(
     rgba = None
     if command.reads_image:
         rgba = load_reference(recipe.views[0].path, recipe.background)
-    log = target.with_suffix(".log")
-    kept = mesh_of_command(command, rgba, recipe.text, recipe.seed, log, say, stop)
+    kept = mesh_of_command(command, rgba, recipe.text, recipe.seed, say, stop)
     shutil.copyfile(kept, copy)
     return kept

@@ -10,11 +10,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from ultrashape_cli.config.coarse import CoarseCommand, filled
@@ -27,10 +29,11 @@ from ultrashape_cli.rendering.output import save_png
 CACHE_VERSION = 1
 MAX_BYTES = 4 << 30
 """Size of a file that a command may write."""
-MAX_LOG_BYTES = 256 << 20
-"""Size of what a command may say."""
+MAX_LOG = 4 << 20
+"""Bytes kept of what a command says."""
+_TAIL = 16 << 10
 _LAST_LINES, _LAST_LETTERS = 6, 600
-_POLL_S = 0.1
+_PAUSE_S = 0.1
 
 
 class Stopped(Exception):
@@ -48,7 +51,6 @@ def mesh_of_command(
     rgba: NDArray[np.uint8] | None,
     text: str,
     seed: int,
-    log: Path,
     say: Callable[[str], None] = lambda text: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
@@ -59,16 +61,16 @@ def mesh_of_command(
         rgba: The reference, background cut; None where the command reads a text alone.
         text: What to show.
         seed: For `{seed}`.
-        log: File for what the command says.
         say: Is told what is going on.
         stop: Asked while it runs; true ends it.
 
     Raises:
-        AssetError: It failed, took too long, said or wrote too much, or wrote no mesh; the message
-            has its last lines.
+        AssetError: It failed, took too long, wrote too much, or wrote no mesh; the message has its
+            last lines.
         Stopped: By `stop`.
     """
     kept = cache_folder() / _key(command, rgba, text, seed) / f"mesh{command.suffix}"
+    log = kept.with_name("log.txt")
     if kept.is_file():
         say(f"coarse mesh of `{command.name}` as it was made before; remove {kept} for another")
         return kept
@@ -89,7 +91,7 @@ def mesh_of_command(
     return kept
 
 
-def image_of_command(command: CoarseCommand, text: str, seed: int, target: Path, log: Path) -> None:
+def image_of_command(command: CoarseCommand, text: str, seed: int, target: Path) -> None:
     """Writes the image that a command makes of a text.
 
     Raises:
@@ -97,6 +99,7 @@ def image_of_command(command: CoarseCommand, text: str, seed: int, target: Path,
     """
     from ultrashape_cli.data.images import load_rgba
 
+    log = cache_folder() / _key(command, None, text, seed) / "image.txt"
     with tempfile.TemporaryDirectory(prefix="ushape-coarse-") as folder:
         out = Path(folder) / "image.png"
         values = {"text": text, "out": str(out), "seed": str(seed)}
@@ -130,59 +133,65 @@ def _folder(command: CoarseCommand) -> str | None:
 def _run(
     command: CoarseCommand, arguments: list[str], out: Path, log: Path, stop: Callable[[], bool]
 ) -> None:
-    """Runs a program in a group of its own, which ends as a whole, whatever ends the wait."""
+    """Runs a program; it and all that it started end with it, whatever ends the wait."""
     with disk_errors(log.parent):
         log.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(log), log.open("wb") as said:
-        try:
-            process = subprocess.Popen(
-                arguments, cwd=_folder(command), env={**os.environ, **command.env},
-                stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            what = error.filename or arguments[0]
-            raise AssetError(
-                f"`{command.name}` cannot start: {what}: {error.strerror}",
-                hint=f"see `command` and `cwd` of [coarse.{command.name}]",
-            ) from error
-        try:
-            _wait(process, command, out, log, stop)
-        finally:
-            _end_group(process)
+        log.unlink(missing_ok=True)
+    try:
+        process = subprocess.Popen(
+            arguments, cwd=_folder(command), env={**os.environ, **command.env},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        what = error.filename or arguments[0]
+        raise AssetError(
+            f"`{command.name}` cannot start: {what}: {error.strerror}",
+            hint=f"see `command` and `cwd` of [coarse.{command.name}]",
+        ) from error
+    listener = threading.Thread(target=_listen, args=(process, log), daemon=True)
+    listener.start()
+    started: set[psutil.Process] = set()
+    grown = False
+
+    def is_over() -> bool:
+        nonlocal grown
+        grown = out.is_file() and out.stat().st_size > MAX_BYTES
+        return grown or stop()
+
+    try:
+        ended = _wait(process, command.timeout_seconds, started, is_over)
+    finally:
+        _end(process, started)
+        # What holds the pipe open still has nothing more to say.
+        listener.join(2.0)
+    if grown:
+        raise _failed(command, f"writes more than {MAX_BYTES:,} bytes", log)
+    if not ended and stop():
+        raise Stopped
+    if not ended:
+        raise _failed(
+            command, f"was not ready after {command.timeout_seconds:g} s", log,
+            hint=f"timeout_seconds of [coarse.{command.name}]; all it said: {log}",
+        )  # fmt: skip
     if code := process.returncode:
         reason = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
         raise _failed(command, reason, log)
 
 
-def _wait(
-    process: subprocess.Popen[bytes],
-    command: CoarseCommand,
-    out: Path,
-    log: Path,
-    stop: Callable[[], bool],
-) -> None:
-    """Returns when a program has ended; raises where it will not, or fills the disk."""
-    last = time.monotonic() + command.timeout_seconds
-    while process.poll() is None:
-        if stop():
-            raise Stopped
-        if time.monotonic() > last:
-            raise _failed(
-                command, f"was not ready after {command.timeout_seconds:g} s", log,
-                hint=f"timeout_seconds of [coarse.{command.name}]; all it said: {log}",
-            )  # fmt: skip
-        for path, most, does in ((log, MAX_LOG_BYTES, "says"), (out, MAX_BYTES, "writes")):
-            if path.is_file() and path.stat().st_size > most:
-                raise _failed(command, f"{does} more than {most:,} bytes", log)
-        time.sleep(_POLL_S)
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends a program and all that it has started and left behind."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _listen(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Writes what a program says, where it says much the first and the last of it."""
+    assert process.stdout is not None
+    last, gap = b"", b"\n...\n"
+    left = MAX_LOG - _TAIL - len(gap)
+    with contextlib.suppress(OSError, ValueError), process.stdout, log.open("wb") as file:
+        while said := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]
+            file.write(said[:left])
+            file.flush()
+            last = (last + said[left:])[-_TAIL:]
+            left -= min(left, len(said))
+        if last:
+            file.write(gap + last)
 
 
 def _signal_name(number: int) -> str:
@@ -190,6 +199,39 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    seconds: float,
+    started: set[psutil.Process],
+    is_over: Callable[[], bool],
+) -> bool:
+    """Says whether a program ended in time; collects what it starts, also out of its group."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not is_over():
+        with contextlib.suppress(psutil.Error):
+            started.update(psutil.Process(process.pid).children(recursive=True))
+        # Not reaped yet, so that its number stays its own until its group has ended.
+        if not hasattr(os, "waitid"):  # macOS, before Python 3.13
+            if process.poll() is not None:
+                return True
+        elif os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+        time.sleep(_PAUSE_S)
+    return False
+
+
+def _end(process: subprocess.Popen[bytes], started: set[psutil.Process]) -> None:
+    """Ends a program, its group, and what has left that: a card's memory would stay taken."""
+    with contextlib.suppress(psutil.Error):
+        started.update(psutil.Process(process.pid).children(recursive=True))
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for other in started:
+        with contextlib.suppress(psutil.Error):
+            other.kill()  # knows by its start whether it is still the same
+    process.wait()
 
 
 def _check(command: CoarseCommand, out: Path, log: Path) -> None:
@@ -213,7 +255,7 @@ def _end_of(log: Path) -> str:
     if not log.is_file():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 8 * _LAST_LETTERS))
+        file.seek(max(0, log.stat().st_size - _TAIL))
         return file.read().decode(errors="replace")
 
 

@@ -20,6 +20,7 @@ from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.geometry.mesh import Mesh, weld
 from ultrashape_cli.inference.region import Region
+from ultrashape_cli.watertight.orient import orient_outward
 
 CUT = 0.25
 """Share of the feather, from the border of the region, where the two surfaces are joined."""
@@ -38,12 +39,16 @@ def require_solid(mesh: Mesh) -> Mesh:
     """
     welded = weld(mesh)
     state = topology(welded)
-    if not (state.watertight and state.volume > 0):
+    if state.boundary_edges or state.nonmanifold_edges:
         raise MeshError(
             f"a region needs a closed mesh, and this one has {state.boundary_edges} open and "
             f"{state.nonmanifold_edges} branching edges",
             hint="--repair closes it first, and the rest is kept of what that makes",
         )
+    if state.inconsistent_edges or state.volume <= 0:
+        # Which side is out is no change of shape.
+        welded = orient_outward(welded)
+    _solid(welded)  # or what is wrong with it would only show after the work
     return welded
 
 

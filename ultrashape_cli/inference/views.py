@@ -21,6 +21,8 @@ from ultrashape_cli.inference.view_files import SIDES, ViewFile
 
 AZIMUTHS = 16
 """Directions around the mesh that a camera is looked for in."""
+ELEVATIONS = (-20.0, 15.0, 30.0)
+"""That are tried about the best of them."""
 MIRRORED = 0.05
 """How much better an image has to fit mirrored, or from behind, for that to be said."""
 _CLOSE = 0.02
@@ -114,8 +116,8 @@ def _checked(outlines: Outlines, file: ViewFile, rgba: NDArray[np.uint8], least:
     if opposite.score > found.score + MIRRORED:
         behind = direction_name((azimuth + 180) % 360, elevation)
         view.note = (
-            f"{file.path} looks more like the mesh from `{behind}` ({opposite.score:.2f}) than "
-            f"from `{view.name}` ({found.score:.2f}): is it another side?"
+            f"{file.path} is more like the mesh from `{behind}` (likeness {opposite.score:.2f}) "
+            f"than from `{view.name}` ({found.score:.2f}): is it another side?"
         )
     return view
 
@@ -125,11 +127,12 @@ def _estimated(outlines: Outlines, file: ViewFile, rgba: NDArray[np.uint8], leas
     widest = max(each.silhouette for each in around.values())
     near = {at: each for at, each in around.items() if each.silhouette >= widest - _CLOSE}
     best = max(near, key=lambda at: near[at].shading)
-    view = View(file.path, rgba, best, 0.0, around[best].silhouette)
-    if widest < least:
+    azimuth, elevation, overlap = _closer(outlines, rgba, best, around[best].silhouette)
+    view = View(file.path, rgba, azimuth, elevation, overlap)
+    if max(widest, overlap) < least:
         raise UsageError(
-            f"{file.path} fits the mesh from none of {AZIMUTHS} sides: it covers {widest:.0%} at "
-            f"best, from {best:g},0",
+            f"{file.path} fits the mesh from none of {AZIMUTHS} sides: it covers {overlap:.0%} at "
+            f"best, from {azimuth:g},{elevation:g}",
             hint="say where it was seen from: --view 120,15=FILE; or is it of another mesh?",
         )
     step = 360 / AZIMUTHS
@@ -140,6 +143,21 @@ def _estimated(outlines: Outlines, file: ViewFile, rgba: NDArray[np.uint8], leas
         others = " or ".join(direction_name(at, 0.0) for at in sorted(rivals))
         view.note += f", but may be seen from {others}: --view {others.split(' ')[0]}={file.path}"
     return view
+
+
+def _closer(
+    outlines: Outlines, rgba: NDArray[np.uint8], azimuth: float, overlap: float
+) -> tuple[float, float, float]:
+    """Returns azimuth, elevation and overlap of the best place about one at elevation 0."""
+    found = azimuth, 0.0, overlap
+    for elevation in ELEVATIONS:
+        for turn in (-0.5, 0.0, 0.5):
+            there = (azimuth + turn * 360 / AZIMUTHS) % 360
+            other = outlines.likeness(rgba, there, elevation).silhouette
+            # The plain places are likelier: others have to be better by more than noise.
+            if other > max(found[2], overlap + _CLOSE):
+                found = there, elevation, other
+    return found
 
 
 def _around(outlines: Outlines, rgba: NDArray[np.uint8], elevation: float) -> dict[float, Likeness]:

@@ -90,7 +90,11 @@ def with_coarse_mesh(ui: UI, request: Request, resolved: Resolved) -> Request:
         ui.info(
             f"would make a coarse mesh with `{request.coarse_with}` and refine it into {target}"
         )
-        ui.result(outputs={})
+        ui.result(
+            inputs={"image": str(request.image or ""), "text": request.text or "",
+                    "coarse_with": request.coarse_with},
+            outputs={"mesh": str(target)}, counts={"planned": 1},
+        )  # fmt: skip
         return request
     if request.image is None and not views and command is not None:
         from dataclasses import replace
@@ -216,7 +220,6 @@ def _image_of_text(
                 hint=f"--image {image}, another -o, or remove it",
             )
     ui.info(f"`{command.name}` makes an image of `{request.text}`")
-    log = image.with_suffix(".log")
-    image_of_command(command, request.text or "", resolved.config.seed, image, log)
+    image_of_command(command, request.text or "", resolved.config.seed, image)
     write_json(record, {**made, "image_sha256": file_hash(image)})
     return image

@@ -41,6 +41,8 @@ def _work(
     recipe: dict[str, Any],
 ) -> None:
     from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.errors import UShapeError
+    from ultrashape_cli.files import read_json
     from ultrashape_cli.inference.candidates import best_of, evaluate_all
     from ultrashape_cli.inference.files import check_writable
     from ultrashape_cli.inference.job import prepare_inputs, read_inputs, write_outputs
@@ -52,6 +54,7 @@ def _work(
     device = choose_device(resolved.config.device)
     # Inputs, output folder and memory are checked before the weights are loaded.
     inputs = read_inputs(job, config)
+    before = read_json(job.record)
     with naming_the_command():
         prepared = prepare_inputs(job, inputs, spec, config)
         settings = planned(ui, source, config, device, prepared.voxels.shape[1])
@@ -74,6 +77,11 @@ def _work(
         on_progress("mesh", 0, 1)
         best = best_of(refiner, fields, inputs.views, keep=request.keep_candidates)
         on_progress("write", 0, 1)
+        if read_json(job.record) != before:
+            raise UShapeError(
+                f"`{job.target}` was made by another command while this one worked",
+                hint="repeat it with another -o",
+            )
         measured = write_outputs(job, inputs, best, recipe, device)
         on_progress("write", 1, 1)
     if best.refined.repaired:

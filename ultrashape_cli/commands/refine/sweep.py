@@ -88,10 +88,7 @@ def refine_sweep(
     recipes = [
         recipe_of(job, source, each.config) for job, each in zip(jobs, settings, strict=True)
     ]
-    for job in jobs:
-        made = read_json(job.record)
-        if job.target.exists() and not (isinstance(made, dict) and "result" in made):
-            raise UsageError(f"`{job.target}` exists, and no sweep made it", hint="another -o")
+    _check_places(jobs, sheet, record)
     made_before = [is_made(job, recipe) and not request.force
                    for job, recipe in zip(jobs, recipes, strict=True)]  # fmt: skip
     todo = [at for at, made in enumerate(made_before) if not made]
@@ -119,6 +116,22 @@ def refine_sweep(
         counts={"made": len(todo), "skipped": len(jobs) - len(todo)},
         points=figures,
     )
+
+
+def _check_places(jobs: list[Job], sheet: Path, record: Path) -> None:
+    """Raises UsageError where a file that no sweep made is where one goes."""
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import read_json
+
+    swept = read_json(record)
+    is_ours = isinstance(swept, dict) and {"inputs", "points"} <= swept.keys()
+    alien = [path for path in (sheet, record) if path.exists() and not is_ours]
+    for job in jobs:
+        made = read_json(job.record)
+        if job.target.exists() and not (isinstance(made, dict) and "result" in made):
+            alien.append(job.target)
+    if alien:
+        raise UsageError(f"`{alien[0]}` exists, and no sweep made it", hint="another -o")
 
 
 def _key(name: str) -> str:

@@ -55,8 +55,8 @@ RegionOpt = Annotated[
         "--region",
         metavar="FORM=...",
         help="Refine only this part of MESH and keep the rest exactly: box=X,Y,Z,X,Y,Z or "
-        "sphere=X,Y,Z,R in its coordinates, side=-z (z is the front), mask=FILE with what may "
-        "change painted white. Default: all.",
+        "sphere=X,Y,Z,R in its coordinates, side=-z of the upright mesh (z is the front), "
+        "mask=FILE, a copy with what may change painted white. Default: all.",
         rich_help_panel=_INPUT,
     ),
 ]
