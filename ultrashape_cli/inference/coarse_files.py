@@ -16,6 +16,8 @@ from ultrashape_cli.files import disk_errors, file_hash, read_json, temporary_pa
 from ultrashape_cli.inference.view_files import ViewFile
 
 Say = Callable[[str], None]
+HULL_VERSION = 2
+"""Counts what `hull` makes of the same outlines, so that no earlier one is taken for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,9 @@ class CoarseRecipe:
     def as_dict(self) -> dict[str, Any]:
         """Returns it for the record; of a command's variables the names alone."""
         made: dict[str, Any] = {"version": __version__, "coarse_with": HULL}
-        if self.command is not None:
+        if self.command is None:
+            made["hull_version"] = HULL_VERSION
+        else:
             made |= {
                 "coarse_with": self.command.name,
                 "command": [masked_text(part) for part in self.command.command],
