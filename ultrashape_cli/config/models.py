@@ -41,8 +41,8 @@ _ONE_STEP = {"refine.solver": "euler", "refine.steps": 2, "refine.guidance_scale
 
 QUALITY_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     # From `examples/bench/sampling.py`: of a small model whose flow starts from noise, latents
-    # differ from the plain sampler's by 1.1 % and 1.9 %, with 18 and 12 of 98 passes; Heun's by
-    # 1.3 % with 48. Surfaces of the first differ by as much as two sets of samples of one.
+    # differ from the plain sampler's by 1.2 % and 2.0 %, with 18 and 12 of 98 passes; Heun's by
+    # 1.4 % with 48. Surfaces of the first differ by as much as two sets of samples of one.
     "ultrashape-1.0": {
         "standard": {"refine.solver": "ab2", "refine.steps": 13, "refine.guidance_reuse": 2},
         "draft": {
