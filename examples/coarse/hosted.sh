@@ -4,13 +4,16 @@
 # adapt the names to yours. ushape ends it when its time is up.
 set -eu
 image=$1 out=$2 seed=$3
-auth="Authorization: Bearer ${COARSE_API_KEY:?no COARSE_API_KEY}"
+: "${COARSE_API_KEY:?no COARSE_API_KEY}"
 
+# The key goes to curl through a pipe: other users of the machine see arguments.
+ask() { printf 'header = "Authorization: Bearer %s"\n' "$COARSE_API_KEY" | curl -fsS -K - "$@"; }
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
-id=$(curl -fsS -H "$auth" -F "image=@$image" -F "seed=$seed" "$COARSE_API" | field id)
+answer=$(ask -F "image=@$image" -F "seed=$seed" "$COARSE_API")
+id=$(printf '%s' "$answer" | field id)
 while :; do
-    answer=$(curl -fsS --retry 5 -H "$auth" "$COARSE_API/$id")
+    answer=$(ask --retry 5 "$COARSE_API/$id")
     state=$(printf '%s' "$answer" | field state)
     case $state in
         done) break ;;
@@ -18,4 +21,5 @@ while :; do
     esac
     sleep "${COARSE_API_PAUSE:-5}"
 done
-curl -fsS -o "$out" "$(printf '%s' "$answer" | field url)"
+# Without the key: files often lie with someone else.
+curl -fsS --retry 5 -o "$out" "$(printf '%s' "$answer" | field url)"

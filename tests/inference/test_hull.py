@@ -10,7 +10,7 @@ from ultrashape_cli.errors import ImageError
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.mesh import Mesh
-from ultrashape_cli.inference.hull import hull
+from ultrashape_cli.inference.hull import _thickened, hull
 from ultrashape_cli.rendering.cameras import bounding_radius, camera_at
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
@@ -46,7 +46,36 @@ def test_a_round_outline_becomes_a_ball() -> None:
     assert state.volume > 0
     assert state.genus == 0
     radius = np.linalg.norm(made.vertices, axis=1)
-    assert radius.max() / radius.min() < 1.06
+    assert radius.max() / radius.min() < 1.05
+
+
+def test_the_surface_lies_between_the_nodes_of_the_grid() -> None:
+    rows, columns = np.mgrid[:400, :400]
+    made = hull([(rows - 200) ** 2 + (columns - 200) ** 2 < 150**2], [(0, 0)])
+    radius = np.linalg.norm(made.vertices, axis=1)
+    # A cell is 0.023 wide; in steps of half of it the radii would differ by as much.
+    assert radius.max() / radius.min() < 1.02
+
+
+@pytest.mark.parametrize("size", [300, 1200])
+def test_what_is_thinner_than_a_cell_is_not_lost(size: int) -> None:
+    mask = np.zeros((size + 20, size + 20), bool)
+    mask[10 : 10 + size, size // 2] = True
+    mask[10 : 10 + size // 5, size // 2 - size // 20 : size // 2 + size // 20] = True
+    made = hull([mask], [(0, 0)])
+    state = topology(made)
+    assert (state.components, state.watertight) == (1, True)
+    assert made.extents[1] / made.extents[0] == pytest.approx(10, rel=0.1)
+
+
+def test_corners_are_not_taken_for_thin_parts() -> None:
+    mask = np.zeros((200, 200), bool)
+    mask[20:180, 60:140] = True
+    assert np.array_equal(_thickened(mask), mask)
+    mask[100, 140:190] = True
+    grown = _thickened(mask)
+    assert grown[:90].sum() == mask[:90].sum()
+    assert grown[100 - 1 : 100 + 2, 150:180].all()
 
 
 def test_a_hole_in_the_outline_is_a_hole_and_two_parts_are_two() -> None:
@@ -91,9 +120,14 @@ def test_pictures_need_not_be_of_one_scale() -> None:
 def test_what_no_shape_casts_is_told() -> None:
     with pytest.raises(ImageError, match="shows no object"):
         hull([np.zeros((9, 9), bool)], [(0, 0)])
-    bars, middle = np.zeros((90, 90), bool), np.zeros((90, 90), bool)
-    bars[:20], bars[70:] = True, True
-    middle[40:50] = True
-    middle[0, 0] = middle[89, 89] = True
-    with pytest.raises(ImageError, match="no point in common"):
-        hull([bars, middle], [(0, 0), (90, 0)])
+    falling = np.zeros((90, 90), bool)
+    falling[:40, :40] = falling[50:, 50:] = True
+    told = []
+    # Two blocks in opposite corners; of two views from above one shows the other two.
+    for above in (falling, falling[::-1]):
+        try:
+            hull([falling, falling, above], [(0, 0), (90, 0), (0, 90)])
+        except ImageError as error:
+            told.append(error.message)
+    assert len(told) == 1
+    assert "no point in common" in told[0]

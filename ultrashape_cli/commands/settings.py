@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from ultrashape_cli.ui import UI
 
 
-def show_settings(ui: UI, resolved: Resolved, sections: tuple[str, ...]) -> None:
-    """Prints every setting of the sections with its origin, on stdout."""
-    rows = resolved.rows(sections)
+def show_settings(
+    ui: UI,
+    resolved: Resolved,
+    sections: tuple[str, ...],
+    more: Sequence[tuple[str, Any, str]] = (),
+) -> None:
+    """Prints every setting of the sections with its origin, and further ones, on stdout."""
+    rows = [*resolved.rows(sections), *more]
     if ui.json_output:
         settings = {key: {"value": value, "origin": origin} for key, value, origin in rows}
         ui.result(settings=settings, profile=resolved.profile.name)

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ultrashape_cli.config.choices import FrontAxis, UpAxis
+from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import ConfigError
 
 SECTION = "coarse"
 HULL = "hull"
 """The name of what needs no command: outlines alone."""
 PLACEHOLDERS = ("image", "text", "out", "seed")
+SUFFIXES = (".glb", ".obj", ".ply", ".stl", ".off", ".3mf")
+"""What a command may write: each is whole in one file, and no `.gltf` needs to be."""
 _PLACE = re.compile(r"\{(\w*)\}")
 
 
@@ -40,7 +43,7 @@ class CoarseCommand:
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables beside those of ushape itself."""
     cwd: str = ""
-    """Folder that it runs in; empty is the present one."""
+    """Folder that it runs in, `~` is the home folder; empty is the present one."""
     suffix: str = ".glb"
     """Format of the mesh that it writes."""
     up: str = "auto"
@@ -48,9 +51,14 @@ class CoarseCommand:
     """Axes of that mesh, as of `refine.up` and `refine.front`."""
 
     @property
-    def from_text(self) -> bool:
-        """Says whether the command itself reads a text, and no image."""
-        return not any("{image}" in part for part in self.command)
+    def reads_image(self) -> bool:
+        """Says whether the command that makes the mesh reads an image."""
+        return any("{image}" in part for part in self.command)
+
+    @property
+    def reads_text(self) -> bool:
+        """Says whether the command that makes the mesh reads a text."""
+        return any("{text}" in part for part in self.command)
 
 
 def read_coarse(file: Path, name: str) -> CoarseCommand:
@@ -59,14 +67,7 @@ def read_coarse(file: Path, name: str) -> CoarseCommand:
     Raises:
         ConfigError: The file has no such table, or there is something wrong with it.
     """
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get(SECTION, {})
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{file}` is not TOML: {error}") from error
-    if problems := coarse_problems(tables, str(file)):
-        raise ConfigError("; ".join(problems))
+    tables = _tables(file)
     if name not in tables:
         known = ", ".join([HULL, *tables])
         close = difflib.get_close_matches(name, [HULL, *tables], n=1)
@@ -75,6 +76,29 @@ def read_coarse(file: Path, name: str) -> CoarseCommand:
             hint=f"did you mean `{close[0]}`?" if close else "examples/coarse has some to adapt",
         )
     return _command(name, tables[name])
+
+
+def coarse_rows(file: Path | None) -> list[tuple[str, str, str]]:
+    """Returns (key, value, origin) of what the commands of a file set; of variables the names."""
+    rows = []
+    for name, table in (_tables(file) if file else {}).items():
+        for key, value in table.items():
+            shown = ", ".join(sorted(value)) if key == "env" else value
+            shown = shlex.join(shown) if isinstance(shown, list) else str(shown)
+            rows.append((f"{SECTION}.{name}.{key}", masked_text(shown), f"`{file}`"))
+    return rows
+
+
+def _tables(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).get(SECTION, {})
+    except OSError as error:
+        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    if problems := coarse_problems(tables, str(file)):
+        raise ConfigError("; ".join(problems))
+    return dict(tables)
 
 
 def coarse_problems(tables: Any, where: str) -> list[str]:
@@ -90,7 +114,7 @@ def _problems(name: str, table: dict[str, Any], where: str) -> list[str]:
         return [f"{at}` in {where}: this name is taken by what is built in"]
     known = [item.name for item in fields(CoarseCommand) if item.name != "name"]
     found = []
-    for key in table.keys() - set(known):
+    for key in sorted(table.keys() - set(known)):
         close = difflib.get_close_matches(key, known, n=1)
         more = f" (did you mean `{close[0]}`?)" if close else ""
         found.append(f"unknown key {at}.{key}` in {where}{more}")
@@ -105,12 +129,15 @@ def _problems(name: str, table: dict[str, Any], where: str) -> list[str]:
     env = table.get("env", {})
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
         found.append(f'{at}.env` in {where} holds texts, as env = {{ TOKEN = "..." }}')
+    elif not all(name and "=" not in name and "\0" not in name + env[name] for name in env):
+        found.append(f"{at}.env` in {where} names what cannot be a variable")
     for key, choices in (("up", get_args(UpAxis)), ("front", get_args(FrontAxis))):
         if table.get(key, choices[0]) not in choices:
             found.append(f"{at}.{key}` in {where} is not one of {', '.join(choices)}")
-    for key in ("cwd", "suffix"):
-        if not isinstance(table.get(key, ""), str):
-            found.append(f"{at}.{key}` in {where} is no text")
+    if not isinstance(cwd := table.get("cwd", ""), str) or "\0" in cwd:
+        found.append(f"{at}.cwd` in {where} is no folder")
+    if (suffix := table.get("suffix", ".glb")) not in SUFFIXES:
+        found.append(f"{at}.suffix` in {where} is one of {' '.join(SUFFIXES)}, got `{suffix}`")
     return found
 
 
@@ -125,6 +152,10 @@ def _bad_command(key: str, value: Any) -> list[str]:
         found.append("does not say where to write: `{out}` is missing")
     if key == "image_command" and "text" not in used:
         found.append("has no `{text}`")
+    if key == "image_command" and "image" in used:
+        found.append("makes the image, and `{image}` is none yet")
+    if key == "command" and not used & {"image", "text"}:
+        found.append("reads neither `{image}` nor `{text}`")
     return found
 
 
@@ -135,8 +166,10 @@ def _parts(value: Any) -> tuple[str, ...]:
         parts = tuple(value)
     else:
         raise ValueError("it is neither a text nor a list of texts")
-    if not parts:
+    if not parts or not parts[0]:
         raise ValueError("it is empty")
+    if any("\0" in part for part in parts):
+        raise ValueError("it holds a zero byte")
     return parts
 
 

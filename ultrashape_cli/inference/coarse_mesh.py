@@ -20,6 +20,7 @@ import psutil
 from numpy.typing import NDArray
 
 from ultrashape_cli.config.coarse import CoarseCommand, filled
+from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import AssetError, ImageError, MeshError
 from ultrashape_cli.files import disk_errors, temporary_path
 from ultrashape_cli.meshfiles.load import load_mesh
@@ -27,11 +28,16 @@ from ultrashape_cli.rendering.output import save_png
 
 CACHE_VERSION = 1
 MAX_BYTES = 4 << 30
-"""Size of a mesh that a command may write."""
+"""Size of a file that a command may write."""
 MAX_LOG = 4 << 20
 """Bytes kept of what a command says."""
-_LAST_LINES = 6
+_TAIL = 16 << 10
+_LAST_LINES, _LAST_LETTERS = 6, 600
 _PAUSE_S = 0.1
+
+
+class Stopped(Exception):
+    """A command was ended because the user wants to stop."""
 
 
 def cache_folder() -> Path:
@@ -46,23 +52,27 @@ def mesh_of_command(
     text: str,
     seed: int,
     say: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Returns the mesh that a command makes of an image [H, W, 4] or a text, in the cache.
 
     Args:
         command: From the settings.
-        rgba: The reference, background cut; None where the command reads a text.
+        rgba: The reference, background cut; None where the command reads a text alone.
         text: What to show.
         seed: For `{seed}`.
         say: Is told what is going on.
+        stop: Asked while it runs; true ends it.
 
     Raises:
-        AssetError: It failed, took too long, or wrote no mesh; the message has its last lines.
+        AssetError: It failed, took too long, wrote too much, or wrote no mesh; the message has its
+            last lines.
+        Stopped: By `stop`.
     """
     kept = cache_folder() / _key(command, rgba, text, seed) / f"mesh{command.suffix}"
     log = kept.with_name("log.txt")
     if kept.is_file():
-        say(f"coarse mesh of `{command.name}` as it was made before: {kept}")
+        say(f"coarse mesh of `{command.name}` as it was made before; remove {kept} for another")
         return kept
     with disk_errors(kept.parent):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +81,9 @@ def mesh_of_command(
         if rgba is not None:
             save_png(rgba, image)
         values = {"image": str(image), "text": text, "out": str(out), "seed": str(seed)}
-        say(f"`{command.name}` makes the coarse mesh, at most {command.timeout_seconds:g} s")
-        _run(command, filled(command.command, values), log)
+        limit = f"{command.timeout_seconds:g} s"
+        say(f"`{command.name}` makes the coarse mesh, at most {limit}; what it says: {log}")
+        _run(command, filled(command.command, values), out, log, stop)
         _check(command, out, log)
         # Two at once write the same file, each in one step.
         with temporary_path(kept) as temporary:
@@ -92,9 +103,9 @@ def image_of_command(command: CoarseCommand, text: str, seed: int, target: Path)
     with tempfile.TemporaryDirectory(prefix="ushape-coarse-") as folder:
         out = Path(folder) / "image.png"
         values = {"text": text, "out": str(out), "seed": str(seed)}
-        _run(command, filled(command.image_command, values), log)
+        _run(command, filled(command.image_command, values), out, log, lambda: False)
         if not out.is_file():
-            raise _failed(command, "wrote no image", log)
+            raise _failed(command, "wrote no image", log, hint="does it write to {out}?")
         try:
             load_rgba(out)
         except ImageError as error:
@@ -107,22 +118,30 @@ def _key(command: CoarseCommand, rgba: NDArray[np.uint8] | None, text: str, seed
     """Returns a name for all that a mesh depends on; values of variables go in as a hash alone."""
     seen = "" if rgba is None else hashlib.sha256(rgba.tobytes() + repr(rgba.shape).encode())
     parts = [
-        CACHE_VERSION, command.command, command.cwd, sorted(command.env.items()), command.suffix,
+        CACHE_VERSION, command.command, _folder(command), sorted(command.env.items()),
+        command.suffix,
         seen if isinstance(seen, str) else seen.hexdigest(), text, seed,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _run(command: CoarseCommand, arguments: list[str], log: Path) -> None:
+def _folder(command: CoarseCommand) -> str | None:
+    """Returns where a command runs; None where it does not say."""
+    return os.path.abspath(os.path.expanduser(command.cwd)) if command.cwd else None
+
+
+def _run(
+    command: CoarseCommand, arguments: list[str], out: Path, log: Path, stop: Callable[[], bool]
+) -> None:
     """Runs a program; it and all that it started end with it, whatever ends the wait."""
-    cwd = command.cwd or None
     with disk_errors(log.parent):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
     try:
         process = subprocess.Popen(
-            arguments, cwd=cwd, env={**os.environ, **command.env}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            arguments, cwd=_folder(command), env={**os.environ, **command.env},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         what = error.filename or arguments[0]
@@ -133,37 +152,64 @@ def _run(command: CoarseCommand, arguments: list[str], log: Path) -> None:
     listener = threading.Thread(target=_listen, args=(process, log), daemon=True)
     listener.start()
     started: set[psutil.Process] = set()
+    grown = False
+
+    def is_over() -> bool:
+        nonlocal grown
+        grown = out.is_file() and out.stat().st_size > MAX_BYTES
+        return grown or stop()
+
     try:
-        ended = _wait(process, command.timeout_seconds, started)
+        ended = _wait(process, command.timeout_seconds, started, is_over)
     finally:
         _end(process, started)
         # What holds the pipe open still has nothing more to say.
         listener.join(2.0)
+    if grown:
+        raise _failed(command, f"writes more than {MAX_BYTES:,} bytes", log)
+    if not ended and stop():
+        raise Stopped
     if not ended:
         raise _failed(
             command, f"was not ready after {command.timeout_seconds:g} s", log,
-            hint=f"timeout_seconds of [coarse.{command.name}]",
+            hint=f"timeout_seconds of [coarse.{command.name}]; all it said: {log}",
         )  # fmt: skip
     if code := process.returncode:
-        reason = f"ended with {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        reason = f"ended with {code}" if code > 0 else f"was killed by {_signal_name(-code)}"
         raise _failed(command, reason, log)
 
 
 def _listen(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Writes what a program says, the first of it where it says much."""
+    """Writes what a program says, where it says much the first and the last of it."""
     assert process.stdout is not None
-    left = MAX_LOG
+    last, gap = b"", b"\n...\n"
+    left = MAX_LOG - _TAIL - len(gap)
     with contextlib.suppress(OSError, ValueError), process.stdout, log.open("wb") as file:
         while said := process.stdout.read1(1 << 16):  # type: ignore[attr-defined]
             file.write(said[:left])
             file.flush()
+            last = (last + said[left:])[-_TAIL:]
             left -= min(left, len(said))
+        if last:
+            file.write(gap + last)
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float, started: set[psutil.Process]) -> bool:
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    seconds: float,
+    started: set[psutil.Process],
+    is_over: Callable[[], bool],
+) -> bool:
     """Says whether a program ended in time; collects what it starts, also out of its group."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not is_over():
         with contextlib.suppress(psutil.Error):
             started.update(psutil.Process(process.pid).children(recursive=True))
         # Not reaped yet, so that its number stays its own until its group has ended.
@@ -204,8 +250,18 @@ def _check(command: CoarseCommand, out: Path, log: Path) -> None:
         ) from error  # fmt: skip
 
 
+def _end_of(log: Path) -> str:
+    """Returns the last of what a command said."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL))
+        return file.read().decode(errors="replace")
+
+
 def _failed(command: CoarseCommand, reason: str, log: Path, hint: str | None = None) -> AssetError:
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    last = [line.strip() for line in lines if line.strip()][-_LAST_LINES:]
-    said = f"; it said: {' | '.join(last)}"[:600] if last else ""
+    lines = [line.strip() for line in _end_of(log).splitlines()]
+    last = " | ".join([line for line in lines if line][-_LAST_LINES:])
+    last = masked_text("".join(c for c in last if c.isprintable()), {**os.environ, **command.env})
+    said = f"; it said: {last[-_LAST_LETTERS:]}" if last else ""
     return AssetError(f"`{command.name}` {reason}{said}", hint=hint or f"all it said: {log}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrashape_cli.files import disk_errors, read_json
+from ultrashape_cli.inference.coarse_files import CoarseRecipe
 from ultrashape_cli.inference.view_files import ViewFile
 
 
@@ -37,6 +38,8 @@ class Job:
     """Results of other seeds that are written too, of this one and those that follow it."""
     mask: Path | None = None
     """Mesh whose colours say what may change, as the settings name it."""
+    coarse: CoarseRecipe | None = None
+    """What `mesh` is made of where it is no input."""
 
     @property
     def record(self) -> Path:
@@ -55,7 +58,8 @@ class Job:
     @property
     def inputs(self) -> list[Path]:
         """Returns the files that are read beside the weights."""
-        return [p for p in (self.mesh, self.image, self.ground_truth, self.mask) if p] + [
+        mesh = self.mesh if self.coarse is None else None
+        return [p for p in (mesh, self.image, self.ground_truth, self.mask) if p] + [
             view.path for view in self.views if view.path != self.image
         ]
 
@@ -64,7 +68,8 @@ class Job:
         """Returns the files that are written."""
         full = self.full_target if self.keep_full else None
         others = [self.candidate_target(self.seed + k) for k in range(self.candidates)]
-        files = (self.target, self.record, full, self.preview, *others, *self.beside)
+        mesh = self.mesh if self.coarse is not None else None
+        files = (self.target, self.record, full, self.preview, mesh, *others, *self.beside)
         return [p for p in files if p]
 
 

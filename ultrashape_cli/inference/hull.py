@@ -8,6 +8,7 @@ All is in the normalised frame, y up and the front towards +z.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,8 @@ _SIDE = 1.1
 """Half of that side; an outline is at most 1 from its middle."""
 _PIXELS = 192
 """Pixels along the longer side of an outline."""
+_MARGIN = 8
+"""Pixels around an outline."""
 _BOUND = 2.0
 
 Mask = NDArray[np.bool_]  # [H, W]
@@ -77,14 +80,46 @@ def _distances(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if len(rows) == 0:
         raise ImageError("an outline is empty: the image shows no object")
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    half = np.array([part.shape[1], part.shape[0]]) / max(part.shape)
+    part = _thickened(_shrunk(part))
     scale = _PIXELS / max(part.shape)
-    shape = [max(1, round(side * scale)) for side in part.shape]
-    grown = ndimage.zoom(part.astype(np.float64), np.divide(shape, part.shape), order=1) >= 0.5
-    padded = np.pad(grown, 8)
+    padded = np.pad(part, math.ceil(_MARGIN / scale))
     inner = ndimage.distance_transform_edt(padded)
     outer = ndimage.distance_transform_edt(~padded)
-    half = np.array([part.shape[1], part.shape[0]]) / max(part.shape)
-    return (inner - outer + np.where(padded, -0.5, 0.5)) * (2 / _PIXELS), half
+    signed = inner - outer + np.where(padded, -0.5, 0.5)
+    # The distances rather than the mask are brought to size: they lie between its pixels too.
+    field = ndimage.zoom(signed, scale, order=1, mode="nearest", grid_mode=True)
+    return field * (2 / max(part.shape)), half
+
+
+def _shrunk(mask: Mask) -> Mask:
+    """Returns a mask of at most three times the pixels that are needed, with all its thin parts."""
+    factor = max(mask.shape) // (2 * _PIXELS)
+    if factor < 2:
+        return mask
+    rows, columns = (-(-side // factor) for side in mask.shape)
+    padded = np.zeros((rows * factor, columns * factor), bool)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    return np.asarray(padded.reshape(rows, factor, columns, factor).any(axis=(1, 3)))
+
+
+def _thickened(mask: Mask) -> Mask:
+    """Returns a mask whose thin parts are as thick as the grid needs: others fall between nodes."""
+    radius = 0.75 * max(mask.shape) * _SIDE / CELLS
+    padded = np.pad(mask, math.ceil(radius) + 1)
+    core = ndimage.distance_transform_edt(padded) > radius
+    if core.any():
+        beyond = ndimage.distance_transform_edt(~core) - radius
+    else:
+        beyond = np.full(padded.shape, np.inf)
+    labels, count = ndimage.label(padded & (beyond > 0), np.ones((3, 3)))
+    # The tips of corners are thin as well, but do not reach far.
+    reach = ndimage.maximum(beyond, labels, np.arange(count + 1))
+    thin = (labels > 0) & (np.atleast_1d(reach) > 1.5 * radius)[labels]
+    if thin.any():
+        padded = padded | (ndimage.distance_transform_edt(~thin) <= radius)
+    inner = math.ceil(radius) + 1
+    return np.asarray(padded[inner:-inner, inner:-inner])
 
 
 def _sampled(
@@ -136,8 +171,12 @@ def _blown_up(
 ) -> NDArray[np.float64]:  # [N]
     """Returns how far points are inside the union of balls that an outline holds."""
     squared = _envelope(np.where(field > 0, field, 0.0))
-    # Outside of the outline it falls as the distance does, so that the rim is where it is.
-    squared = np.where(field > 0, squared, -np.square(field) - 1e-6)
+    # At the rim and outside it falls as steeply as it rises within. With a bend there the surface
+    # would lie at nodes of the grid instead of between them, in steps.
+    deep = field > min(1 / _PIXELS, field.max() / 2)
+    slope = np.divide(squared, field, out=np.zeros_like(field), where=deep)
+    inwards = ndimage.distance_transform_edt(~deep, return_distances=False, return_indices=True)
+    squared = np.where(deep, squared, field * slope[tuple(inwards)])
     points = _SIDE * (2 * _nodes() / CELLS - 1)
     right, up = _axes(direction)
     depth = points @ towards(*direction)

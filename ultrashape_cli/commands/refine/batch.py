@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ultrashape_cli.commands.refine.coarse import coarse_of_many, recipe_for_many
 from ultrashape_cli.commands.refine.plan import planned
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
     from ultrashape_cli.files import check_outputs
     from ultrashape_cli.inference.batch import Outcome, failure_record
     from ultrashape_cli.inference.batch_jobs import read_jobs, unpaired
+    from ultrashape_cli.inference.coarse_batch import is_ready
     from ultrashape_cli.inference.files import check_writable
     from ultrashape_cli.processes import is_distributed_child
 
@@ -46,13 +48,14 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
         *(request.batch, out, resolved.config.seed),
         metrics=request.metrics,
         keep_full=request.keep_full,
+        coarse=recipe_for_many(request, resolved),
     )
     check_outputs(
         [path for job in jobs for path in (*job.outputs, failure_record(out, job))],
         [request.batch, *source.inputs, *(path for job in jobs for path in job.inputs)],
         hint=f"another folder: -o {out.with_name(f'{out.name}_new')}, or other names in the CSV",
     )
-    alone = unpaired(request.batch, jobs)
+    alone = [] if request.coarse_with else unpaired(request.batch, jobs)
     if alone and request.out is not None:
         alone = [path for path in alone if not path.is_relative_to(request.out)]
     if alone:
@@ -67,14 +70,25 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
         if request.force:
             for job in jobs:
                 job.record.unlink(missing_ok=True)
-    if request.num_processes > 1 and not child:
-        outcome, code = _in_processes(ui, jobs, out, source, resolved.config)
+    config, ready = resolved.config, jobs
+    failed: dict[str, str] = {}
+    code, fast = 0, request.fail_fast
+    if request.coarse_with:
+        if not child:
+            failed, code = coarse_of_many(ui, jobs, out, fast)
+        # Neither what failed nor what another command has in hand.
+        ready = [job for job in jobs if is_ready(job, out)]
+    if code or (failed and fast):
+        outcome = Outcome()
+    elif request.num_processes > 1 and not child:
+        outcome, code = _in_processes(ui, ready, out, source, config)
     else:
-        outcome, code = _here(ui, jobs, out, source, resolved.config, request.fail_fast)
+        outcome, code = _here(ui, ready, out, source, config, fast)
+    outcome.failed.update(failed)
     if child:
         # The process that started this one reports; an exit code would stop the others.
         return
-    _conclude(ui, jobs, out, outcome or Outcome(), code, request.batch)
+    _conclude(ui, jobs, out, outcome, code, request.batch)
 
 
 def _show_plan(ui: UI, jobs: list[Job], source: WeightSource, config: Config) -> None:
@@ -83,7 +97,8 @@ def _show_plan(ui: UI, jobs: list[Job], source: WeightSource, config: Config) ->
 
     missing = [job for job in jobs if not all(path.is_file() for path in job.inputs)]
     there = [job for job in jobs if job not in missing]
-    made = [job for job in there if is_made(job, recipe_of(job, source, config))]
+    begun = [job for job in there if job.mesh.exists()]
+    made = [job for job in begun if is_made(job, recipe_of(job, source, config))]
     for job in missing[:10]:
         lost = ", ".join(str(path) for path in job.inputs if not path.is_file())
         ui.warn(f"{job.name}: {lost} is missing")
@@ -160,7 +175,7 @@ def _in_processes(
     from ultrashape_cli.processes import supervise
 
     def made() -> set[str]:
-        there = [job for job in jobs if job.record.exists()]
+        there = [job for job in jobs if job.record.exists() and job.mesh.exists()]
         return {job.name for job in there if is_made(job, recipe_of(job, source, config))}
 
     before = made()

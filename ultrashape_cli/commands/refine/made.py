@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from ultrashape_cli.commands.refine.scores import verdict_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ultrashape_cli.inference.files import Job
     from ultrashape_cli.ui import UI
 
@@ -30,17 +32,7 @@ def already_made(
     from ultrashape_cli.files import read_json
     from ultrashape_cli.inference.files import is_made
 
-    made = read_json(job.record)
-    ours = isinstance(made, dict) and "result" in made
-    # As of `--force` everywhere: what this command made, and nothing else.
-    previewed = made["result"].get("preview") if ours else None
-    for path in (job.target, job.record, job.preview):
-        known = ours and (path != job.preview or str(path) == previewed)
-        if path is not None and path.exists() and not known:
-            raise UsageError(
-                f"`{path}` exists, and `ushape refine` did not make it",
-                hint="another -o or --preview, or remove it first",
-            )
+    require_ours(job.target, job.record, job.preview)
     if force:
         return False
     if is_made(job, recipe):
@@ -60,6 +52,26 @@ def already_made(
             hint="another -o, or --force",
         )
     return False
+
+
+def require_ours(target: Path, record: Path, preview: Path | None) -> None:
+    """Raises UsageError where a file of a result is there that this command did not make.
+
+    As of `--force` everywhere: what this command made is replaced, and nothing else.
+    """
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.files import read_json
+
+    made = read_json(record)
+    ours = isinstance(made, dict) and "result" in made
+    previewed = made["result"].get("preview") if ours else None
+    for path in (target, record, preview):
+        known = ours and (path != preview or str(path) == previewed)
+        if path is not None and path.exists() and not known:
+            raise UsageError(
+                f"`{path}` exists, and `ushape refine` did not make it",
+                hint="another -o or --preview, or remove it first",
+            )
 
 
 def outputs_of(job: Job) -> dict[str, str]:

@@ -93,7 +93,7 @@ BatchOpt = Annotated[
         metavar="CSV|DIR",
         help="Refine many: a CSV with columns mesh, image and optionally name, seed, "
         "ground_truth, views (back=b.png;120,15=c.png), or a folder where a mesh and an image "
-        "share a name.",
+        "share a name. With --coarse-with: images alone, no column mesh.",
         exists=True,
         rich_help_panel=_INPUT,
     ),

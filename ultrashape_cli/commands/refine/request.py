@@ -84,11 +84,18 @@ def _check_coarse(request: Request) -> Request:
     from ultrashape_cli.inference.batch_jobs import IMAGE_SUFFIXES
 
     name = "--coarse-with"
-    for what, given in (("--batch", request.batch), ("--server", request.server)):
-        if given:
-            raise UsageError(
-                f"`{name}` and `{what}` do not go together", hint="one image at a time"
-            )
+    if request.server:
+        raise UsageError(
+            f"`{name}` and `--server` do not go together",
+            hint=f"`{name}` works here alone: leave out --server",
+        )
+    if request.batch is not None:
+        for what, present in (("IMAGE", request.image), ("--text", request.text)):
+            if present:
+                raise UsageError(
+                    f"`{what}` has no meaning with --batch", hint="a folder or a CSV names images"
+                )
+        return request
     if request.mesh is not None and request.mesh.suffix.lower() in IMAGE_SUFFIXES:
         # As `ushape refine picture.png --coarse-with NAME` is typed.
         if request.image is not None:
@@ -103,9 +110,7 @@ def _check_coarse(request: Request) -> Request:
         )
     if request.image is None and not request.text and not request.views:
         raise UsageError(f"`{name}` needs an image or a text", hint="--image FILE, or --text TEXT")
-    if request.image is not None and request.text:
-        raise UsageError("`--text` has no meaning beside an image", hint="leave one of them out")
-    if request.text and request.out is None:
+    if request.text and request.image is None and request.out is None:
         raise UsageError("a text gives a result no name", hint="-o lion.glb")
     return request
 

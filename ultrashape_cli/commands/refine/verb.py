@@ -10,7 +10,7 @@ from ultrashape_cli import options as opt
 from ultrashape_cli.commands.refine import options as own
 from ultrashape_cli.commands.refine import wishes as wish
 from ultrashape_cli.commands.refine.batch import refine_batch
-from ultrashape_cli.commands.refine.coarse import with_coarse_mesh
+from ultrashape_cli.commands.refine.coarse import command_of, settings_of, with_coarse_mesh
 from ultrashape_cli.commands.refine.compare import refine_compare
 from ultrashape_cli.commands.refine.one import refine_one
 from ultrashape_cli.commands.refine.request import Request, check_usage
@@ -95,6 +95,8 @@ def refine(
 
       ushape refine --batch jobs.csv -o refined
 
+      ushape refine picture.png --coarse-with hull -o result.glb
+
       ushape refine coarse.glb view.png -o refined.glb --server http://studio:8000
     """  # fmt: skip
     from ultrashape_cli.processes import is_distributed_child
@@ -166,13 +168,14 @@ def _run_on_server(
 
 
 def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_config: bool) -> None:
+    from ultrashape_cli.config.coarse import coarse_rows
     from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.models.sources import find_weights
 
     # Bad settings are refused before the weights are looked for.
     resolved = settings(None)
     if show_config and request.checkpoint is None:
-        show_settings(ui, settings(request.model), ("refine",))
+        show_settings(ui, settings(request.model), ("refine",), coarse_rows(request.config))
         return
     if not show_config:
         request = check_usage(request)
@@ -187,22 +190,24 @@ def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_confi
     if own and own.evaluations not in (0, steps):
         ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")
     if show_config:
-        show_settings(ui, resolved, ("refine",))
-    elif request.batch is not None:
+        show_settings(ui, resolved, ("refine",), coarse_rows(request.config))
+        return
+    if request.coarse_with is not None:
+        found.update(settings_of(command_of(request), resolved))
+        resolved = vary({})
+    if request.batch is not None:
         refine_batch(ui, request, source, resolved)
-    elif request.compare_speed:
-        refine_compare(ui, request, source, resolved)
-    else:
-        from ultrashape_cli.interrupts import exit_on_terminate
+        return
+    from ultrashape_cli.interrupts import exit_on_terminate
 
-        with exit_on_terminate():
-            if request.coarse_with is not None:
-                request, more = with_coarse_mesh(ui, request, resolved)
-                if request.mesh is None:  # a dry run, which has said what it would do
-                    return
-                found.update(more)
-                resolved = vary({})
-            if request.varies:
-                refine_sweep(ui, request, source, resolved, vary)
-            else:
-                refine_one(ui, request, source, resolved)
+    with exit_on_terminate():
+        if request.coarse_with is not None:
+            request = with_coarse_mesh(ui, request, resolved)
+            if request.mesh is None:  # a dry run, which has said what it would do
+                return
+        if request.compare_speed:
+            refine_compare(ui, request, source, resolved)
+        elif request.varies:
+            refine_sweep(ui, request, source, resolved, vary)
+        else:
+            refine_one(ui, request, source, resolved)
