@@ -277,11 +277,11 @@ def test_a_signal_leaves_no_partial_file(
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from ultrashape_cli.cli import run\n"
         "from ultrashape_cli.meshfiles import save\n"
-        "write = save._write_glb\n"
+        "write = save.write_glb\n"
         "def stopped(*arguments):\n"
         "    write(*arguments)\n"
         f"    os.kill(os.getpid(), signal.{name})\n"
-        "save._write_glb = stopped\n"
+        "save.write_glb = stopped\n"
         "sys.exit(run(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, *map(str, arguments)]
