@@ -125,6 +125,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(f"cannot write `{path}`: {reason}", hint=hint) from error
 
 
+def user_cache(name: str) -> Path:
+    """Returns the folder of what is kept for later commands under a name; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "ushape" / name
+
+
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path], *, hint: str) -> None:
     """Sees to it that writing loses nothing: neither what is read nor another output.
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
 from ultrashape_cli.config.choices import FrontAxis, UpAxis
+from ultrashape_cli.config.toml_file import read_toml
 from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import ConfigError
 
@@ -90,12 +90,7 @@ def coarse_rows(file: Path | None) -> list[tuple[str, str, str]]:
 
 
 def _tables(file: Path) -> dict[str, dict[str, Any]]:
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8")).get(SECTION, {})
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    tables = read_toml(file).get(SECTION, {})
     if problems := coarse_problems(tables, str(file)):
         raise ConfigError("; ".join(problems))
     return dict(tables)

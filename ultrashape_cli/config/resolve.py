@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -25,9 +24,12 @@ from ultrashape_cli.config.profiles import (
     get_profile,
 )
 from ultrashape_cli.config.schema import Config, flatten
+from ultrashape_cli.config.toml_file import read_toml
 from ultrashape_cli.dotenv import masked, masked_arguments
 from ultrashape_cli.errors import ConfigError
 
+TYPED = ("flag", "--set")
+"""Origins of what was typed for one command."""
 ENV_PREFIX = "USHAPE_"
 DATA_SET = "data set"
 """Origin of the settings that a dataset was made with."""
@@ -102,7 +104,7 @@ def resolve(
     before = {key: value for key, (value, _) in given.items()}
     hint = "--no-config ignores it" if problems else "`--show-config` lists every key and value"
     if file is not None:
-        for key, value in _read_toml(file, problems).items():
+        for key, value in _settings_of(file, problems).items():
             accept(key, value, f"`{file}`")
     for name, text in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX) and name not in NOT_CONFIG:
@@ -196,14 +198,9 @@ def plain_types(section: type) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _read_toml(file: Path, problems: list[str]) -> dict[str, Any]:
+def _settings_of(file: Path, problems: list[str]) -> dict[str, Any]:
     """Returns the settings of a file; what is wrong with its `[coarse.NAME]` joins the problems."""
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read `{file}`: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`{file}` is not TOML: {error}") from error
+    tables = read_toml(file)
     problems += coarse_problems(tables.pop("coarse", {}), f"`{file}`")
     leaves: dict[str, Any] = {}
     for name, value in tables.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import platform
 import time
 import warnings
@@ -22,7 +21,7 @@ from ultrashape_cli.errors import DependencyError
 from ultrashape_cli.exporting import parts
 from ultrashape_cli.exporting.graphs import Graph
 from ultrashape_cli.exporting.parts import dynamic_shapes, example_inputs, make_part
-from ultrashape_cli.files import sync, temporary_path
+from ultrashape_cli.files import sync, temporary_path, user_cache
 from ultrashape_cli.formatting import cause
 from ultrashape_cli.models import (
     attention,
@@ -50,12 +49,6 @@ Tell = Callable[[str], None]
 """What is done that takes time."""
 
 
-def cache_root() -> Path:
-    """Returns the folder of all packages."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ushape" / "aoti"
-
-
 def cache_folder(spec: ModelSpec) -> Path:
     """Returns the folder of a model's packages: one for each machine type, torch and graph.
 
@@ -69,7 +62,7 @@ def cache_folder(spec: ModelSpec) -> Path:
         assert module.__file__ is not None
         state.update(Path(module.__file__).read_bytes())
     name = f"{spec.name}-{machine}-torch{torch.__version__}-{state.hexdigest()[:12]}"
-    return cache_root() / name
+    return user_cache("aoti") / name
 
 
 def compiled_graphs(networks: Networks, spec: ModelSpec, tell: Tell) -> dict[str, Graph]:

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.finishing.native import run_native
 from ultrashape_cli.geometry.mesh import Mesh
+from ultrashape_cli.geometry.normalize import fit_frame
+
+_SIDE = 2.0
+"""Longest side of what native code sees, which computes in single precision."""
 
 
 @dataclass(slots=True)
@@ -47,14 +51,9 @@ def to_quads(mesh: Mesh, count: int) -> Finished:
         MeshError: It failed.
         DependencyError: The package does not load.
     """
-    low, high = mesh.bounds
-    centre, scale = (low + high) / 2, 2 / float((high - low).max())
-    given = {
-        "vertices": (mesh.vertices - centre) * scale,
-        "faces": mesh.faces,
-        "count": np.asarray(count),
-    }
-    found = run_native("quads", given)
+    frame = fit_frame(mesh, _SIDE)
+    given = {"vertices": frame.to_normalised(mesh.vertices), "faces": mesh.faces}
+    found = run_native("quads", {**given, "count": np.asarray(count)})
     quads, vertices = found["faces"], found["vertices"]
     if quads.ndim != 2 or quads.shape[1] != 4 or len(quads) == 0:
         raise MeshError("pynanoinstantmeshes made no quads of this mesh")
@@ -62,7 +61,7 @@ def to_quads(mesh: Mesh, count: int) -> Finished:
         raise MeshError("pynanoinstantmeshes made faces that cannot be")
     # Two in a row of each, so that both orders are known from one another.
     faces = quads[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
-    return Finished(Mesh(vertices / scale + centre, faces), quads)
+    return Finished(Mesh(frame.to_source(vertices), faces), quads)
 
 
 def unwrap(surface: Finished, size: int) -> None:
@@ -77,14 +76,8 @@ def unwrap(surface: Finished, size: int) -> None:
         DependencyError: The package does not load.
     """
     mesh = surface.mesh
-    low, high = mesh.bounds
-    centre, scale = (low + high) / 2, 2 / float((high - low).max())
-    given = {
-        "vertices": (mesh.vertices - centre) * scale,
-        "faces": mesh.faces,
-        "size": np.asarray(size),
-    }
-    found = run_native("unwrap", given)
+    given = {"vertices": fit_frame(mesh, _SIDE).to_normalised(mesh.vertices), "faces": mesh.faces}
+    found = run_native("unwrap", {**given, "size": np.asarray(size)})
     if found["faces"].shape != mesh.faces.shape or not np.isfinite(found["uv"]).all():
         raise MeshError("xatlas made texture coordinates that cannot be")
     if not np.array_equal(found["source"][found["faces"]], mesh.faces):

@@ -101,6 +101,12 @@ class BrickGrid:
         self.values[brick, offset] = values
 
 
+def all_nodes(num_cells: int) -> NDArray[np.int64]:  # [N, 3]
+    """Return the indices of all nodes of a grid, in C order."""
+    index = np.arange(num_cells + 1)
+    return np.stack(np.meshgrid(index, index, index, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
 def bricks_per_axis(num_cells: int) -> int:
     """Return how many bricks hold the `num_cells + 1` nodes of an axis."""
     return -(-(num_cells + 1) // BRICK_SIDE)

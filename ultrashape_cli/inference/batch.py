@@ -77,6 +77,16 @@ def failure_record(out: Path, job: Job) -> Path:
     return out / "records" / f"{job.name.replace('/', '__')}.json"
 
 
+def failure_of(error: Exception) -> dict[str, Any]:
+    """Returns what the record of a failed job says: message, hint, and of a bug the traceback."""
+    message, hint, trace = f"{type(error).__name__}: {error}", None, ""
+    if isinstance(error, UShapeError):
+        message, hint = error.message, error.hint
+    else:
+        trace = "".join(traceback.format_exception(error))
+    return {"status": "failed", "message": message, "hint": hint, "traceback": trace}
+
+
 def run_batch(
     jobs: list[Job],
     out: Path,
@@ -222,17 +232,12 @@ class _Run:
         self.claims.release(job.name)
 
     def _fail(self, job: Job, error: Exception) -> None:
-        message, hint, trace = f"{type(error).__name__}: {error}", None, ""
-        if isinstance(error, UShapeError):
-            message, hint = error.message, error.hint
-        else:
-            trace = "".join(traceback.format_exception(error))
-        values = {"status": "failed", "message": message, "hint": hint, "traceback": trace}
-        self._record(job, values)
+        failure = failure_of(error)
+        self._record(job, failure)
         self.claims.release(job.name)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.note(Event(job, "failed", message))
+        self.note(Event(job, "failed", failure["message"]))
 
     def _record(self, job: Job, values: dict[str, Any]) -> None:
         write_json(failure_record(self.out, job), {**values, "run": self.run_id})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from ultrashape_cli.claims import open_claims
-from ultrashape_cli.errors import UShapeError
+from ultrashape_cli.errors import AssetError
 from ultrashape_cli.files import read_json, write_json
-from ultrashape_cli.inference.batch import failure_record
+from ultrashape_cli.inference.batch import failure_of, failure_record
 from ultrashape_cli.inference.coarse_files import Say, is_own, make_coarse
 from ultrashape_cli.inference.coarse_mesh import Stopped
 from ultrashape_cli.inference.files import Job
@@ -77,14 +76,8 @@ def _has_failed(job: Job, out: Path) -> bool:
 
 def _record(error: Exception, path: Path) -> str:
     """Writes why a job failed, as `run_batch` does; returns the message."""
-    message, hint, trace = f"{type(error).__name__}: {error}", None, ""
-    if isinstance(error, UShapeError):
-        message, hint = error.message, error.hint
-    elif isinstance(error, FileNotFoundError):
-        message = f"{error.filename}: {error.strerror}"
-    else:
-        trace = "".join(traceback.format_exception(error))
-    run = f"{os.getpid()}-{time.time_ns()}"
-    values = {"status": "failed", "message": message, "hint": hint, "traceback": trace, "run": run}
-    write_json(path, {**values, "stage": _STAGE})
-    return message
+    if isinstance(error, FileNotFoundError):
+        error = AssetError(f"{error.filename}: {error.strerror}")
+    failure = failure_of(error)
+    write_json(path, {**failure, "run": f"{os.getpid()}-{time.time_ns()}", "stage": _STAGE})
+    return str(failure["message"])

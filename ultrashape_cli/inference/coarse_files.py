@@ -51,10 +51,7 @@ class CoarseRecipe:
                 "seed": self.seed,
                 "text": self.text,
             }
-        views = [
-            {**view.as_dict(), "image": str(view.path), "image_sha256": file_hash(view.path)}
-            for view in self.views
-        ]
+        views = [view.as_dict() for view in self.views]
         return {**made, "views": views, "background": self.background}
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ultrashape_cli.config.coarse import CoarseCommand, filled
 from ultrashape_cli.dotenv import masked_text
 from ultrashape_cli.errors import AssetError, ImageError, MeshError
-from ultrashape_cli.files import disk_errors, temporary_path
+from ultrashape_cli.files import disk_errors, temporary_path, user_cache
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.rendering.output import save_png
 
@@ -38,12 +38,6 @@ _PAUSE_S = 0.1
 
 class Stopped(Exception):
     """A command was ended because the user wants to stop."""
-
-
-def cache_folder() -> Path:
-    """Returns where meshes of commands are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ushape" / "coarse"
 
 
 def mesh_of_command(
@@ -69,7 +63,7 @@ def mesh_of_command(
             last lines.
         Stopped: By `stop`.
     """
-    kept = cache_folder() / _key(command, rgba, text, seed) / f"mesh{command.suffix}"
+    kept = user_cache("coarse") / _key(command, rgba, text, seed) / f"mesh{command.suffix}"
     log = kept.with_name("log.txt")
     if kept.is_file():
         say(f"coarse mesh of `{command.name}` as it was made before; remove {kept} for another")
@@ -99,7 +93,7 @@ def image_of_command(command: CoarseCommand, text: str, seed: int, target: Path)
     """
     from ultrashape_cli.data.images import load_rgba
 
-    log = cache_folder() / _key(command, None, text, seed) / "image.txt"
+    log = user_cache("coarse") / _key(command, None, text, seed) / "image.txt"
     with tempfile.TemporaryDirectory(prefix="ushape-coarse-") as folder:
         out = Path(folder) / "image.png"
         values = {"text": text, "out": str(out), "seed": str(seed)}

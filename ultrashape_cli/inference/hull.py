@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ultrashape_cli.errors import ImageError
-from ultrashape_cli.geometry.bricks import BrickGrid
+from ultrashape_cli.geometry.bricks import BrickGrid, all_nodes
 from ultrashape_cli.geometry.isosurface import extract_isosurface
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
@@ -53,7 +53,7 @@ def hull(masks: Sequence[Mask], directions: Sequence[tuple[float, float]]) -> Me
         values = _blown_up(*fields[0], directions[0])
     else:
         values = _carved(fields, directions)
-    nodes = _nodes()
+    nodes = all_nodes(CELLS)
     if not (values > 0).any():
         raise ImageError(
             "the outlines have no point in common: no shape casts all of them",
@@ -64,11 +64,6 @@ def hull(masks: Sequence[Mask], directions: Sequence[tuple[float, float]]) -> Me
     )
     mesh = Mesh(_SIDE * (2 * vertices / CELLS - 1), faces)
     return Mesh(fit_frame(mesh).to_normalised(mesh.vertices), mesh.faces)
-
-
-def _nodes() -> NDArray[np.int64]:  # [N, 3]
-    index = np.arange(CELLS + 1)
-    return np.stack(np.meshgrid(index, index, index, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def _distances(mask: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -147,7 +142,7 @@ def _carved(
     fields: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
     directions: Sequence[tuple[float, float]],
 ) -> NDArray[np.float64]:  # [N]
-    points = _SIDE * (2 * _nodes() / CELLS - 1)
+    points = _SIDE * (2 * all_nodes(CELLS) / CELLS - 1)
     first = fields[0][1]
     # The largest of what the outlines say of the shape is 1 in each direction.
     height = 1.0
@@ -177,7 +172,7 @@ def _blown_up(
     slope = np.divide(squared, field, out=np.zeros_like(field), where=deep)
     inwards = ndimage.distance_transform_edt(~deep, return_distances=False, return_indices=True)
     squared = np.where(deep, squared, field * slope[tuple(inwards)])
-    points = _SIDE * (2 * _nodes() / CELLS - 1)
+    points = _SIDE * (2 * all_nodes(CELLS) / CELLS - 1)
     right, up = _axes(direction)
     depth = points @ towards(*direction)
     return _sampled(squared, points @ right, points @ up) - np.square(depth)

@@ -158,10 +158,7 @@ def recipe_of(job: Job, source: WeightSource, config: Config) -> dict[str, Any]:
 def _further_inputs(job: Job) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if job.views:
-        found["views"] = [
-            {**view.as_dict(), "image": str(view.path), "image_sha256": file_hash(view.path)}
-            for view in job.views
-        ]
+        found["views"] = [view.as_dict() for view in job.views]
     if job.mask is not None:
         found["mask_sha256"] = file_hash(job.mask)
     return found

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ultrashape_cli.errors import MeshError, UsageError
+from ultrashape_cli.geometry.bricks import all_nodes
 from ultrashape_cli.geometry.normalize import Frame
 from ultrashape_cli.meshfiles.appearance import load_appearance
 from ultrashape_cli.rendering.colours import SurfaceColours
@@ -134,16 +135,16 @@ def _painted(path: Path, frame: Frame) -> Callable[[Points], Distances]:
             hint="paint a copy of the mesh, white what may change, black the rest (PLY or GLB)",
         )
     colours = SurfaceColours(appearance, frame)
-    axis = np.linspace(-1, 1, _MASK_CELLS + 1)
-    nodes = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    light = colours.closest_bytes(nodes) @ np.array([0.2126, 0.7152, 0.0722])
-    inside = (light >= _BRIGHT).reshape((len(axis),) * 3)
+    cell = 2 / _MASK_CELLS
+    light = colours.closest_bytes(cell * all_nodes(_MASK_CELLS) - 1) @ np.array(
+        [0.2126, 0.7152, 0.0722]
+    )
+    inside = (light >= _BRIGHT).reshape((_MASK_CELLS + 1,) * 3)
     if not inside.any():
         raise UsageError(
             f"nothing of the mask `{path}` is bright: no region is painted",
             hint="white is what may change, black the rest",
         )
-    cell = 2 / _MASK_CELLS
     outer = ndimage.distance_transform_edt(~inside) if not inside.all() else np.zeros(inside.shape)
     inner = ndimage.distance_transform_edt(inside) if not inside.all() else np.full(inside.shape, 9)
     grid = (outer - inner + np.where(inside, 0.5, -0.5)) * cell

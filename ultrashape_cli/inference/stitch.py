@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultrashape_cli.errors import DependencyError, MeshError
-from ultrashape_cli.geometry.bricks import BrickGrid
+from ultrashape_cli.geometry.bricks import BrickGrid, all_nodes
 from ultrashape_cli.geometry.check import face_components, part_volumes, topology
 from ultrashape_cli.geometry.distance import DistanceField
 from ultrashape_cli.geometry.isosurface import extract_isosurface
@@ -94,8 +94,7 @@ def drawn_onto(refined: Mesh, former: Mesh, region: Region) -> Mesh:
 
 def region_solid(region: Region) -> Mesh:
     """Returns the surface of a region, less what its feather keeps of it."""
-    index = np.arange(_CELLS + 1)
-    nodes = np.stack(np.meshgrid(index, index, index, indexing="ij"), axis=-1).reshape(-1, 3)
+    nodes = all_nodes(_CELLS)
     values = region.distance(_SIDE * (2 * nodes / _CELLS - 1)) + CUT * region.feather
     border = ((nodes == 0) | (nodes == _CELLS)).any(1)
     # Nodes at exactly zero make faces without area.

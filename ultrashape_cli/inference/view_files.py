@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ultrashape_cli.errors import UsageError
+from ultrashape_cli.files import file_hash
 from ultrashape_cli.rendering.cameras import Camera, direction_of
 
 SIDES = {
@@ -39,8 +40,12 @@ class ViewFile:
     """Azimuth and elevation in degrees."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns the direction as plain values."""
-        return {"direction": None if self.direction is None else list(self.direction)}
+        """Returns what a record says of it."""
+        return {
+            "direction": None if self.direction is None else list(self.direction),
+            "image": str(self.path),
+            "image_sha256": file_hash(self.path),
+        }
 
 
 def parse_views(

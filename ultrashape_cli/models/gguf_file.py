@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ultrashape_cli.errors import CheckpointError, DependencyError
 from ultrashape_cli.models.file_check import REPLACE, require_whole
+from ultrashape_cli.models.weight_files import halved
 
 READ = ("F32", "F16", "BF16", "Q8_0")
 """Types of tensors that are read."""
@@ -54,7 +55,4 @@ def _plain(gguf: Any, tensor: Any) -> Tensor:
     # The format counts from the innermost side.
     found = torch.from_numpy(np.ascontiguousarray(values, np.float32))
     found = found.reshape([int(side) for side in reversed(tensor.shape)])
-    if tensor.tensor_type.name == "F32":
-        return found
-    fits = bool(found.abs().amax() < torch.finfo(torch.float16).max) if found.numel() else True
-    return found.to(torch.float16 if fits else torch.bfloat16)
+    return found if tensor.tensor_type.name == "F32" else halved(found)

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from ultrashape_cli import __version__
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.models.grouped_codes import GROUP, GROUP_INT8
 from ultrashape_cli.models.quantised import QuantisedLinear, empty_codes, encode_weight
-from ultrashape_cli.models.weight_files import StateDict
+from ultrashape_cli.models.weight_files import StateDict, halved
 from ultrashape_cli.models.weights import read_metadata
 
 Scheme = Literal["int8", "int8-dynamic", "int6", "int4"]
@@ -37,7 +36,6 @@ MERGE_FIRST = "merge or train with the weights it was made from first, then quan
 _SKIP = ".skip_linear"
 _FEED_FORWARD = (".mlp.", ".moe.experts.", ".moe.shared_experts.")
 _DOWN = (".mlp.fc2", ".net.2")
-_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def quantise_state(
             codes = encode_weight(tensor, KINDS[scheme])
             state |= {f"{name}.{part}": value for part, value in codes.items()}
         else:
-            state[key] = _halved(tensor) if key in wide else tensor
+            state[key] = halved(tensor) if key in wide else tensor
     return state, skipped
 
 
@@ -213,11 +211,3 @@ def _refused(path: Path | None, problem: str) -> CheckpointError:
         f"`{path}`: metadata `{KEY}` cannot be used: {problem}",
         hint="quantise the weights it was made from again, with this version",
     )
-
-
-def _halved(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns a wider tensor in 16 bit: fp16, which rounds less, where its range suffices."""
-    if not tensor.is_floating_point() or tensor.element_size() <= 2:
-        return tensor
-    fits = bool((tensor.abs().amax() < _LARGEST_HALF).item())
-    return tensor.to(torch.float16 if fits else torch.bfloat16)

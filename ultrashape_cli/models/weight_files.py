@@ -18,6 +18,7 @@ from ultrashape_cli.files import temporary_path
 from ultrashape_cli.models.file_check import REPLACE, require_whole
 
 StateDict = dict[str, Tensor]
+_LARGEST_HALF = torch.finfo(torch.float16).max
 
 # Names of the safetensors format.
 DTYPE_NAMES = {
@@ -120,6 +121,14 @@ def write_torch_file(path: Path, parts: Mapping[str, StateDict], dtype: torch.dt
 def target_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype a tensor gets when floating-point tensors are cast; None keeps it."""
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """Return a wider tensor in 16 bit: fp16, which rounds less, where its range suffices."""
+    if not tensor.is_floating_point() or tensor.element_size() <= 2:
+        return tensor
+    fits = not tensor.numel() or bool((tensor.abs().amax() < _LARGEST_HALF).item())
+    return tensor.to(torch.float16 if fits else torch.bfloat16)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

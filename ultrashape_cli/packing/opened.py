@@ -22,7 +22,7 @@ from typing import ClassVar, TypeVar
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import AssetError
-from ultrashape_cli.files import disk_errors, read_json, write_atomic
+from ultrashape_cli.files import disk_errors, read_json, user_cache, write_atomic
 from ultrashape_cli.packing.layout import (
     COMMON,
     PACK_FILE,
@@ -65,8 +65,7 @@ def open_dataset(address: str, cache: str = "", cache_gib: float = 0.0) -> Datas
         return Dataset(Path(address))
     place = Location(address)
     pack = read_remote_pack(place)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache) if cache else Path(base) / "ushape" / "packs"
+    folder = Path(cache) if cache else user_cache("packs")
     full = place.root if place.is_local else address
     root = folder / hashlib.sha256(str(full).encode()).hexdigest()[:16]
     found = PackedDataset(root, address, pack, int(cache_gib * 2**30))

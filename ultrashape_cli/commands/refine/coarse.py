@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ultrashape_cli.inference.view_files import ViewFile
     from ultrashape_cli.ui import UI
 
-_TYPED = ("flag", "--set")
-"""Origins of settings that were typed for this one command."""
-
 
 def command_of(request: Request) -> CoarseCommand | None:
     """Returns what makes the coarse mesh; None is the hull.
@@ -48,11 +45,13 @@ def settings_of(command: CoarseCommand | None, resolved: Resolved) -> dict[str, 
     Axes are those that the command is known to write, for a file's `[refine] up` tells of the
     user's own meshes; what was typed counts more. It is repaired unless anyone said otherwise.
     """
+    from ultrashape_cli.config.resolve import TYPED
+
     up, front = ("y", "z") if command is None else (command.up, command.front)
     found: dict[str, Any] = {
         key: value
         for key, value in (("refine.up", up), ("refine.front", front))
-        if resolved.origins[key] not in _TYPED
+        if resolved.origins[key] not in TYPED
     }
     if resolved.origins["refine.repair"] == "default":
         found["refine.repair"] = True

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from ultrashape_cli.service.client import Client, OnWait
     from ultrashape_cli.ui import UI
 
-_BY_USER = ("flag", "--set")
-"""Origins of settings that were typed; files (in backticks) and variables ($) count as well."""
-
 
 def check_server_usage(request: Request, flags: dict[str, Any]) -> None:
     """Raises UsageError for what has no meaning where a service refines."""
@@ -89,6 +86,7 @@ def options_of(ui: UI, request: Request, resolved: Resolved) -> dict[str, Any]:
     Raises:
         UsageError: A setting that was typed is the service's to decide.
     """
+    from ultrashape_cli.config.resolve import TYPED
     from ultrashape_cli.config.schema import flatten
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.service.options import OF_THE_MACHINE
@@ -104,11 +102,11 @@ def options_of(ui: UI, request: Request, resolved: Resolved) -> dict[str, Any]:
         options["model"] = request.model
     for key, value in flatten(resolved.config.refine, "refine.").items():
         origin, name = resolved.origins[key], key.removeprefix("refine.")
-        if origin not in _BY_USER and not origin.startswith(("`", "$")):
+        if origin not in TYPED and not origin.startswith(("`", "$")):
             continue
         if name not in OF_THE_MACHINE:
             options[name] = value
-        elif origin in _BY_USER:
+        elif origin in TYPED:
             raise UsageError(f"`{key}` has no meaning with --server",
                              hint="leave it out: the service decides it")  # fmt: skip
         else:
