@@ -74,6 +74,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.max_views": (1, 64),
     "refine.best_of": (1, 64),
     "evaluate.curve_evaluations": (1, 999),
+    "evaluate.keep_noise": (0.0, 10.0),
     "distill.evaluations": (0, 999),
     "distill.guidance_scale": (0.0, 100.0),
     "distill.grid_share": (0.0, 1.0),

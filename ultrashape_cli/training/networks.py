@@ -27,6 +27,7 @@ from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.training.memory.plan import plan_run
 from ultrashape_cli.training.objectives.distill import DistillObjective, check_distillation
 from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
+from ultrashape_cli.training.objectives.generated import GeneratedObjective, Pick
 from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.objectives.tokens import TokenCache, check_token_cache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
@@ -46,6 +47,7 @@ def build_networks(
     *,
     cache: LatentCache | None = None,
     tokens: TokenCache | None = None,
+    pick: Pick | None = None,
 ) -> tuple[nn.Module, nn.Module, FlowObjective | VAEObjective]:
     """Returns the network to save, the network to call, and the objective.
 
@@ -55,6 +57,7 @@ def build_networks(
         device: Where the frozen networks go; the trained ones follow their strategy later.
         cache: Where the latents of `train.latent_variants` are kept.
         tokens: Where the image tokens of `train.token_cache` are kept.
+        pick: The generations that the run trains on, where it does.
 
     Raises:
         ConfigError: Tokens are to be kept of images that never come again; it cannot distil.
@@ -97,6 +100,8 @@ def build_networks(
             inference_steps=config.refine.steps,
             teacher=teacher,
         )
+    elif pick is not None:
+        kind = partial(GeneratedObjective, pick=pick)
     objective = kind(
         frozen.vae,
         frozen.conditioner,

@@ -57,8 +57,9 @@ def default_run(config: Config) -> Path:
     """Returns the run folder of a dataset, model and stage, so that repeating a command resumes."""
     data = Path(config.train.data).resolve().name
     few = f"-overfit{config.train.overfit}" if config.train.overfit else ""
-    distill = "-distill" if config.train.objective == "distill" else ""
-    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}{distill}{few}"
+    objective = config.train.objective
+    aim = "" if objective == "flow" else f"-{objective}"
+    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}{aim}{few}"
 
 
 def check_folder(run: RunFolder) -> None:

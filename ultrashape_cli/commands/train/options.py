@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ultrashape_cli.config.choices import Strategy
+from ultrashape_cli.config.choices import Objective, Strategy
 from ultrashape_cli.options import complete_profile
 
 
@@ -75,6 +75,26 @@ ModelOpt = Annotated[
 StageOpt = Annotated[
     StageName | None,
     typer.Option("--stage", help="Which network trains. Default: dit.", rich_help_panel="Run"),
+]
+ObjectiveOpt = Annotated[
+    Objective | None,
+    typer.Option(
+        "--objective",
+        help="What the DiT learns: the data (flow), a teacher's steps (distill, better by its own "
+        "verb), the best of its own generations (reject). Default: flow.",
+        rich_help_panel="Run",
+    ),
+]
+PairsOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Generations kept by `ushape evaluate --keep 8 --split train`, for reject.",
+        rich_help_panel="Input",
+    ),
 ]
 OutOpt = Annotated[
     Path | None,

@@ -1,0 +1,71 @@
+"""The flow loss on what a network made itself: rejection fine-tuning on the best of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ultrashape_cli.data.dataset import Item
+from ultrashape_cli.training.objectives.flow import FlowObjective
+from ultrashape_cli.training.objectives.latents import Moments
+
+
+class Generation(Protocol):
+    """What a network made of one seed (`rewards.generations.Generation`)."""
+
+    @property
+    def latents(self) -> Tensor:
+        """Scaled latents [M, C]."""
+
+    @property
+    def voxels(self) -> Tensor:
+        """Their voxels [M, 3]."""
+
+    @property
+    def start(self) -> Tensor | None:
+        """Where the flow starts [M, C]; None where that is noise."""
+
+
+Pick = Callable[[str, bool], Generation]
+"""Asset, and whether its worst is asked for and not its best -> the generation."""
+
+
+class GeneratedObjective(FlowObjective):
+    """Rectified-flow loss on the best of each asset's kept generations.
+
+    Training items are images alone; what they lead to is read here. Validation is that of the plain
+    objective, on assets of the dataset.
+
+    Args:
+        pick: The generations.
+        given: What `FlowObjective` takes.
+    """
+
+    def __init__(self, *given: Any, pick: Pick, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.pick = pick
+
+    def _moments(self, batch: Item, index: int, draw: torch.Generator, *, noisy: bool) -> Moments:
+        """Returns a generation in the place of a posterior: one that leaves nothing open."""
+        if not noisy:
+            return super()._moments(batch, index, draw, noisy=noisy)
+        worst = bool(batch["worst"][index]) if "worst" in batch else False
+        found = self.pick(batch["uid"][index], worst)
+        nothing = found.latents.new_empty(0)
+        moments = Moments(found.latents, nothing, found.voxels, found.start)
+        return moments.on(self.vae.pre_kl.weight.device)
+
+    def _latents(
+        self, entries: list[Moments], draws: list[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the latents and what their flow starts from, [B, M, C] each."""
+        if entries[0].logvar.numel():
+            return super()._latents(entries, draws)
+        latents = torch.stack([entry.mean for entry in entries])
+        if self.start == "coarse":
+            starts = [entry.start for entry in entries if entry.start is not None]
+            return latents, torch.stack(starts)
+        return latents, self._noise(latents.shape[1:], draws, latents)
