@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ultrashape_cli.rewards.group import weigh
+from ultrashape_cli.rewards.group import margins, weigh
 
 
 def test_units_do_not_decide() -> None:
@@ -45,8 +45,19 @@ def test_advantages_are_of_unit_spread_and_bounded() -> None:
     advantages = found.advantages()
     assert advantages.max() == 5.0
     assert advantages[0] == pytest.approx(-0.126, abs=1e-3)
-    assert found.margin == pytest.approx(1 / values.std())
     flat = weigh([{"a": 1.0}, {"a": 1.0009}], {"a": 1.0})
     assert flat.flat
     assert not flat.advantages().any()
-    assert flat.margin == 0
+
+
+def test_a_pair_is_as_clear_as_groups_are_wide() -> None:
+    wide = [{"a": 0.0}, {"a": 10.0}]
+    narrow = [{"a": 0.0}, {"a": 1.0}]
+    found = margins({"wide": wide, "narrow": narrow, "failed": [{"a": 0.0}, None]}, {"a": 1.0})
+    # Variances 25, 0.25 and 0: the unit is the root of their mean.
+    unit = (25.25 / 3) ** 0.5
+    assert found["wide"] == pytest.approx(10 / unit)
+    assert found["narrow"] == pytest.approx(1 / unit)
+    assert found["narrow"] < 1 < found["wide"]
+    assert found["failed"] == np.inf
+    assert margins({"none": [None, None]}, {"a": 1.0}) == {"none": 0.0}

@@ -25,7 +25,7 @@ POSITIVE = frozenset(
             "serve.stuck_s",
         ),
         *("serve.job_timeout_s", "serve.parse_timeout_s"),
-        *("distill.teacher_steps", "distill.huber"),
+        *("distill.teacher_steps", "distill.huber", "reward.beta"),
         *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
     }
 )
@@ -75,6 +75,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.best_of": (1, 64),
     "evaluate.curve_evaluations": (1, 999),
     "evaluate.keep_noise": (0.0, 10.0),
+    "reward.margin": (0.0, 10.0),
+    "reward.winner_loss": (0.0, 100.0),
     "distill.evaluations": (0, 999),
     "distill.guidance_scale": (0.0, 100.0),
     "distill.grid_share": (0.0, 1.0),

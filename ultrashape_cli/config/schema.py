@@ -31,6 +31,7 @@ from ultrashape_cli.config.distill import DistillConfig
 from ultrashape_cli.config.evaluate import EvaluateConfig
 from ultrashape_cli.config.launch import LaunchConfig
 from ultrashape_cli.config.refine import RefineConfig
+from ultrashape_cli.config.reward import RewardConfig
 from ultrashape_cli.config.serve import ServeConfig
 
 
@@ -192,9 +193,9 @@ class TrainConfig:
     """Row of the model table."""
     objective: Objective = "flow"
     """`distill` teaches the DiT to need fewer passes, by the section `distill`; `reject` trains on
-    the best of kept generations."""
+    the best of kept generations, `dpo` on the best against the worst, by the section `reward`."""
     pairs: str = ""
-    """Folder of kept generations (`ushape evaluate --keep 8`), which `reject` trains on."""
+    """Folder of kept generations (`ushape evaluate --keep 8`), which `reject` and `dpo` take."""
     rewards: tuple[str, ...] = ("chamfer:1", "components:0.5")
     """What generations are judged by, NAME:WEIGHT, each normalised over those of an asset: chamfer,
     f_score, normals, components, open_edges, genus, crossings, thickness, silhouette, shading,
@@ -365,6 +366,7 @@ class Config:
     quality: QualityConfig = field(default_factory=QualityConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

@@ -46,12 +46,6 @@ class GroupRewards:
         """Index of the worst member; the last of several, so that it differs from the best."""
         return int(len(self.totals) - 1 - self.totals[::-1].argmin())
 
-    @property
-    def margin(self) -> float:
-        """How far the best is above the worst, in standard deviations of the group; 0 if flat."""
-        gap = float(self.totals[self.best] - self.totals[self.worst])
-        return 0.0 if self.flat else gap / float(self.totals.std())
-
     def advantages(self) -> NDArray[np.float64]:  # [G]
         """Returns (r - mean) / (std + 1e-4), clipped to +-5; zeros of a flat group."""
         if self.flat:
@@ -87,6 +81,51 @@ def weigh(members: Sequence[Values | None], weights: Mapping[str, float]) -> Gro
     if has_mesh.any():
         totals[~has_mesh] = totals[has_mesh].min() - sum(weights.values())
     return GroupRewards(totals, means, int((~has_mesh).sum()))
+
+
+def margins(
+    groups: Mapping[str, Sequence[Values | None]], weights: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns how far the best of each group is above its worst, in the spread that groups have.
+
+    In its own spread every group has at least 2: a range is never less than two standard
+    deviations. The unit is therefore the standard deviation within a group, the mean (of squares)
+    over all groups; below 1 a pair differs by less than is usual. Infinite where the worst has no
+    mesh.
+
+    Args:
+        groups: Rewards of the members, by group.
+        weights: By reward, above 0.
+    """
+    known = {key: [values for values in group if values is not None]
+             for key, group in groups.items()}  # fmt: skip
+    sums = {key: np.zeros(len(found)) for key, found in known.items()}
+    for name, weight in weights.items():
+        numbers = {key: _filled(found, name) for key, found in known.items() if found}
+        spread = _pooled(list(numbers.values()))
+        for key, values in numbers.items():
+            if spread >= FLAT:
+                sums[key] += weight * values / spread
+    unit = _pooled([values for values in sums.values() if len(values)])
+    gaps = {}
+    for key, group in groups.items():
+        if len(known[key]) < len(group):
+            gaps[key] = np.inf if known[key] else 0.0
+        else:
+            gaps[key] = float(np.ptp(sums[key]) / unit) if unit > 0 else 0.0
+    return gaps
+
+
+def _pooled(groups: Sequence[NDArray[np.float64]]) -> float:
+    """Returns the root of the mean variance within groups; 0 without any."""
+    return float(np.sqrt(np.mean([values.var() for values in groups]))) if groups else 0.0
+
+
+def _filled(members: Sequence[Values], name: str) -> NDArray[np.float64]:
+    """Returns a reward of members; one that has none of it counts as the lowest, 0 if none has."""
+    found = np.array([_value(values, name) for values in members])
+    known = found[np.isfinite(found)]
+    return np.where(np.isfinite(found), found, known.min() if len(known) else 0.0)
 
 
 def _value(values: Values | None, name: str) -> float:

@@ -17,9 +17,10 @@ from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.errors import ConfigError, DatasetError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.rewards.generations import Generation, KeptGenerations
+from ultrashape_cli.rewards.group import margins
 from ultrashape_cli.rewards.table import parse_rewards
 
-TRAINED_ON_PAIRS = ("reject",)
+TRAINED_ON_PAIRS = ("reject", "dpo")
 """Objectives whose data are kept generations."""
 
 
@@ -68,9 +69,12 @@ def find_picks(config: Config) -> Picks | None:
         )
     weights = parse_rewards(settings.rewards)
     places = {}
-    for asset in kept.assets():
+    groups = {asset: kept.rewards(asset) for asset in kept.assets()}
+    gaps = margins(groups, weights)
+    least = config.reward.margin if settings.objective == "dpo" else 0.0
+    for asset in groups:
         found = kept.weighed(asset, weights)
-        if not found.flat:
+        if not found.flat and gaps[asset] > least:
             places[asset] = found.best, found.worst
     if not places:
         raise DatasetError(
@@ -108,6 +112,11 @@ def check_objective(config: Config) -> None:
             raise ConfigError(
                 f"`{key}` does not go with the objective `{name}`: {why}", hint=f"--set {key}=0"
             )
+    if name == "dpo" and settings.strategy == "sharded":
+        raise ConfigError(
+            "a network whose weights are in shards has no whole reference beside it",
+            hint="leave train.strategy out: adapters need no second network",
+        )
     find_picks(config)
 
 

@@ -29,6 +29,7 @@ from ultrashape_cli.training.objectives.distill import DistillObjective, check_d
 from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
 from ultrashape_cli.training.objectives.generated import GeneratedObjective, Pick
 from ultrashape_cli.training.objectives.latents import LatentCache
+from ultrashape_cli.training.objectives.preference import PreferenceObjective
 from ultrashape_cli.training.objectives.tokens import TokenCache, check_token_cache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
 
@@ -100,6 +101,9 @@ def build_networks(
             inference_steps=config.refine.steps,
             teacher=teacher,
         )
+    elif settings.objective == "dpo":
+        reference = _teacher(config, load, dit, device, half)
+        kind = partial(PreferenceObjective, pick=pick, reward=config.reward, reference=reference)
     elif pick is not None:
         kind = partial(GeneratedObjective, pick=pick)
     objective = kind(
@@ -118,7 +122,7 @@ def build_networks(
 def _teacher(
     config: Config, load: Load, dit: RefineDiT, device: torch.device, dtype: torch.dtype
 ) -> nn.Module | None:
-    """Returns the network a student without adapters starts from, frozen; None of one with."""
+    """Returns the network as it was beside one without adapters, frozen; None beside one with."""
     if config.train.strategy == "lora":
         return None
     teacher = load(components=("dit",), device=device, dtype=dtype).dit

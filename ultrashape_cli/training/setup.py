@@ -44,7 +44,7 @@ TOLD = frozenset(
     {"train.learning_rate", "train.clip_norm", "train.spike_factor", "train.condition_dropout"}
 )
 """Keys that may differ too, to save a run that has gone wrong; each change is told."""
-RECORDED = ("train", "distill", "launch")
+RECORDED = ("train", "distill", "reward", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
          "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
          "tokens", "events.jsonl", "origins.json", "alerts.jsonl", "samples", "run.json",
@@ -176,7 +176,7 @@ def changed_keys(
 
 def _is_fixed(key: str) -> bool:
     part = key in ("seed", "launch.engine", "launch.zero_stage") or key.startswith(
-        ("train.", "distill.")
+        ("train.", "distill.", "reward.")
     )
     return part and key not in CHANGEABLE and key not in TOLD
 

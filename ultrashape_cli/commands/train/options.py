@@ -81,7 +81,8 @@ ObjectiveOpt = Annotated[
     typer.Option(
         "--objective",
         help="What the DiT learns: the data (flow), a teacher's steps (distill, better by its own "
-        "verb), the best of its own generations (reject). Default: flow.",
+        "verb), the best of its own generations (reject), or the best against the worst (dpo, "
+        "experimental). Default: flow.",
         rich_help_panel="Run",
     ),
 ]
@@ -92,7 +93,7 @@ PairsOpt = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
-        help="Generations kept by `ushape evaluate --keep 8 --split train`, for reject.",
+        help="Generations kept by `ushape evaluate --keep 8 --split train`, for reject and dpo.",
         rich_help_panel="Input",
     ),
 ]

@@ -116,7 +116,7 @@ def train(
 
     resolved = resolved_for(0)
     if show_config:
-        show_settings(ui, resolved, ("train", "distill", "launch"))
+        show_settings(ui, resolved, ("train", "distill", "reward", "launch"))
         return
     if len(profiles) > 1:
         plans = [resolved_for(index) for index in range(len(profiles))]

@@ -110,8 +110,8 @@ def measure_footprint(
                 materialise(module, lambda parameter: compute_dtype(settings.dtype))
         materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
         measured = _measure_encoders(config, encoders)
-        if settings.objective == "distill" and not strategy.adapters:
-            # The teacher waits beside its student, in the dtype of the frozen networks.
+        if settings.objective in ("distill", "dpo") and not strategy.adapters:
+            # The teacher or the reference waits beside it, in the dtype of the frozen networks.
             size = compute_dtype(settings.dtype).itemsize * sum(p.numel() for p in net.parameters())
             measured = measured._replace(weights=measured.weights + size)
         return _measure_step(config, strategy, net, spec, measured)
@@ -177,6 +177,9 @@ def _measure_step(
 
 
 def _teacher_passes(config: Config) -> int:
+    """Returns the passes without gradients for each one with them."""
+    if config.train.objective == "dpo":
+        return 1
     distilling = config.train.objective == "distill"
     return math.ceil(config.distill.teacher_passes) if distilling else 0
 
@@ -199,6 +202,8 @@ def _build_net(
 def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
     settings = config.train
     batch, tokens = settings.microbatch, settings.num_latents
+    if settings.objective == "dpo":
+        batch *= 2  # winners and losers
     with autocast(torch.device("cpu"), settings.dtype):
         if isinstance(net, RefineDiT | ConditionedDiT):
             channels = spec.dit.in_channels

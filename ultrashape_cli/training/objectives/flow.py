@@ -86,6 +86,8 @@ class Encoded(NamedTuple):
     groups: list[Group]
     walked: Tensor | None = None
     """[B] bool, samples at which a distilled student arrives by its own steps."""
+    paired: bool = False
+    """The first half of the samples are preferred to the second, one to one."""
 
 
 class FlowObjective:
