@@ -6,17 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_model  # noqa: F401
 import trimesh
-from ball_networks import ball_networks
 from shapes import as_mesh
 
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.files import write_json
 from ultrashape_cli.meshfiles.save import save_mesh
-from ultrashape_cli.models.convert import model_metadata
-from ultrashape_cli.models.registry import model_spec
-from ultrashape_cli.models.weights import write_safetensors
 from ultrashape_cli.rendering.output import save_png
 
 QUICK = [
@@ -24,14 +19,6 @@ QUICK = [
     *("--set", "refine.tokens=16", "--set", "refine.surface_points=2000"),
     *("--profile", "cpu", "--device", "cpu"),
 ]
-
-
-@pytest.fixture(scope="session")
-def ball_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of the model `small` whose decoder has a surface."""
-    file = tmp_path_factory.mktemp("weights") / "ball.safetensors"
-    write_safetensors(file, ball_networks()._asdict(), model_metadata(model_spec("small")))
-    return file
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from generations import keep_balls
-from train_and_read import losses, make_trainer, same, train_run, weights
+from train_and_read import checkpoints, losses, make_trainer, same, train_run, weights
 
 from ultrashape_cli.config.resolve import resolve
-from ultrashape_cli.errors import DatasetError
+from ultrashape_cli.errors import DatasetError, TrainingError
 from ultrashape_cli.files import write_json
 from ultrashape_cli.training.generations import find_picks
+from ultrashape_cli.training.guards import fallen_reward
 
 REJECT = {"objective": "reject", "learning_rate": 1e-3, "condition_dropout": 0.0}
 
@@ -120,3 +121,56 @@ def test_the_command_plans_and_trains(ushape, ball_data: Path, pairs: str, tmp_p
     done = ushape(*command, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "--benchmark has no generations" in ushape(*command, "--benchmark", 1).err
+
+
+WATCHED = {"validate_every_steps": 1, "validate_meshes": 1, "mesh_every_validations": 1,
+           "mesh_resolution": 24, "rewards": ("chamfer:1",)}  # fmt: skip
+
+
+def test_validation_watches_rewards_and_the_distance_to_the_start(
+    make_run, pairs: str, ball_weights: Path
+) -> None:
+    settings = {**REJECT, **WATCHED, "strategy": "lora", "lora_rank": 4, "init": str(ball_weights)}
+    settings["mesh_every_validations"] = 2
+    run, _ = make_run(steps=2, pairs=pairs, **settings)
+    assert train_run(run) == 0
+    first, last = (json.loads(line) for line in run.metrics.read_text().splitlines())
+    for kind in ("", "base_", "coarse_"):
+        names = (f"val_{kind}reward_chamfer", f"val_{kind}held_f_score", f"val_{kind}held_normals")
+        assert all(name in last for name in names)
+    assert last["val_base_seed_spread"] > 0
+    # Adapters start at nothing.
+    assert 0 < first["val_drift"] < last["val_drift"]
+
+
+def test_a_run_stops_where_a_held_out_reward_falls(
+    make_run, pairs: str, ball_weights: Path, monkeypatch
+) -> None:
+    import ultrashape_cli.training.mesh_validation as module
+
+    calls = []
+
+    def falling(mesh, names, evidence):
+        calls.append(names)
+        # Of the start and its input, then of the first and the second validation.
+        return {"chamfer": 1.0, "f_score": 0.5, "silhouette": 0.5,
+                "normals": (0.9, 0.9, 0.89, 0.87)[len(calls) - 1]}  # fmt: skip
+
+    monkeypatch.setattr(module, "measure", falling)
+    run, _ = make_run(steps=5, pairs=pairs, init=str(ball_weights), **REJECT, **WATCHED)
+    with pytest.raises(TrainingError, match=r"`normals` from 0.9000 to 0.8700 has fallen by 3.3 %"):
+        train_run(run)
+    assert run.read_status()["state"] == "failed"
+    assert checkpoints(run)[-1].name == "step-00000002"
+
+
+@pytest.mark.parametrize(
+    ("now", "limit", "falls"), [(0.491, 0.02, False), (0.48, 0.02, True), (0.1, 0.0, False)]
+)
+def test_what_counts_as_a_fall(now: float, limit: float, falls: bool) -> None:
+    values = {"val_held_f_score": now, "val_base_held_f_score": 0.5, "val_loss": 1.0}
+    error = fallen_reward(values, 7, limit)
+    assert (error is not None) == falls
+    # A start of nothing has a fall too.
+    values = {"val_held_components": -0.1, "val_base_held_components": 0.0}
+    assert "by 100.0 %" in fallen_reward(values, 7, 0.02).message

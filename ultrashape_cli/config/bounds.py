@@ -76,6 +76,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.curve_evaluations": (1, 999),
     "evaluate.keep_noise": (0.0, 10.0),
     "reward.margin": (0.0, 10.0),
+    "reward.max_drop": (0.0, 1.0),
     "reward.winner_loss": (0.0, 100.0),
     "distill.evaluations": (0, 999),
     "distill.guidance_scale": (0.0, 100.0),

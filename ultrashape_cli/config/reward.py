@@ -1,4 +1,4 @@
-"""Settings of `train.objective=dpo`; a section of `schema.Config`."""
+"""Settings of the objectives that learn from rewards; a section of `schema.Config`."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ class RewardConfig:
     in the first hundred steps (`dpo`)."""
     winner_loss: float = 0.1
     """Weight of the plain loss on the winner beside the preference (`dpo`)."""
+    held_out: tuple[str, ...] = ("f_score", "normals", "silhouette")
+    """Rewards that validation watches: those that `train.rewards` does not ask for may not fall."""
+    max_drop: float = 0.02
+    """Share of what the weights had at the start by which a held-out reward may fall before the run
+    stops; 0 only watches."""

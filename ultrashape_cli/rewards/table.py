@@ -191,6 +191,20 @@ def require(names: Sequence[str], *, truth: bool = True, views: bool = True) -> 
             )
 
 
+def watched_rewards(rewards: Sequence[str], held_out: Sequence[str]) -> dict[str, bool]:
+    """Returns the rewards that validation watches, and of each whether it is held out.
+
+    Args:
+        rewards: Texts of those that are learned from, as of the settings.
+        held_out: Names of those that must not fall; what is learned from is not held out.
+
+    Raises:
+        ConfigError: An unknown name or a bad weight.
+    """
+    learned = dict.fromkeys(parse_rewards(rewards), False)
+    return dict.fromkeys(parse_rewards(held_out, "reward.held_out"), True) | learned
+
+
 def parse_rewards(texts: Sequence[str], key: str = "train.rewards") -> dict[str, float]:
     """Returns weights by reward of texts `NAME:WEIGHT`, or `NAME` for a weight of 1.
 

@@ -18,10 +18,12 @@ from ultrashape_cli.errors import ConfigError, DatasetError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.rewards.generations import Generation, KeptGenerations
 from ultrashape_cli.rewards.group import margins
-from ultrashape_cli.rewards.table import parse_rewards
+from ultrashape_cli.rewards.table import parse_rewards, require, watched_rewards
 
 TRAINED_ON_PAIRS = ("reject", "dpo")
 """Objectives whose data are kept generations."""
+REWARDED = TRAINED_ON_PAIRS
+"""Objectives that learn from rewards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ def check_objective(config: Config) -> None:
             "a network whose weights are in shards has no whole reference beside it",
             hint="leave train.strategy out: adapters need no second network",
         )
+    require(list(watched_rewards(settings.rewards, config.reward.held_out)))
     find_picks(config)
 
 

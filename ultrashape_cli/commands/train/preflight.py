@@ -28,7 +28,7 @@ def preflight(
     """
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.runs import complete_checkpoints
-    from ultrashape_cli.training.generations import check_objective
+    from ultrashape_cli.training.generations import REWARDED, check_objective
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
     from ultrashape_cli.training.objectives.distill import check_distillation
     from ultrashape_cli.training.objectives.tokens import check_token_cache
@@ -50,6 +50,10 @@ def preflight(
     check_token_cache(settings)
     check_distillation(settings)
     check_objective(config)
+    if settings.objective in REWARDED and not (
+        settings.validate_meshes and settings.validate_every_steps
+    ):
+        ui.warn("held-out rewards are not watched: validation refines no meshes")
     plan = plan_run(config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ultrashape_cli.data.dataset import Item
-from ultrashape_cli.training.objectives.flow import FlowObjective
+from ultrashape_cli.diffusion.flow import interpolate
+from ultrashape_cli.training.objectives.distill import has_adapters, without_adapters
+from ultrashape_cli.training.objectives.flow import Encoded, FlowObjective
 from ultrashape_cli.training.objectives.latents import Moments
 
 
@@ -41,12 +43,50 @@ class GeneratedObjective(FlowObjective):
 
     Args:
         pick: The generations.
+        reference: The network as it was, frozen; None where adapters are trained, without which it
+            is its own, or where there is no copy.
         given: What `FlowObjective` takes.
     """
 
-    def __init__(self, *given: Any, pick: Pick, **named: Any) -> None:
+    def __init__(
+        self, *given: Any, pick: Pick, reference: nn.Module | None = None, **named: Any
+    ) -> None:
         super().__init__(*given, **named)
         self.pick = pick
+        self.reference = reference
+
+    @torch.no_grad()
+    def drift(self, net: nn.Module, encoded: Encoded, t: Tensor) -> float | None:
+        """Returns how far the velocity has moved from the reference's, as a share of its power.
+
+        Mean squares over all tokens and channels: half of it over the variance of a step is the
+        KL divergence from the reference of a sampler that adds noise. None without a reference.
+
+        Args:
+            net: The DiT.
+            encoded: Of a validation, so that it is the same at every step.
+            t: Timesteps [B].
+        """
+        if self.reference is None and not has_adapters(net):
+            return None
+        moved, power = t.new_zeros(()), t.new_zeros(())
+        for rows, latents, start, inputs, _ in encoded.groups:
+            x = interpolate(latents, start, t[rows])
+            ours = net(x, t[rows], *inputs).velocity.float()
+            before = self.reference_velocity(net, x, t[rows], inputs)
+            moved = moved + (ours - before).square().mean() * len(rows)
+            power = power + before.square().mean() * len(rows)
+        return float(moved / power)
+
+    @torch.no_grad()
+    def reference_velocity(
+        self, net: nn.Module, x: Tensor, t: Tensor, inputs: tuple[Any, ...]
+    ) -> Tensor:  # [G, M, C] fp32
+        """Returns what the network said when the run began, at x [G, M, C] and t [G]."""
+        reference = self.reference or net
+        with without_adapters(reference):
+            velocity: Tensor = reference(x, t, *inputs).velocity
+        return velocity.float()
 
     def _moments(self, batch: Item, index: int, draw: torch.Generator, *, noisy: bool) -> Moments:
         """Returns a generation in the place of a posterior: one that leaves nothing open."""

@@ -21,8 +21,7 @@ from ultrashape_cli.data.dataset import Item
 from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.flow import flow_loss, interpolate, velocity_target
 from ultrashape_cli.models.flops import dit_flops
-from ultrashape_cli.training.objectives.distill import without_adapters
-from ultrashape_cli.training.objectives.flow import Encoded, Group, expert_load
+from ultrashape_cli.training.objectives.flow import Encoded, expert_load
 from ultrashape_cli.training.objectives.generated import GeneratedObjective
 from ultrashape_cli.training.objectives.losses import Losses
 
@@ -45,7 +44,6 @@ class PreferenceObjective(GeneratedObjective):
 
     Args:
         reward: beta and the share of the plain loss.
-        reference: The network as it was, frozen; None where adapters are trained.
         given: What `GeneratedObjective` takes.
     """
 
@@ -53,13 +51,11 @@ class PreferenceObjective(GeneratedObjective):
         self,
         *given: Any,
         reward: RewardConfig,
-        reference: nn.Module | None = None,
         **named: Any,
     ) -> None:
         super().__init__(*given, **named)
         self.settings = replace(self.settings, condition_dropout=0.0)
         self.reward = reward
-        self.reference = reference
 
     def encode(self, batch: Item, *, noisy: bool) -> Encoded:
         """Returns winners and, behind them, losers; of a validation, what the data say."""
@@ -88,7 +84,7 @@ class PreferenceObjective(GeneratedObjective):
             rows = group.rows
             x = interpolate(group.latents, group.start, t[rows])
             target = velocity_target(group.latents, group.start)
-            before = self._reference_velocity(net, x, t[rows], group)
+            before = self.reference_velocity(net, x, t[rows], group.inputs)
             output = net(x, t[rows], *group.inputs)
             errors = _Errors(
                 flow_loss(output.velocity, target),
@@ -118,15 +114,6 @@ class PreferenceObjective(GeneratedObjective):
         total = preference.mean() + self.reward.winner_loss * winner.mean() + aux
         # The reference's pass is half the work of one with gradients, none of them of weights.
         return Losses(total, preference.detach(), parts, flops + flops // 2, t[:count])
-
-    @torch.no_grad()
-    def _reference_velocity(
-        self, net: nn.Module, x: Tensor, t: Tensor, group: Group
-    ) -> Tensor:  # [G, M, C] fp32
-        reference = self.reference or net
-        with without_adapters(reference):
-            velocity: Tensor = reference(x, t, *group.inputs).velocity
-        return velocity.float()
 
     def _condition(
         self, batch: Item, dropped: Tensor | None
