@@ -25,7 +25,7 @@ POSITIVE = frozenset(
             "serve.stuck_s",
         ),
         *("serve.job_timeout_s", "serve.parse_timeout_s"),
-        *("distill.teacher_steps", "distill.huber", "reward.beta"),
+        *("distill.teacher_steps", "distill.huber", "reward.beta", "reward.noise"),
         *("train.lora_rank", "train.timestep_std", "train.timestep_shift", "train.max_bad_steps"),
     }
 )
@@ -77,6 +77,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.keep_noise": (0.0, 10.0),
     "reward.margin": (0.0, 10.0),
     "reward.max_drop": (0.0, 1.0),
+    "reward.group": (2, 256),
+    "reward.rollout_steps": (1, 1000),
+    "reward.window": (1, 1000),
+    "reward.inner_steps": (1, 100),
+    "reward.clip": (1e-9, 1.0),
+    "reward.kl": (0.0, 100.0),
+    "reward.resolution": (8, 2048),
     "reward.winner_loss": (0.0, 100.0),
     "distill.evaluations": (0, 999),
     "distill.guidance_scale": (0.0, 100.0),

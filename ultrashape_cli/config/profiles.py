@@ -28,17 +28,18 @@ OBJECTIVE_SETTINGS: dict[str, dict[str, Any]] = {
     },
     # The network below adapters is the reference, at no memory.
     "dpo": {"train.strategy": "lora", "train.warmup_steps": 50, "train.steps": 1000},
+    "grpo": {"train.strategy": "lora", "train.warmup_steps": 10, "train.steps": 500},
 }
 """Config keys that an objective sets."""
-PREFERENCE_RATES = {"lora": 1e-5}
-"""Learning rate of preferences by strategy, whatever the model's; 1e-6 where all weights train."""
+REWARD_RATES = {"lora": 1e-5}
+"""Learning rate of `dpo` and `grpo` by strategy, whatever the model's; 1e-6 of all others."""
 
 
 def objective_rate(objective: str, strategy: str) -> dict[str, Any]:
     """Returns the learning rate of an objective that takes smaller steps than plain training."""
-    if objective != "dpo":
+    if objective not in ("dpo", "grpo"):
         return {}
-    return {"train.learning_rate": PREFERENCE_RATES.get(strategy, 1e-6)}
+    return {"train.learning_rate": REWARD_RATES.get(strategy, 1e-6)}
 
 
 OFFLOAD_HOST_GIB = 59.6

@@ -193,7 +193,8 @@ class TrainConfig:
     """Row of the model table."""
     objective: Objective = "flow"
     """`distill` teaches the DiT to need fewer passes, by the section `distill`; `reject` trains on
-    the best of kept generations, `dpo` on the best against the worst, by the section `reward`."""
+    the best of kept generations, `dpo` on the best against the worst, by the section `reward`;
+    `grpo` on its own generations as it makes them."""
     pairs: str = ""
     """Folder of kept generations (`ushape evaluate --keep 8`), which `reject` and `dpo` take."""
     rewards: tuple[str, ...] = ("chamfer:1", "components:0.5")
@@ -344,8 +345,9 @@ class TrainConfig:
 
     @property
     def frozen_vae_parts(self) -> tuple[str, ...]:
-        """Halves of the autoencoder that the DiT's loss needs."""
-        return ("encoder", "decoder") if self.field_loss else ("encoder",)
+        """Halves of the autoencoder that the DiT's loss, or its rewards, need."""
+        decodes = self.field_loss or self.objective == "grpo"
+        return ("encoder", "decoder") if decodes else ("encoder",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

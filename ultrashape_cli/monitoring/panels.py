@@ -25,6 +25,8 @@ STYLES = {
 PART_STYLES = {
     "data_wait": "red",
     "encode": "magenta",
+    "rollout": "bright_cyan",
+    "judge": "bright_magenta",
     "forward": "cyan",
     "backward": "blue",
     "compute": "cyan",
@@ -226,7 +228,7 @@ def compare(metric: str, value: float | None, base: float | None) -> tuple[bool,
 def measured(history: MetricsHistory) -> Line | None:
     """Returns the newest validation that refined meshes, which not every one does."""
     lines = reversed(history.validations)
-    return next((v for v in lines if any(f"val_{key}" in v for key, _ in SHOWN_METRICS)), None)
+    return next((v for v in lines if shown_metrics(v)), None)
 
 
 def below_input(state: RunState, line: Mapping[str, float]) -> list[tuple[str, str]]:

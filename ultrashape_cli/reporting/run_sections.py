@@ -112,17 +112,20 @@ def _metric_charts(history: MetricsHistory, restarts: Sequence[float]) -> list[s
         curves = [Series(name, history.series(f"val_{prefix}{key}"), colour, kind)
                   for prefix, name, colour, kind in kinds]  # fmt: skip
         # What training saw of it, of groups of its own generations.
-        curves.append(Series("groups", history.series(key), 1, "faint"))
-        if curves[0].points:
+        if key.startswith("reward_"):
+            curves.append(Series("groups", history.series(key), 1, "faint"))
+        if curves[0].points or curves[-1].points:
             charts.append(line_chart(label, curves, marks=restarts, note="validation"))
     return charts
 
 
 def _rewards(history: MetricsHistory) -> list[tuple[str, str]]:
     """Returns the rewards of a run, those that are held out behind those that it learns from."""
-    lines = [line for line in history.validations if any("val_reward_" in name for name in line)]
-    return [(key, label) for key, label in shown_metrics(lines[-1])
-            if key.startswith(("reward_", "held_"))] if lines else []  # fmt: skip
+    lines = (*history.validations, *history.recent(1))
+    # Those of training itself, of groups, have the same names without the prefix.
+    names = dict.fromkeys(f"val_{name.removeprefix('val_')}" for line in lines for name in line)
+    shown = shown_metrics(dict.fromkeys(names, 0.0))
+    return [(key, label) for key, label in shown if key.startswith(("reward_", "held_"))]
 
 
 def _smoothed(curves: Sequence[Series]) -> list[Series]:

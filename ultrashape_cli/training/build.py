@@ -24,6 +24,7 @@ from ultrashape_cli.training.base import base_source, deciding_base
 from ultrashape_cli.training.checkpoint import checkpoint_writer
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
 from ultrashape_cli.training.generations import GenerationDataset, Picks, find_picks
+from ultrashape_cli.training.judge import GroupJudge
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
 from ultrashape_cli.training.mirror import Mirror
@@ -59,7 +60,7 @@ def build_trainer(
     device = accelerator.device
     cuda = device.type == "cuda"
     torch.manual_seed(config.seed)
-    picks = find_picks(config)
+    picks, dataset = find_picks(config), open_training_data(config)
     with deciding_base(run, config, accelerator) as source:
         component, net, objective = build_networks(
             config,
@@ -68,6 +69,7 @@ def build_trainer(
             cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
             tokens=TokenCache(run.root / "tokens") if settings.token_cache else None,
             pick=picks,
+            judge=lambda vae: GroupJudge(config, dataset, vae, device),
         )
     stages = parse_curriculum(
         settings.curriculum,
@@ -76,7 +78,6 @@ def build_trainer(
     )
     per_process = settings.microbatch * settings.accumulation
     sizes = ImageSizes(stages, per_process * accelerator.num_processes)
-    dataset = open_training_data(config)
 
     def batches(start: int) -> Iterator[Item]:
         items = _training_items(config, dataset, sizes, picks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ import numpy as np
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, ShapeDataset
 from ultrashape_cli.data.images import preprocess_inference
+from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import ConfigError, DatasetError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.packing.opened import open_dataset
 from ultrashape_cli.rewards.generations import Generation, KeptGenerations
 from ultrashape_cli.rewards.group import margins
 from ultrashape_cli.rewards.table import parse_rewards, require, watched_rewards
 
 TRAINED_ON_PAIRS = ("reject", "dpo")
 """Objectives whose data are kept generations."""
-REWARDED = TRAINED_ON_PAIRS
+REWARDED = (*TRAINED_ON_PAIRS, "grpo")
 """Objectives that learn from rewards."""
 
 
@@ -97,7 +99,7 @@ def generation_digests(picks: Picks) -> dict[str, str]:
 def check_objective(config: Config) -> None:
     """Raises ConfigError where a run cannot train on what it made itself."""
     settings = config.train
-    if settings.objective not in TRAINED_ON_PAIRS:
+    if settings.objective not in REWARDED:
         return
     name = settings.objective
     if settings.stage != "dit":
@@ -114,13 +116,45 @@ def check_objective(config: Config) -> None:
             raise ConfigError(
                 f"`{key}` does not go with the objective `{name}`: {why}", hint=f"--set {key}=0"
             )
-    if name == "dpo" and settings.strategy == "sharded":
+    if name != "reject" and settings.strategy == "sharded":
         raise ConfigError(
-            "a network whose weights are in shards has no whole reference beside it",
+            f"`{name}` asks for the whole network, and weights in shards are none",
             hint="leave train.strategy out: adapters need no second network",
         )
     require(list(watched_rewards(settings.rewards, config.reward.held_out)))
+    if name == "grpo":
+        _check_policy(config)
     find_picks(config)
+
+
+def _check_policy(config: Config) -> None:
+    """Raises ConfigError or DatasetError where a run cannot make and judge its own generations."""
+    reward = config.reward
+    if config.launch.engine == "deepspeed":
+        raise ConfigError("`grpo` does not run under deepspeed", hint="--set launch.engine=native")
+    if reward.window > reward.rollout_steps:
+        raise ConfigError(
+            f"`reward.window` of {reward.window} does not fit in {reward.rollout_steps} steps",
+            hint=f"--set reward.window={reward.rollout_steps}",
+        )
+    if config.train.pairs:
+        raise ConfigError(
+            "`grpo` makes its own generations and reads none", hint="leave --pairs out"
+        )
+    dataset = open_dataset(config.train.data, config.train.cache, config.train.cache_gib)
+    dataset.require()
+    require_truths(dataset, dataset.read_split("train"))
+
+
+def require_truths(dataset: Dataset, assets: Sequence[str]) -> None:
+    """Raises DatasetError where assets have no mesh to hold generations against."""
+    missing = [asset for asset in assets if not dataset.has(dataset.mesh(asset))]
+    if missing:
+        raise DatasetError(
+            f"no meshes for {len(missing)} of {len(assets)} assets in `{dataset.root}`, such as "
+            f"`{missing[0]}`: rewards are of meshes",
+            hint="a dataset of `ushape prepare`, or leave these assets out of its train list",
+        )
 
 
 class GenerationDataset(ShapeDataset):

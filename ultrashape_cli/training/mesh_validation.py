@@ -223,6 +223,9 @@ class MeshValidation:
         refine = self.config.refine
         if found := self.source.distilled if start else self._made:
             refine = found.sampled(refine)
+        if settings.objective == "grpo":
+            # As it samples while it learns, and as it is to be sampled afterwards.
+            refine = replace(refine, guidance_scale=0.0)
         resolution = min(refine.grid_resolution, settings.mesh_resolution)
         if settings.stage == "vae":
 

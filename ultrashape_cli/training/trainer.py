@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, to_device
@@ -185,13 +185,8 @@ class Trainer:
                     self.on_step(Progress(self.step, config.steps, values))
                 stopping = self.agree.any(should_stop())
                 improved = self._score is not None and self._score == self.best_score
-                if (
-                    stopping
-                    or last
-                    or improved
-                    or self._fallen
-                    or self._due(config.save_every_steps)
-                ):
+                ending = stopping or last or self._fallen is not None
+                if ending or improved or self._due(config.save_every_steps):
                     self.save()
                 self._score = None
                 if self._fallen:
@@ -212,13 +207,43 @@ class Trainer:
         return True
 
     def train_step(self) -> dict[str, float]:
-        """Takes one optimizer step on the mean loss over all samples of the step."""
-        config, device, watch = self.config, self.accelerator.device, self.watch
-        self.objective.num_latents = stage_at(self.stages, self.step).num_latents
-        microbatches, count, waited = self.feed.draw()
-        losses, parts, self.flops = [], {}, 0
+        """Takes a step on the mean loss over all its samples; some objectives update more often."""
+        config, objective = self.config, self.objective
+        objective.num_latents = stage_at(self.stages, self.step).num_latents
+        drawn, count, waited = self.feed.draw()
+        with autocast(self.accelerator.device, config.dtype):
+            microbatches = objective.expand(self.trainee.net, drawn)
+        self.flops = 0
+        for _ in range(objective.inner_steps):
+            taken, mean_loss, norm, parts = self._update(microbatches, count * objective.expansion)
+        rate = self.learning_rate()
+        self.step += 1
+        if not taken:
+            self._report_skipped(drawn, mean_loss, norm)
+        return {
+            "loss": mean_loss,
+            "loss_smooth": self.smooth_loss,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "grad_norm_clipped": min(norm, config.clip_norm),
+            "samples": self.feed.samples,
+            "skipped_steps": self.guard.skipped,
+            "bad_samples": self.feed.bad_samples,
+            "data_wait": waited,
+            **self._split(),
+            **{name: float(value) for name, value in parts.items()},
+        }
+
+    def _update(
+        self, microbatches: Sequence[Item], count: int
+    ) -> tuple[bool, float, float, dict[str, Tensor]]:
+        """Updates the weights by microbatches with `count` samples over all processes.
+
+        Returns whether it was taken, mean loss, norm of gradients, and further scalars to log.
+        """
+        device, watch, parts, losses = self.accelerator.device, self.watch, {}, []
         for index, batch in enumerate(microbatches):
-            with watch("forward"), autocast(device, config.dtype):
+            with watch("forward"), autocast(device, self.config.dtype):
                 loss = self.objective(self.trainee.net, to_device(batch, device))
             # Processes average their gradients, so every sample weighs world / count.
             share = len(batch["uid"]) * self.accelerator.num_processes / count
@@ -233,12 +258,11 @@ class Trainer:
         mean_loss = self.agree.sum(torch.cat(losses).sum()) / count
         with watch("offload"):
             self.trainee.wait()
-        norm = self.trainee.clip(config.clip_norm)
+        norm = self.trainee.clip(self.config.clip_norm)
         taken = self.guard.allows(mean_loss, norm)
-        rate = self.learning_rate()
         if taken:
             for group in self.trainee.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = self.learning_rate()
             with watch("update"):
                 if self.ema:
                     self.ema.wait()
@@ -248,22 +272,7 @@ class Trainer:
             old = mean_loss if math.isnan(self.smooth_loss) else self.smooth_loss
             self.smooth_loss = old + (mean_loss - old) * 0.05
         self.trainee.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        if not taken:
-            self._report_skipped(microbatches, mean_loss, norm)
-        return {
-            "loss": mean_loss,
-            "loss_smooth": self.smooth_loss,
-            "learning_rate": rate,
-            "grad_norm": norm,
-            "grad_norm_clipped": min(norm, config.clip_norm),
-            "samples": self.feed.samples,
-            "skipped_steps": self.guard.skipped,
-            "bad_samples": self.feed.bad_samples,
-            "data_wait": waited,
-            **self._split(),
-            **{name: float(value) for name, value in parts.items()},
-        }
+        return taken, mean_loss, norm, parts
 
     def learning_rate(self) -> float:
         """Returns the rate of the present step: warm-up, cosine, scaled with the global batch."""

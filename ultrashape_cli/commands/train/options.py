@@ -81,8 +81,8 @@ ObjectiveOpt = Annotated[
     typer.Option(
         "--objective",
         help="What the DiT learns: the data (flow), a teacher's steps (distill, better by its own "
-        "verb), the best of its own generations (reject), or the best against the worst (dpo, "
-        "experimental). Default: flow.",
+        "verb), the best of its own generations (reject), the best against the worst (dpo), or by "
+        "policy gradients (grpo); the last two are experimental. Default: flow.",
         rich_help_panel="Run",
     ),
 ]
@@ -125,7 +125,8 @@ LearningRateOpt = Annotated[
     typer.Option(
         "--learning-rate",
         metavar="RATE",
-        help="Peak of AdamW. Default: 1e-5, 1e-4 with adapters. May change when a run goes on.",
+        help="Peak of AdamW. Default: 1e-5, 1e-4 with adapters; 1e-6 and 1e-5 of "
+        "dpo and grpo. May change when a run goes on.",
         rich_help_panel="Run",
     ),
 ]

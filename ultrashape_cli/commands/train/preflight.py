@@ -208,6 +208,12 @@ def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
         if config.train.objective == "distill":
             ui.warn("random weights have nothing to teach: give --init")
         return "random weights"
+    if config.train.objective == "grpo" and not source.distilled:
+        ui.warn(
+            "`grpo` samples without guidance, and these weights were not distilled to need none: "
+            "`ushape distill --evaluations 0` first, or refine the result with "
+            "--set refine.guidance_scale=0"
+        )
     if source.distilled:
         _check_distilled(ui, config, source.distilled)
     if config.train.init:

@@ -1,4 +1,4 @@
-"""The flow loss on what a network made itself: rejection fine-tuning on the best of several."""
+"""The flow loss on what a network made itself, and the network as it was beside it."""
 
 from __future__ import annotations
 
@@ -35,24 +35,17 @@ Pick = Callable[[str, bool], Generation]
 """Asset, and whether its worst is asked for and not its best -> the generation."""
 
 
-class GeneratedObjective(FlowObjective):
-    """Rectified-flow loss on the best of each asset's kept generations.
-
-    Training items are images alone; what they lead to is read here. Validation is that of the plain
-    objective, on assets of the dataset.
+class ReferencedObjective(FlowObjective):
+    """The plain objective with the network as it was beside it.
 
     Args:
-        pick: The generations.
-        reference: The network as it was, frozen; None where adapters are trained, without which it
-            is its own, or where there is no copy.
+        reference: That network, frozen; None where adapters are trained, without which it is its
+            own, or where there is no copy.
         given: What `FlowObjective` takes.
     """
 
-    def __init__(
-        self, *given: Any, pick: Pick, reference: nn.Module | None = None, **named: Any
-    ) -> None:
+    def __init__(self, *given: Any, reference: nn.Module | None = None, **named: Any) -> None:
         super().__init__(*given, **named)
-        self.pick = pick
         self.reference = reference
 
     @torch.no_grad()
@@ -87,6 +80,22 @@ class GeneratedObjective(FlowObjective):
         with without_adapters(reference):
             velocity: Tensor = reference(x, t, *inputs).velocity
         return velocity.float()
+
+
+class GeneratedObjective(ReferencedObjective):
+    """Rectified-flow loss on the best of each asset's kept generations: rejection fine-tuning.
+
+    Training items are images alone; what they lead to is read here. Validation is that of the plain
+    objective, on assets of the dataset.
+
+    Args:
+        pick: The generations.
+        given: What `ReferencedObjective` takes.
+    """
+
+    def __init__(self, *given: Any, pick: Pick, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.pick = pick
 
     def _moments(self, batch: Item, index: int, draw: torch.Generator, *, noisy: bool) -> Moments:
         """Returns a generation in the place of a posterior: one that leaves nothing open."""
