@@ -292,7 +292,14 @@ class Container:
 
 def megabytes(layers: list[Path]) -> int:
     """Returns the size of layers, as a registry would unpack them."""
-    words = ["du", "--summarize", "--total", "--block-size=1000000", *map(str, layers)]
+    words = [
+        "du",
+        "--summarize",
+        "--total",
+        "--apparent-size",
+        "--block-size=1000000",
+        *map(str, layers),
+    ]
     return int(subprocess.run(words, check=True, capture_output=True, text=True)
                .stdout.splitlines()[-1].split()[0])  # fmt: skip
 

@@ -167,6 +167,13 @@ def test_several_meshes_and_a_single_one_do_not_mix(batch, folder: Path, tmp_pat
     assert "--preview" in result.err
 
 
+def test_settings_that_suit_no_mesh_are_told_once(batch, folder: Path, tmp_path: Path) -> None:
+    result = batch(folder, "--uv")
+    assert result.code == 2
+    assert result.err.count("--faces 20000") == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_jobs(inputs: Path, folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ultrashape_cli", "refine", "--batch", folder]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def refined(former: Mesh) -> Mesh:
 def test_outside_of_a_region_nothing_changes(
     former: Mesh, refined: Mesh, text: str, feather: float
 ) -> None:
-    region = place_region(parse_region(text), WHOLE, feather)
+    region = replace(place_region(parse_region(text), WHOLE), feather=feather)
     joined_ = stitch(refined, former, region)
     state = topology(joined_)
     assert state.watertight
@@ -60,17 +61,17 @@ def test_outside_of_a_region_nothing_changes(
 
 def test_small_parts_of_the_former_mesh_stay(former: Mesh, refined: Mesh) -> None:
     crumb = moved(as_mesh(trimesh.creation.icosphere(1, 0.004)), shift=(0.95, 0.2, 0))
-    region = place_region(parse_region("side=-x"), WHOLE, FEATHER)
+    region = replace(place_region(parse_region("side=-x"), WHOLE), feather=FEATHER)
     assert topology(stitch(refined, joined(former, crumb), region)).components == 2
 
 
 def test_a_region_is_in_the_frame_of_the_file_and_a_side_of_the_upright_mesh() -> None:
     frame = Frame((10.0, 0.0, 0.0), 0.5, up="z")
-    ball = place_region(parse_region("sphere=10,0,1,1"), frame, FEATHER)
+    ball = replace(place_region(parse_region("sphere=10,0,1,1"), frame), feather=FEATHER)
     assert ball.distance(np.array([[0.0, 0.5, 0.0], [0.0, 1.5, 0.0]])) == pytest.approx([-0.5, 0.5])
-    box = place_region(parse_region("box=11,1,1,9,-1,-1"), frame, FEATHER)
+    box = replace(place_region(parse_region("box=11,1,1,9,-1,-1"), frame), feather=FEATHER)
     assert box.distance(np.array([[0.0, 0.0, 0.0], [0.5, 0.9, 0.0]])) == pytest.approx([-0.5, 0.4])
-    top = place_region(parse_region("side=y"), frame, FEATHER)
+    top = replace(place_region(parse_region("side=y"), frame), feather=FEATHER)
     assert top.weight(np.array([[0.0, -0.1, 0], [0, 0.075, 0], [0, 0.9, 0]])).tolist() == (
         pytest.approx([0, 0.5, 1])
     )
@@ -98,7 +99,7 @@ def painted(path: Path, mesh: Mesh, bright: np.ndarray | None) -> Path:
 def test_a_painted_mask_is_a_region(former: Mesh, refined: Mesh, tmp_path: Path) -> None:
     bright = former.vertices[:, 1] > 0.3
     path = painted(tmp_path / "mask.ply", former, bright)
-    region = place_region(parse_region(f"mask={path}"), WHOLE, FEATHER)
+    region = replace(place_region(parse_region(f"mask={path}"), WHOLE), feather=FEATHER)
     found = region.distance(former.vertices) < 0
     assert (found == bright).mean() > 0.98
     joined_ = stitch(refined, former, region)
@@ -112,10 +113,10 @@ def test_a_painted_mask_is_a_region(former: Mesh, refined: Mesh, tmp_path: Path)
 def test_a_mask_that_tells_nothing_is_refused(former: Mesh, tmp_path: Path) -> None:
     black = painted(tmp_path / "black.ply", former, np.zeros(len(former.vertices), bool))
     with pytest.raises(UsageError, match="nothing of the mask"):
-        place_region(parse_region(f"mask={black}"), WHOLE, FEATHER)
+        place_region(parse_region(f"mask={black}"), WHOLE)
     plain = painted(tmp_path / "plain.ply", former, None)
     with pytest.raises(UsageError, match="tells no region: it has no colours"):
-        place_region(parse_region(f"mask={plain}"), WHOLE, FEATHER)
+        place_region(parse_region(f"mask={plain}"), WHOLE)
 
 
 def test_closed_parts_that_disagree_on_the_outside_are_turned(former: Mesh) -> None:

@@ -167,7 +167,7 @@ class _Run:
                     loaded = future.result()
                     for warning in loaded.inputs.warnings:
                         logger.warning("%s", warning)
-                    fields = evaluate_all(refiner, loaded.prepared, loaded.inputs.views)
+                    fields = evaluate_all(refiner, loaded.prepared)
                 except Exception as error:
                     # One bad asset, whatever it trips over, must not end the batch.
                     self._fail(job, error)
@@ -213,9 +213,8 @@ class _Run:
         return _Loaded(job, recipe, inputs, prepared)
 
     def _export(self, loaded: _Loaded, fields: list[Field], refiner: Refiner) -> None:
-        inputs = loaded.inputs
-        best = best_of(refiner, fields, inputs.views, keep=loaded.job.candidates > 0)
-        write_outputs(loaded.job, inputs, best, loaded.recipe, refiner.device)
+        best = best_of(refiner, fields, keep=loaded.job.candidates > 0)
+        write_outputs(loaded.job, loaded.inputs, best, loaded.recipe, refiner.device)
 
     def _conclude(self, job: Job, future: Future[None]) -> None:
         try:

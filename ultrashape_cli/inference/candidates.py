@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.errors import MeshError
 from ultrashape_cli.geometry.bricks import BrickGrid
 from ultrashape_cli.geometry.check import topology
 from ultrashape_cli.geometry.crossings import crossing_share
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.inference.acceptance import Outlines
-from ultrashape_cli.inference.prepared import Prepared, reseeded
+from ultrashape_cli.inference.prepared import Prepared, redrawn
 from ultrashape_cli.inference.refiner import Progress, Refined, Refiner
-from ultrashape_cli.inference.straying import measure_straying
-from ultrashape_cli.inference.views import View
+from ultrashape_cli.inference.straying import Straying, measure_straying
 
 PART_COST = 0.02
 """What each doubling of the input's parts takes off a score."""
@@ -39,8 +39,9 @@ class Chosen:
 
     prepared: Prepared
     refined: Refined
+    straying: Straying
     scores: list[dict[str, Any]] = field(default_factory=list)
-    """By seed, of all that were made; empty of a single one."""
+    """By seed, of all that were made; empty of a single one that nobody asked to judge."""
     others: dict[int, Mesh] = field(default_factory=dict)
     """Seed and mesh of those that are kept beside the best."""
 
@@ -48,15 +49,13 @@ class Chosen:
 def evaluate_all(
     refiner: Refiner,
     prepared: Prepared,
-    views: list[View],
     progress: Progress = lambda stage, done, total: None,
 ) -> list[Field]:
     """Returns what the networks make of `refine.best_of` seeds.
 
     Args:
         refiner: With the settings.
-        prepared: Of the first seed.
-        views: The references, the first of them the image.
+        prepared: Of the first seed, with its references.
         progress: Called as the stages of each seed advance.
 
     Raises:
@@ -67,9 +66,9 @@ def evaluate_all(
         one = prepared
         if number:
             seed = prepared.seed + number
-            one = reseeded(prepared, seed, refiner.spec, refiner.config)
+            one = redrawn(prepared, seed, refiner.spec, refiner.config)
         try:
-            made.append(Field(one, refiner.evaluate(one, views[0].rgba, progress)))
+            made.append(Field(one, refiner.evaluate(one, one.views[0].rgba, progress)))
         except MeshError as error:
             made.append(Field(one, None, error.message))
             if number + 1 == refiner.config.best_of and all(each.grid is None for each in made):
@@ -78,17 +77,19 @@ def evaluate_all(
 
 
 def best_of(
-    refiner: Refiner, made: list[Field], views: list[View], *, keep: bool = False
+    refiner: Refiner, made: list[Field], *, keep: bool = False, judge: bool = False
 ) -> Chosen:
-    """Returns the best mesh of fields, and with `keep` the others; needs no network.
+    """Returns the best mesh of fields; needs no network.
+
+    Args:
+        refiner: That made them.
+        made: From `evaluate_all`; their grids are dropped.
+        keep: The others too.
+        judge: Also a single one.
 
     Raises:
         MeshError: None becomes a mesh.
     """
-    if len(made) == 1:
-        grid = made[0].grid
-        assert grid is not None
-        return Chosen(made[0].prepared, refiner.finish(made[0].prepared, grid))
     best: Chosen | None = None
     scores: list[dict[str, Any]] = []
     others: dict[int, Mesh] = {}
@@ -105,12 +106,17 @@ def best_of(
             error = problem
             scores.append({"seed": seed, "problem": problem.message})
             continue
-        found = judged(refined, each.prepared, views, refiner.config.frame == "normalised")
+        mesh = placed(refined.mesh, each.prepared, refiner.config)
+        straying = measure_straying(mesh, each.prepared.mesh)
+        chosen = Chosen(each.prepared, refined, straying)
+        if len(made) == 1 and not judge:
+            return chosen
+        found = judged(mesh, chosen)
         scores.append({"seed": seed, **found})
         if keep:
             others[seed] = refined.mesh
         if found["score"] > highest:
-            highest, best = found["score"], Chosen(each.prepared, refined)
+            highest, best = found["score"], chosen
     if best is None:
         raise error
     others.pop(best.prepared.seed, None)
@@ -118,26 +124,34 @@ def best_of(
     return best
 
 
-def judged(
-    refined: Refined, prepared: Prepared, views: list[View], is_normalised: bool
-) -> dict[str, Any]:
+def placed(mesh: Mesh, prepared: Prepared, config: RefineConfig) -> Mesh:
+    """Returns a result, which is in the frame of the settings, in the normalised one."""
+    if config.frame == "normalised":
+        return mesh
+    return Mesh(prepared.frame.to_normalised(mesh.vertices), mesh.faces)
+
+
+def judged(mesh: Mesh, made: Chosen) -> dict[str, Any]:
     """Returns what speaks for and against a result, and its `score`, at most 1.
 
     The score is the mean over the views of how far outline and shading agree (`Likeness.score`),
     less the share of faces that cross others, less a little for parts that the input has not, and
     less more than that where the result is open or has strayed.
+
+    Args:
+        mesh: The result in the normalised frame.
+        made: What it is of.
     """
-    mesh = refined.mesh
-    if not is_normalised:
-        mesh = Mesh(prepared.frame.to_normalised(mesh.vertices), mesh.faces)
     outlines = Outlines(mesh)
-    seen = {v.name: outlines.likeness(v.rgba, v.azimuth, v.elevation) for v in views}
-    straying = measure_straying(mesh, prepared.mesh)
-    state, before = refined.topology, topology(prepared.mesh)
+    seen = {
+        view.name: outlines.likeness(view.rgba, view.azimuth, view.elevation)
+        for view in made.prepared.views
+    }
+    state, before = made.refined.topology, topology(made.prepared.mesh)
     crossing = crossing_share(mesh)
     likeness = sum(each.score for each in seen.values()) / len(seen)
     parts = max(0.0, math.log2(state.components / max(before.components, 1)))
-    bad = straying.strayed + (not state.watertight)
+    bad = made.straying.strayed + (not state.watertight)
     return {
         "score": round(likeness - PART_COST * parts - (crossing or 0.0) - OPEN_COST * bad, 5),
         "views": {
@@ -147,5 +161,5 @@ def judged(
         "open_edges": state.boundary_edges,
         "components": state.components,
         "crossing_share": None if crossing is None else round(crossing, 6),
-        "strayed": straying.strayed,
+        "strayed": made.straying.strayed,
     }

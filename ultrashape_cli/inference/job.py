@@ -22,13 +22,12 @@ from ultrashape_cli.geometry.metrics import compare_meshes
 from ultrashape_cli.geometry.normalize import Up, up_axis
 from ultrashape_cli.geometry.places import shared_places
 from ultrashape_cli.inference.acceptance import judge
-from ultrashape_cli.inference.candidates import Chosen
+from ultrashape_cli.inference.candidates import Chosen, placed
 from ultrashape_cli.inference.files import Job
 from ultrashape_cli.inference.gate import InputReport, inspect_input
 from ultrashape_cli.inference.prepared import Prepared, add_views, prepare_mesh
 from ultrashape_cli.inference.preview import side_by_side
 from ultrashape_cli.inference.refiner import Refined
-from ultrashape_cli.inference.straying import measure_straying
 from ultrashape_cli.inference.views import View, place_views
 from ultrashape_cli.meshfiles.appearance import Appearance, appearance_of
 from ultrashape_cli.meshfiles.load import load_mesh, mesh_of, read_contents
@@ -59,8 +58,6 @@ class Inputs:
     warnings: list[str] = field(default_factory=list)
     appearance: Appearance | None = None
     """Colours that the result is to keep."""
-    views: list[View] = field(default_factory=list)
-    """The references; `prepare_inputs` says from where each was seen."""
 
 
 def read_inputs(job: Job, config: RefineConfig) -> Inputs:
@@ -117,16 +114,16 @@ def prepare_inputs(job: Job, inputs: Inputs, spec: ModelSpec, config: RefineConf
     """
     prepared = prepare_mesh(inputs.mesh, job.seed, spec, config, inputs.up)
     if not job.views:
-        inputs.views = [View(job.image, inputs.rgba, 0.0, 0.0)]
+        add_views(prepared, [View(job.image, inputs.rgba, 0.0, 0.0)], spec, config)
         return prepared
     images = [
         inputs.rgba if file.path == job.image else load_reference(file.path, config.background)
         for file in job.views
     ]
-    inputs.views = place_views(prepared.mesh, job.views, images, config.view_overlap)
-    inputs.warnings += [view.note for view in inputs.views if view.note]
-    add_views(prepared, inputs.views, spec, config)
-    unasked = [view.name for view in inputs.views if view.share == 0]
+    views = place_views(prepared.mesh, job.views, images, config.view_overlap)
+    inputs.warnings += [view.note for view in views if view.note]
+    add_views(prepared, views, spec, config)
+    unasked = [view.name for at, view in enumerate(views) if at not in prepared.asked]
     if unasked:
         inputs.warnings.append(f"not asked, as they add too little: {', '.join(unasked)}")
     return prepared
@@ -176,22 +173,20 @@ def write_outputs(
     Raises:
         DiskError: A folder cannot be written.
     """
-    prepared, refined = best.prepared, best.refined
-    is_placed = recipe["settings"]["frame"] == "normalised"
+    prepared, refined, straying = best.prepared, best.refined, best.straying
+    config = RefineConfig(**recipe["settings"])
 
     def normalised(mesh: Mesh) -> Mesh:
-        vertices = mesh.vertices if is_placed else prepared.frame.to_normalised(mesh.vertices)
-        return Mesh(vertices, mesh.faces)
+        return placed(mesh, prepared, config)
 
-    result = normalised(refined.mesh)
-    straying, verdict = measure_straying(result, prepared.mesh), None
-    if recipe["settings"]["accept_only_better"]:
-        verdict = judge(result, prepared.mesh, inputs.views[0], straying)
+    result, verdict = normalised(refined.mesh), None
+    if config.accept_only_better:
+        verdict = judge(result, prepared.mesh, prepared.views[0], straying)
         if not verdict.better:
             result = prepared.mesh
-            refined = _input_instead(refined, result if is_placed else inputs.mesh)
+            instead = result if config.frame == "normalised" else inputs.mesh
+            refined = _input_instead(refined, instead)
     colours = SurfaceColours(inputs.appearance, prepared.frame) if inputs.appearance else None
-    config = RefineConfig(**recipe["settings"])
     finished, figures = None, None
     if is_finished(config):
         finished, figures = finish(refined.mesh, refined.full or refined.mesh, config)
@@ -214,8 +209,8 @@ def write_outputs(
     if job.views:
         measured["views"] = [
             {"image": str(v.path), "azimuth": v.azimuth, "elevation": v.elevation,
-             "overlap": round(v.overlap, 4), "share": round(v.share, 4)}
-            for v in inputs.views
+             "overlap": round(v.overlap, 4), "share": round(prepared.share(at), 4)}
+            for at, v in enumerate(prepared.views)
         ]  # fmt: skip
     if verdict is not None:
         measured["acceptance"] = verdict.as_dict()

@@ -43,13 +43,16 @@ class Prepared:
     """How much each token may change."""
     views: list[View] = field(default_factory=list)
     """References and where they were seen from, the one that `evaluate` is given first."""
-    shares: Tensor | None = None  # [K, M]
-    """Of each view that is asked in each token."""
+    asked: list[int] = field(default_factory=lambda: [0])
+    """Which of the views the network sees."""
+    shares: Tensor | None = None  # [asked, M]
+    """Of each view that is asked in each token; None where one speaks for all."""
 
-    @property
-    def asked_views(self) -> list[View]:
-        """Returns the views that the network sees."""
-        return [view for view in self.views if view.share > 0]
+    def share(self, view: int) -> float:
+        """Returns the mean share of the tokens that listen to a view; 0 where it is not asked."""
+        if view not in self.asked:
+            return 0.0
+        return 1.0 if self.shares is None else float(self.shares[self.asked.index(view)].mean())
 
 
 def prepare_mesh(
@@ -63,38 +66,56 @@ def prepare_mesh(
     """
     seconds: dict[str, float] = {}
     with timed(seconds, "voxels"):
-        frame = fit_frame(mesh, up=up, front=front_axis(config.front, mesh, up))
+        frame = frame_of(mesh, config, up)
         placed = Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
-        voxels = voxelise(placed, seed, spec, config)
-        prepared = Prepared(frame, placed, voxels, seed, seconds)
+        region = None
         if config.region:
-            _limit(prepared, spec, config)
+            placed, region = _limited(placed, frame, config)
+        prepared = Prepared(frame, placed, torch.empty(0), seed, seconds, region=region)
+        _draw(prepared, spec, config)
     return prepared
 
 
-def reseeded(prepared: Prepared, seed: int, spec: ModelSpec, config: RefineConfig) -> Prepared:
-    """Returns the same mesh and references with what another seed draws."""
+def frame_of(mesh: Mesh, config: RefineConfig, up: Up) -> Frame:
+    """Returns the normalised frame of a coarse mesh, its front where the settings say.
+
+    Raises:
+        MeshError: It is empty or has no extent.
+    """
+    return fit_frame(mesh, up=up, front=front_axis(config.front, mesh, up))
+
+
+def redrawn(prepared: Prepared, seed: int, spec: ModelSpec, config: RefineConfig) -> Prepared:
+    """Returns the same mesh, region and references with what another seed or setting draws.
+
+    The settings may differ in what the networks do (tokens, feather, view mode), not in what they
+    are given.
+    """
     other = replace(prepared, seed=seed, seconds={}, passes=0)
     with timed(other.seconds, "voxels"):
-        other.voxels = voxelise(prepared.mesh, seed, spec, config)
-        if config.region:
-            _limit(other, spec, config)
-    if prepared.views:
-        add_views(other, prepared.views, spec, config)
+        _draw(other, spec, config)
+    if other.views:
+        add_views(other, other.views, spec, config)
     return other
 
 
-def _limit(prepared: Prepared, spec: ModelSpec, config: RefineConfig) -> None:
-    """Adds the region of the settings."""
+def _limited(mesh: Mesh, frame: Frame, config: RefineConfig) -> tuple[Mesh, Region]:
+    """Returns the solid that a mesh bounds, and the region of the settings."""
     if config.faces:
         raise UsageError(
             "refine.faces reduces the whole mesh, and a region keeps all beside it as it is",
             hint="--set refine.faces=0, and reduce afterwards",
         )
+    return require_solid(mesh), place_region(parse_region(config.region), frame)
+
+
+def _draw(prepared: Prepared, spec: ModelSpec, config: RefineConfig) -> None:
+    """Adds the voxels of its seed, and how much each of them may change."""
+    prepared.voxels = voxelise(prepared.mesh, prepared.seed, spec, config)
+    if prepared.region is None:
+        return
     resolution = spec.vae.voxel_resolution
-    feather = config.region_feather * 2 / resolution
-    prepared.mesh = require_solid(prepared.mesh)
-    prepared.region = place_region(parse_region(config.region), prepared.frame, feather)
+    prepared.region = replace(prepared.region, feather=config.region_feather * 2 / resolution)
     centres = voxel_centres(prepared.voxels[0], resolution).double().numpy()
     weights = prepared.region.weight(centres)
     require_tokens(weights, config.region)
@@ -102,21 +123,15 @@ def _limit(prepared: Prepared, spec: ModelSpec, config: RefineConfig) -> None:
 
 
 def add_views(prepared: Prepared, views: list[View], spec: ModelSpec, config: RefineConfig) -> None:
-    """Adds references and the share of each in every token; those that add nothing get none."""
+    """Adds references, and the share in every token of those that add something."""
     prepared.views = views
     if len(views) == 1:
-        views[0].share = 1.0
         return
     voxels, resolution = prepared.voxels[0].numpy(), spec.vae.voxel_resolution
     directions = [(view.azimuth, view.elevation) for view in views]
     seen = facing(prepared.mesh, voxels, resolution, directions)
-    asked = useful(seen, config.max_views)
-    found = shares(seen[asked], config.view_mode)
-    for view in views:
-        view.share = 0.0
-    for index, share in zip(asked, found, strict=True):
-        views[index].share = float(share.mean())
-    prepared.shares = torch.from_numpy(found)
+    prepared.asked = useful(seen, config.max_views)
+    prepared.shares = torch.from_numpy(shares(seen[prepared.asked], config.view_mode))
 
 
 def voxelise(mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig) -> Tensor:  # [1, M, 3]

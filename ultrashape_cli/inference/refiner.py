@@ -184,8 +184,8 @@ class Refiner:
         seconds, tokens = prepared.seconds, prepared.voxels.shape[1]
         with timed(seconds, "condition"), memory_errors("condition", "--device cpu"):
             context, lengths = self.condition(rgba)
-            views = [] if rgba is None else prepared.asked_views
-            more = [self._seen(view.rgba) for view in views[1:]]
+            further = [] if rgba is None else prepared.asked[1:]
+            more = [self._seen(prepared.views[view].rgba) for view in further]
         with timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
             start, hold = self.course(prepared)
             latents = self.sample(

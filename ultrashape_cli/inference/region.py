@@ -47,7 +47,7 @@ class Region:
 
     distance: Callable[[Points], Distances]
     """Signed distance to its border, negative inside; a bound of it where that is simpler."""
-    feather: float
+    feather: float = 0.0
     """Depth below the border at which the change is whole, in units of the cube of side 2."""
 
     def weight(self, points: Points, start: float = 0.0) -> Distances:  # [N, 3] -> [N]
@@ -92,13 +92,12 @@ def parse_region(text: str) -> RegionSpec:
     raise UsageError(f"`{text}` is no region", hint=f"--region {FORMS}")
 
 
-def place_region(spec: RegionSpec, frame: Frame, feather: float) -> Region:
-    """Returns a region in the normalised frame.
+def place_region(spec: RegionSpec, frame: Frame) -> Region:
+    """Returns a region in the normalised frame, without feather.
 
     Args:
         spec: From `parse_region`.
         frame: Of the mesh.
-        feather: Depth below its border at which the change is whole, in units of the cube.
 
     Raises:
         MeshError: The mask cannot be read.
@@ -106,11 +105,11 @@ def place_region(spec: RegionSpec, frame: Frame, feather: float) -> Region:
     """
     if spec.kind == "side":
         axis, sign = int(spec.numbers[0]), spec.numbers[1]
-        return Region(lambda points: -sign * points[:, axis], feather)
+        return Region(lambda points: -sign * points[:, axis])
     if spec.kind == "sphere":
         centre = frame.to_normalised(spec.numbers[:3])
         radius = spec.numbers[3] * frame.scale
-        return Region(lambda points: np.linalg.norm(points - centre, axis=1) - radius, feather)
+        return Region(lambda points: np.linalg.norm(points - centre, axis=1) - radius)
     if spec.kind == "box":
         corners = frame.to_normalised(np.reshape(spec.numbers, (2, 3)))
         low, high = corners.min(0), corners.max(0)
@@ -120,9 +119,9 @@ def place_region(spec: RegionSpec, frame: Frame, feather: float) -> Region:
             outside = np.linalg.norm(np.maximum(over, 0), axis=1)
             return outside + np.minimum(over.max(1), 0)
 
-        return Region(to_box, feather)
+        return Region(to_box)
     assert spec.file is not None
-    return Region(_painted(spec.file, frame), feather)
+    return Region(_painted(spec.file, frame))
 
 
 def _painted(path: Path, frame: Frame) -> Callable[[Points], Distances]:

@@ -41,8 +41,6 @@ class View:
     """Degrees, positive above."""
     overlap: float = 1.0
     """Of the outlines of image and mesh, seen from there."""
-    share: float = 1.0
-    """Mean share of the tokens that listen to it; 0 where it is not asked."""
     note: str = ""
     """What the user should know of how it was placed."""
 

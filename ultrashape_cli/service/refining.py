@@ -98,9 +98,9 @@ def _networks(
     def on_progress(stage: str, done: int, total: int) -> None:
         teller.progress(stage, whole.percent(stage, done, total))
 
-    fields = evaluate_all(choice.refiner, prepared, inputs.views, on_progress)
+    fields = evaluate_all(choice.refiner, prepared, on_progress)
     on_progress("mesh", 0, 1)
-    return best_of(choice.refiner, fields, inputs.views)
+    return best_of(choice.refiner, fields)
 
 
 def _write(

@@ -31,6 +31,7 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
     """Refines the jobs of a CSV or a folder, writes a report, exits 1 if any failed."""
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.files import check_outputs
+    from ultrashape_cli.finishing.write import check_finish
     from ultrashape_cli.inference.batch import Outcome, failure_record
     from ultrashape_cli.inference.batch_jobs import read_jobs, unpaired
     from ultrashape_cli.inference.coarse_batch import is_ready
@@ -61,6 +62,8 @@ def refine_batch(ui: UI, request: Request, source: WeightSource, resolved: Resol
     if alone:
         ui.warn(f"{len(alone)} meshes have no image of their name, such as {alone[0]}")
     jobs = jobs[: request.limit]
+    # Once for all, and not as many failures as there are meshes.
+    check_finish(resolved.config.refine, out / "any.glb")
     if request.dry_run:
         _show_plan(ui, jobs, source, resolved.config)
         return

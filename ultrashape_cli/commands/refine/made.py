@@ -29,7 +29,6 @@ def already_made(
         UsageError: Something else is there.
     """
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.files import read_json
     from ultrashape_cli.inference.files import is_made
 
     require_ours(job.target, job.record, job.preview)
@@ -37,7 +36,7 @@ def already_made(
         return False
     if is_made(job, recipe):
         ui.info(f"{job.target} is already made from these inputs")
-        measured = (read_json(job.record) or {})["result"]
+        measured = result_in(job.record) or {}
         ui.result(
             inputs=inputs,
             outputs=outputs_of(job),
@@ -60,11 +59,10 @@ def require_ours(target: Path, record: Path, preview: Path | None) -> None:
     As of `--force` everywhere: what this command made is replaced, and nothing else.
     """
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.files import read_json
 
-    made = read_json(record)
-    ours = isinstance(made, dict) and "result" in made
-    previewed = made["result"].get("preview") if ours else None
+    made = result_in(record)
+    ours = made is not None
+    previewed = made.get("preview") if made else None
     for path in (target, record, preview):
         known = ours and (path != preview or str(path) == previewed)
         if path is not None and path.exists() and not known:
@@ -72,6 +70,15 @@ def require_ours(target: Path, record: Path, preview: Path | None) -> None:
                 f"`{path}` exists, and `ushape refine` did not make it",
                 hint="another -o or --preview, or remove it first",
             )
+
+
+def result_in(record: Path) -> dict[str, Any] | None:
+    """Returns what was measured, as the record of a refinement holds it; None of another file."""
+    from ultrashape_cli.files import read_json
+
+    found = read_json(record)
+    result = found.get("result") if isinstance(found, dict) else None
+    return result if isinstance(result, dict) else None
 
 
 def outputs_of(job: Job) -> dict[str, str]:

@@ -73,9 +73,9 @@ def _work(
         def on_progress(stage: str, done: int, total: int) -> None:
             bar.update(whole.percent(stage, done, total), stage)
 
-        fields = evaluate_all(refiner, prepared, inputs.views, on_progress)
+        fields = evaluate_all(refiner, prepared, on_progress)
         on_progress("mesh", 0, 1)
-        best = best_of(refiner, fields, inputs.views, keep=request.keep_candidates)
+        best = best_of(refiner, fields, keep=request.keep_candidates)
         on_progress("write", 0, 1)
         if read_json(job.record) != before:
             raise UShapeError(

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultrashape_cli.commands.refine.made import result_in
 from ultrashape_cli.commands.refine.request import make_job, naming_the_command
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
     from ultrashape_cli.commands.refine.request import Request
     from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.config.schema import RefineConfig
+    from ultrashape_cli.geometry.mesh import Mesh
     from ultrashape_cli.inference.files import Job
-    from ultrashape_cli.inference.refiner import Refiner
+    from ultrashape_cli.inference.job import Inputs
     from ultrashape_cli.models.sources import WeightSource
     from ultrashape_cli.ui import UI
 
@@ -66,9 +69,9 @@ def refine_sweep(
     """Refines a mesh once per point, those that are made already left out; draws the sheet."""
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.files import check_outputs, read_json, write_json
+    from ultrashape_cli.files import check_outputs, write_json
     from ultrashape_cli.inference.files import check_writable, is_made
-    from ultrashape_cli.inference.job import recipe_of
+    from ultrashape_cli.inference.job import read_inputs, recipe_of
 
     assert request.mesh is not None
     folder = request.out or request.mesh.with_name(f"{request.mesh.stem}_sweep")
@@ -98,10 +101,11 @@ def refine_sweep(
         return
     check_writable(folder)
     device = choose_device(resolved.config.device)
+    inputs = read_inputs(whole, resolved.config.refine)
     if todo:
-        _work(ui, [(jobs[at], settings[at], recipes[at]) for at in todo], source, device)
-    rows = [read_json(job.record)["result"] for job in jobs]
-    _draw(whole, jobs, rows, sheet)
+        _work(ui, [(jobs[at], settings[at], recipes[at]) for at in todo], inputs, source, device)
+    rows = [result_in(job.record) or {} for job in jobs]
+    _draw(inputs, jobs, rows, resolved.config.refine, sheet)
     figures = [
         {**point, "mesh": job.target.name, **_figures(row)}
         for point, job, row in zip(points, jobs, rows, strict=True)
@@ -126,10 +130,7 @@ def _check_places(jobs: list[Job], sheet: Path, record: Path) -> None:
     swept = read_json(record)
     is_ours = isinstance(swept, dict) and {"inputs", "points"} <= swept.keys()
     alien = [path for path in (sheet, record) if path.exists() and not is_ours]
-    for job in jobs:
-        made = read_json(job.record)
-        if job.target.exists() and not (isinstance(made, dict) and "result" in made):
-            alien.append(job.target)
+    alien += [job.target for job in jobs if job.target.exists() and result_in(job.record) is None]
     if alien:
         raise UsageError(f"`{alien[0]}` exists, and no sweep made it", hint="another -o")
 
@@ -141,48 +142,37 @@ def _key(name: str) -> str:
 def _work(
     ui: UI,
     todo: list[tuple[Job, Resolved, dict[str, Any]]],
+    inputs: Inputs,
     source: WeightSource,
     device: torch.device,
 ) -> None:
     from ultrashape_cli.commands.refine.plan import planned
-    from ultrashape_cli.inference.candidates import best_of, evaluate_all, judged
-    from ultrashape_cli.inference.job import prepare_inputs, read_inputs, write_outputs
+    from ultrashape_cli.inference.candidates import best_of, evaluate_all
+    from ultrashape_cli.inference.job import prepare_inputs, write_outputs
+    from ultrashape_cli.inference.prepared import redrawn
+    from ultrashape_cli.inference.refiner import Refiner
     from ultrashape_cli.models.registry import model_spec
 
     spec = model_spec(source.model)
-    loaded: Refiner | None = None
+    configs = [resolved.config.refine for _, resolved, _ in todo]
     with ui.progress("sweep", len(todo)) as bar, naming_the_command():
-        for number, (job, resolved, recipe) in enumerate(todo):
+        first = prepare_inputs(todo[0][0], inputs, spec, configs[0])
+        for warning in inputs.warnings:
+            ui.warn(warning)
+        # One loading serves all: with the encoder where any point needs it.
+        neediest = next((config for config in configs if config.encodes), configs[0])
+        tokens = max(config.tokens for config in configs)
+        plan = planned(ui, source, replace(neediest, tokens=tokens), device,
+                       first.voxels.shape[1])  # fmt: skip
+        loaded = Refiner.load(source, plan, device)
+        for number, ((job, _, recipe), config) in enumerate(zip(todo, configs, strict=True)):
             bar.update(number, job.name)
-            config = resolved.config.refine
-            inputs = read_inputs(job, config)
-            prepared = prepare_inputs(job, inputs, spec, config)
-            if number == 0:
-                for warning in inputs.warnings:
-                    ui.warn(warning)
-                # One loading serves all: with the encoder where any point needs it.
-                neediest = next((r.config.refine for _, r, _ in todo if r.config.refine.encodes),
-                                config)  # fmt: skip
-                tokens = max(r.config.refine.tokens for _, r, _ in todo)
-                plan = planned(ui, source, replace(neediest, tokens=tokens), device,
-                               prepared.voxels.shape[1])  # fmt: skip
-                loaded = _load(source, plan, device)
-            assert loaded is not None
             own = replace(config, memory=plan.memory, chunk_size=plan.chunk_size)
             refiner = loaded.with_config(own)
-            best = best_of(refiner, evaluate_all(refiner, prepared, inputs.views), inputs.views)
-            if not best.scores:
-                is_placed = config.frame == "normalised"
-                found = judged(best.refined, best.prepared, inputs.views, is_placed)
-                best.scores = [{"seed": best.prepared.seed, **found}]
+            prepared = redrawn(first, job.seed, spec, config) if number else first
+            best = best_of(refiner, evaluate_all(refiner, prepared), judge=True)
             write_outputs(job, inputs, best, recipe, device)
             bar.update(number + 1, job.name)
-
-
-def _load(source: WeightSource, config: Any, device: torch.device) -> Refiner:
-    from ultrashape_cli.inference.refiner import Refiner
-
-    return Refiner.load(source, config, device)
 
 
 def _figures(result: dict[str, Any]) -> dict[str, Any]:
@@ -204,24 +194,27 @@ def _shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _draw(whole: Job, jobs: list[Job], rows: list[dict[str, Any]], sheet: Path) -> None:
+def _draw(
+    inputs: Inputs, jobs: list[Job], rows: list[dict[str, Any]], config: RefineConfig, sheet: Path
+) -> None:
     """Writes reference, input and all results in one picture, with their figures."""
-    from ultrashape_cli.data.images import load_rgba
     from ultrashape_cli.inference.preview import side_by_side
     from ultrashape_cli.rendering.output import save_png
 
-    save_png(side_by_side(load_rgba(whole.image), list(_labelled(whole, jobs, rows)), columns=4),
-             sheet)  # fmt: skip
+    meshes = list(_labelled(inputs, jobs, rows, config))
+    save_png(side_by_side(inputs.rgba, meshes, columns=4), sheet)
 
 
-def _labelled(whole: Job, jobs: list[Job], rows: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
+def _labelled(
+    inputs: Inputs, jobs: list[Job], rows: list[dict[str, Any]], config: RefineConfig
+) -> Iterator[tuple[str, Mesh]]:
+    """Yields the meshes in the normalised frame, in which all are seen from the front."""
     from ultrashape_cli.geometry.mesh import Mesh
-    from ultrashape_cli.geometry.normalize import fit_frame, up_axis
+    from ultrashape_cli.inference.prepared import frame_of
     from ultrashape_cli.meshfiles.load import load_mesh
 
-    mesh = load_mesh(whole.mesh)
-    frame = fit_frame(mesh, up=up_axis("auto", whole.mesh.suffix))
-    yield "input", Mesh(frame.to_normalised(mesh.vertices), mesh.faces)
+    frame = frame_of(inputs.mesh, config, inputs.up)
+    yield "input", Mesh(frame.to_normalised(inputs.mesh.vertices), inputs.mesh.faces)
     for job, row in zip(jobs, rows, strict=True):
         found = _figures(row)
         label = (
@@ -229,4 +222,6 @@ def _labelled(whole: Job, jobs: list[Job], rows: list[dict[str, Any]]) -> Iterat
             f"{found['from_input']:.3f} off"
         )
         made = load_mesh(job.target)
-        yield label, Mesh(frame.to_normalised(made.vertices), made.faces)
+        if config.frame == "input":
+            made = Mesh(frame.to_normalised(made.vertices), made.faces)
+        yield label, made
