@@ -8,6 +8,13 @@ import torch
 
 from ultrashape_cli.rewards.generations import Generation, Judged, KeptGenerations
 
+QUICK = [
+    *("--set", "refine.steps=3", "--set", "refine.grid_resolution=24"),
+    *("--set", "refine.tokens=16", "--set", "refine.surface_points=2000"),
+    *("--profile", "cpu", "--device", "cpu"),
+]
+"""Options of `ushape evaluate` for a generation within a second."""
+
 
 def keep_balls(root: Path, *, assets: int = 4, count: int = 4, model: str = "small") -> Path:
     """Write generations of the assets of `ball_data` whose `chamfer` is their mean square, negated.

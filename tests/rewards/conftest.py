@@ -14,12 +14,6 @@ from ultrashape_cli.files import write_json
 from ultrashape_cli.meshfiles.save import save_mesh
 from ultrashape_cli.rendering.output import save_png
 
-QUICK = [
-    *("--set", "refine.steps=3", "--set", "refine.grid_resolution=24"),
-    *("--set", "refine.tokens=16", "--set", "refine.surface_points=2000"),
-    *("--profile", "cpu", "--device", "cpu"),
-]
-
 
 @pytest.fixture(scope="session")
 def ball_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK
+from generations import QUICK
 
 from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.inference.view_files import seen_from

@@ -16,7 +16,7 @@ from ultrashape_cli.errors import AssetError, DependencyError, MeshError, UShape
 from ultrashape_cli.evaluation.rows import Asset, coarse_of
 from ultrashape_cli.inference.cleanup import surface_mesh
 from ultrashape_cli.inference.course import Hold
-from ultrashape_cli.inference.prepared import Prepared, reseeded
+from ultrashape_cli.inference.prepared import Prepared, redrawn
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.view_files import seen_from
 from ultrashape_cli.meshfiles.load import load_mesh
@@ -187,7 +187,7 @@ def _seeded(prepared: Prepared, seed: int, refiner: Refiner, noise: float) -> Pr
     """Returns the mesh with what a seed draws; the same voxels where noise tells seeds apart."""
     if refiner.spec.start == "noise" or noise:
         return replace(prepared, seed=seed)
-    return reseeded(prepared, seed, refiner.spec, refiner.config)
+    return redrawn(prepared, seed, refiner.spec, refiner.config)
 
 
 @torch.inference_mode()
