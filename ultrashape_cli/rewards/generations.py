@@ -103,7 +103,8 @@ class KeptGenerations:
         """Says whether the generations of an asset are whole."""
         record = read_json(self._record(asset))
         file = self._tensors(asset)
-        return isinstance(record, dict) and file.is_file() and record["sha256"] == file_hash(file)
+        known = record.get("sha256") if isinstance(record, dict) else None
+        return file.is_file() and known == file_hash(file)
 
     def write(self, asset: str, image: Tensor, view: Sequence[float], made: list[Judged]) -> None:
         """Writes the generations of an asset.
@@ -143,6 +144,17 @@ class KeptGenerations:
             path.stem for path in self.root.glob("*.json")
             if path.name != INDEX and not path.name.startswith(".")
         )  # fmt: skip
+
+    def digest(self, asset: str) -> str:
+        """Returns what changes when the generations of an asset do: the hash of their file.
+
+        Raises:
+            AssetError: The record is damaged.
+        """
+        record = read_json(self._record(asset))
+        if not isinstance(record, dict) or "sha256" not in record:
+            raise self._damaged(asset, "no hash of the tensors")
+        return str(record["sha256"])
 
     def rewards(self, asset: str) -> list[Values | None]:
         """Returns the rewards of an asset's generations, in the order of their seeds.

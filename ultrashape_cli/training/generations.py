@@ -16,7 +16,6 @@ from ultrashape_cli.data.dataset import Item, ShapeDataset
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import ConfigError, DatasetError
-from ultrashape_cli.files import read_json
 from ultrashape_cli.packing.opened import open_dataset
 from ultrashape_cli.rewards.generations import Generation, KeptGenerations
 from ultrashape_cli.rewards.group import margins
@@ -91,9 +90,7 @@ def find_picks(config: Config) -> Picks | None:
 
 def generation_digests(picks: Picks) -> dict[str, str]:
     """Returns by asset what changes when its generations do."""
-    root = picks.kept.root
-    records = {asset: read_json(root / f"{asset}.json") for asset in picks.assets}
-    return {asset: str(record["sha256"]) for asset, record in records.items()}
+    return {asset: picks.kept.digest(asset) for asset in picks.assets}
 
 
 def check_objective(config: Config) -> None:

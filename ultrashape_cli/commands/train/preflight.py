@@ -225,7 +225,12 @@ def _check_distilled(ui: UI, config: Config, distilled: Distilled) -> None:
     """Refuses guidance upon weights that have it in them, warns of fine-tunes of them."""
     from ultrashape_cli.errors import ConfigError
 
-    name = config.train.init
+    name, steps = config.train.init, distilled.evaluations
+    if config.train.objective == "grpo" and steps and steps != config.reward.rollout_steps:
+        ui.warn(
+            f"`{name}` takes {steps} steps, and is sampled in {config.reward.rollout_steps} to be "
+            f"judged: --set reward.rollout_steps={steps}"
+        )
     if config.train.objective == "flow":
         ui.warn(
             f"`{name}` has been distilled, and fine-tunes of such weights drift back to many "
