@@ -121,7 +121,8 @@ def evaluate(
 
     Reads DATA and the checkpoints. Refines every asset from a coarse version of itself and writes
     scores with intervals and paired tests to OUT: report.html, results.json, results.csv, meshes
-    and pictures. The coarse mesh is always a row, and so is the truth through the autoencoder.
+    and pictures. The coarse mesh is always a row, and so is the truth through the autoencoder
+    (`--set evaluate.round_trip=false` leaves it out).
     Says in words on which measures each row is better than the input.
     Repeating the command only makes what is not there yet.
 
@@ -262,7 +263,7 @@ def _run(
 def _comparisons(names: list[str]) -> dict[str, list[str]]:
     """Returns which rows are compared with which: what was refined with its input and the others.
 
-    The first row is the input, the second the truth through the autoencoder; without them
+    The first row is the input, the second may be the truth through the autoencoder; without them
     (pairs), tools with the first.
     """
     from ultrashape_cli.evaluation.rows import INPUT, ROUND_TRIP
@@ -345,7 +346,7 @@ def _rows(
     device, seed = choose_device(config.device), config.seed
     refine, settings = config.refine, config.evaluate
     first = next(iter(sources))
-    ceilings = sources if vae else {first: sources[first]}
+    ceilings = sources if vae else {first: sources[first]} if settings.round_trip else {}
     rows = [coarse_row(settings)]
     rows += [
         vae_row(f"{ROUND_TRIP}{n}", source, refine, device, seed) for n, source in ceilings.items()

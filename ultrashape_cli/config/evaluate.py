@@ -23,6 +23,8 @@ class EvaluateConfig:
     """Views that are compared; 0 for none."""
     view_size: int = 256
     """Pixels along one side of a view."""
+    round_trip: bool = True
+    """The truth through the autoencoder is a row too: what refining can reach."""
     curve_evaluations: tuple[int, ...] = (3, 6, 12, 24, 48)
     """Evaluations of the velocity over the whole way that `--curve` compares."""
     curve_solvers: tuple[Solver, ...] = ("euler", "ab2", "dpm", "heun")
