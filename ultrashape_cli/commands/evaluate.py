@@ -182,10 +182,8 @@ def evaluate(
     else:
         assets = held_out_assets(data, split, coarse, limit)
         if keep:
-            source = next(iter(sources.values()))
-            keep_generations(
-                *(ui, resolved, source, assets, out), count=keep, data=data, dry_run=dry_run
-            )
+            given = ui, resolved, next(iter(sources.values())), assets, out
+            keep_generations(*given, count=keep, data=data, dry_run=dry_run)
             return
         if curve:
             ways = curve_ways(resolved, sources)
