@@ -82,7 +82,7 @@ ObjectiveOpt = Annotated[
         "--objective",
         help="What the DiT learns: the data (flow), a teacher's steps (distill, better by its own "
         "verb), the best of its own generations (reject), the best against the worst (dpo), or by "
-        "policy gradients (grpo); the last two are experimental. Default: flow.",
+        "policy gradients (grpo); the last three are experimental. Default: flow.",
         rich_help_panel="Run",
     ),
 ]
