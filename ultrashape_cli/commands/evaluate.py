@@ -87,6 +87,18 @@ def evaluate(
             rich_help_panel="Run",
         ),
     ] = False,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep",
+            metavar="N",
+            min=2,
+            max=64,
+            help="Keep N generations of each asset with their rewards, for `ushape train "
+            "--objective reject` and `dpo`; measures nothing else. With --split train.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder of the results.", rich_help_panel="Output"),
@@ -123,7 +135,10 @@ def evaluate(
       ushape evaluate --checkpoint student.safetensors --against runs/mine --curve
 
       ushape evaluate --pairs exports -o comparison
+
+      ushape evaluate --model tiny --split train --keep 8 -o generations
     """
+    from ultrashape_cli.commands.keep import keep as keep_generations
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
@@ -139,6 +154,8 @@ def evaluate(
         raise UsageError(
             "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
         )
+    if keep and (pairs is not None or against or vae or ablation or curve):
+        raise UsageError("--keep is of one checkpoint, and measures nothing else")
     sources: dict[str, WeightSource] = {}
     ways: dict[str, Way] = {}
     if pairs is None:
@@ -164,6 +181,10 @@ def evaluate(
         about = f"meshes of {pairs}"
     else:
         assets = held_out_assets(data, split, coarse, limit)
+        if keep:
+            given = ui, resolved, next(iter(sources.values())), assets, out
+            keep_generations(*given, count=keep, data=data, dry_run=dry_run)
+            return
         if curve:
             ways = curve_ways(resolved, sources)
             rows = _curve(resolved, sources, ways, vae or ablation)

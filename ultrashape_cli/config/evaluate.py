@@ -29,3 +29,6 @@ class EvaluateConfig:
     """Evaluations of the velocity over the whole way that `--curve` compares."""
     curve_solvers: tuple[Solver, ...] = ("euler", "ab2", "dpm", "heun")
     """Solvers that `--curve` compares."""
+    keep_noise: float = 0.0
+    """Noise along the way that tells the generations of `--keep` apart, in units of the latents; 0
+    for flows that start from noise, which differ by that."""

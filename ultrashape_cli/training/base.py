@@ -123,6 +123,9 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
         head["start_distilled"] = start.as_dict()
     if config.train.objective == "distill":
         head["distilled"] = _student(config, start).as_dict()
+    elif start and config.train.objective != "flow":
+        # What learns from its own generations is sampled as those were.
+        head["distilled"] = start.as_dict()
     if source is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
