@@ -53,9 +53,9 @@ RULES: dict[str, Callable[[Case], bool]] = {
     "as it is": lambda case: case.verdict.better,
     "outline alone": lambda case: case.verdict.result.silhouette > case.verdict.input.silhouette,
     "shading alone": lambda case: case.verdict.result.shading > case.verdict.input.shading,
-    "either, less than 5 % astray": lambda case: (
-        case.verdict.result.score > case.verdict.input.score
-        and max(case.straying.beyond, case.straying.lost) < 0.05
+    "none astray": lambda case: not case.straying.strayed,
+    "outline, none astray": lambda case: (
+        case.verdict.result.silhouette > case.verdict.input.silhouette and not case.straying.strayed
     ),
     "the truth": lambda case: case.after < case.before,
 }
@@ -112,8 +112,9 @@ def measured(refiner: Refiner, name: str, truth: Mesh) -> Case | None:
     before, after = (compare_meshes(m, truth, 50_000)["chamfer_l1"] for m in (coarse, made))
     outline = verdict.result.silhouette - verdict.input.silhouette
     shading = verdict.result.shading - verdict.input.shading
+    astray = max(straying.beyond, straying.lost)
     print(f"{name:26} {before:.4f} {after / before - 1:+7.1%}   outline {outline:+.4f}   "
-          f"shading {shading:+.4f}   astray {max(straying.beyond, straying.lost):.3f}", flush=True)  # fmt: skip
+          f"shading {shading:+.4f}   astray {astray:.3f}", flush=True)  # fmt: skip
     return Case(before, after, verdict, straying)
 
 

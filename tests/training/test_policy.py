@@ -56,9 +56,8 @@ def mean(values: list[dict], name: str) -> float:
     return sum(line[name] for line in values) / len(values)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "rate"), [("full", 1e-3), pytest.param("lora", 8e-3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "rate"), [("full", 1e-3), ("lora", 8e-3)])
 def test_the_reward_rises_within_fifty_updates(make, strategy: str, rate: float) -> None:
     run, _ = make(steps=36, strategy=strategy, learning_rate=rate)
     assert train_run(run) == 0
@@ -151,6 +150,7 @@ def test_a_resumed_run_learns_the_same(make, stop_after) -> None:
     assert same(adapters(stopped), adapters(straight))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(make_run, make) -> None:
     two, config = make("two", steps=3, processes=2)
     one, _ = make("one", steps=3, accumulation=2)
@@ -162,6 +162,7 @@ def test_two_processes_learn_what_one_learns(make_run, make) -> None:
         torch.testing.assert_close(adapters(two)[name], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_divergence_holds_it_back(make) -> None:
     free, _ = make("free", steps=8)
     held, _ = make("held", steps=8, reward={"kl": 100.0})

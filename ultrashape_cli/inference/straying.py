@@ -15,8 +15,11 @@ from ultrashape_cli.geometry.metrics import compare_meshes
 NEAR = 2 / 32
 """Distance in the cube of side 2 that a refined surface keeps: a cell of the usual coarse mesh."""
 ALLOWED = 0.1
-"""Share of the result beyond it that counts as strayed. Of figurines, which the packaged model
-knows, at most 0.05 are; of sculpts that it does not know 0.15 to 0.8."""
+"""Share of the result beyond it that counts as strayed. Of 49 results of the packaged model
+(`examples/bench/acceptance.py`) none has that much; the three with more than 0.04 were 6 to 11 %
+further from the truth than their input was, 45 with less than 0.02 were 5 % nearer on average. A
+lower limit would accuse what is right: of a coarse version of 32 cells, five times smoothed, the
+truth itself is up to 0.5 beyond, and more than 0.1 in 17 of 27 families."""
 _SAMPLES = 50_000
 
 
