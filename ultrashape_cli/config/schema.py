@@ -28,6 +28,7 @@ from ultrashape_cli.config.choices import (
 )
 from ultrashape_cli.config.distill import DistillConfig
 from ultrashape_cli.config.evaluate import EvaluateConfig
+from ultrashape_cli.config.launch import LaunchConfig
 from ultrashape_cli.config.refine import RefineConfig
 from ultrashape_cli.config.serve import ServeConfig
 
@@ -243,6 +244,9 @@ class TrainConfig:
     the released one is best left as it is."""
     condition_dropout: float = 0.1
     """Probability that a sample trains without its image."""
+    views: int = 1
+    """Most reference views of a sample: half of the samples show the front alone, the others so
+    many or fewer, with their cameras, for `refine --view`. 1 is any one view of an asset."""
     timesteps: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of t; the reference draws it uniformly."""
     timestep_mean: float = 0.0
@@ -336,30 +340,6 @@ class TrainConfig:
     def frozen_vae_parts(self) -> tuple[str, ...]:
         """Halves of the autoencoder that the DiT's loss needs."""
         return ("encoder", "decoder") if self.field_loss else ("encoder",)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LaunchConfig:
-    """Processes and machines of a training run."""
-
-    num_processes: int = 1
-    """Training processes over all machines, one per GPU."""
-    engine: Literal["native", "deepspeed"] = "native"
-    """`deepspeed` divides the strategy `full` among several processes by ZeRO."""
-    zero_stage: int = 2
-    """What ZeRO divides: 2 is optimizer and gradients, 3 the weights too (`deepspeed`)."""
-    num_machines: int = 1
-    """Machines that take part."""
-    machine_rank: int = 0
-    """Rank of this machine."""
-    main_process_ip: str = "127.0.0.1"
-    """Address of machine 0."""
-    main_process_port: int = 29_500
-    """Port of machine 0; 0 picks a free one on a single machine."""
-    host_memory_gib: float = 0.0
-    """Memory of a machine that trains, for planning elsewhere; 0 is that of this one."""
-    price_per_hour: float = 0.0
-    """What all machines of the run cost per hour, in your currency; 0 where unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.config.trained_views import KEY, TrainedViews
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.models.convert import model_metadata
@@ -123,6 +124,8 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
         head["start_distilled"] = start.as_dict()
     if config.train.objective == "distill":
         head["distilled"] = _student(config, start).as_dict()
+    if views := _views(config, source):
+        head[KEY] = views.as_dict()
     if source is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -143,6 +146,19 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
     else:
         _write(run.root / BASE_FILE, load_networks(source, dtype=None)._asdict(), spec)
     return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
+
+
+def _views(config: Config, source: WeightSource | None) -> TrainedViews | None:
+    """Returns how the weights are shown several views that a run will have made."""
+    if config.train.views > 1:
+        return TrainedViews(config.train.views)
+    return None if source is None else source.views
+
+
+def views_metadata(run: RunFolder) -> dict[str, str]:
+    """Returns what a file of a run's weights says of the views that they were trained with."""
+    views = TrainedViews.parse((read_json(run.base) or {}).get(KEY))
+    return views.metadata() if views else {}
 
 
 def _student(config: Config, teacher: Distilled | None) -> Distilled:

@@ -23,6 +23,7 @@ from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
 from ultrashape_cli.monitoring.trackers import Trackers
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.agreement import Agreement
+from ultrashape_cli.training.base import views_metadata
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
     Snapshot,
@@ -275,7 +276,7 @@ class Trainer:
         optimizer = self.trainee.optimizer_state()
         ema = self.trainee.whole(self.ema.shadow) if self.ema else None
         if self.is_main:
-            adapters = self.trainee.strategy.adapters
+            adapters, views = self.trainee.strategy.adapters, views_metadata(self.run)
             state = {
                 "optimizer": optimizer,
                 "guard": self.guard.state_dict(),
@@ -290,7 +291,7 @@ class Trainer:
                     component=self._component_name,
                     weights=weights,
                     state=state,
-                    metadata={"model": self.config.model, "step": str(self.step)},
+                    metadata={"model": self.config.model, "step": str(self.step)} | views,
                     score=self._score,
                     ema=None if ema is None else {**weights, **ema},
                     adapter_config=(

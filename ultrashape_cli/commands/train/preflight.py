@@ -31,6 +31,7 @@ def preflight(
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
     from ultrashape_cli.training.objectives.distill import check_distillation
     from ultrashape_cli.training.objectives.tokens import check_token_cache
+    from ultrashape_cli.training.objectives.views import check_views
     from ultrashape_cli.training.setup import check_folder
     from ultrashape_cli.training.validation import check_best_metric
 
@@ -48,6 +49,7 @@ def preflight(
     check_best_metric(settings)
     check_token_cache(settings)
     check_distillation(settings)
+    check_views(settings)
     plan = plan_run(config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
