@@ -43,7 +43,8 @@ python examples/make_shapes.py "$others/models" --family all --count 54 --start 
 ushape prepare "$others/models" -o "$others/data" --config $config --set sample.contents=dit \
   --set split.val=0.9
 ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" \
-  --config $config --set refine.quality=draft -o "$out/$name/forgetting" || [ $? = 1 ]
+  --config $config --set refine.quality=draft --set evaluate.round_trip=false \
+  --set evaluate.points=20000 -o "$out/$name/forgetting" || [ $? = 1 ]
 
 echo "4. refine: a held-out mesh, coarsened on purpose"
 asset=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))[0])' \

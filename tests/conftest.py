@@ -108,3 +108,18 @@ def soup(sphere: Mesh) -> Mesh:
     flip = np.random.default_rng(0).random(len(faces)) < 0.5
     faces[flip] = faces[flip][:, ::-1]
     return Mesh.from_arrays(sphere.triangles, faces)
+
+
+@pytest.fixture(scope="session")
+def ball_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the model `small` whose decoder has a surface."""
+    import small_model  # noqa: F401
+    from ball_networks import ball_networks
+
+    from ultrashape_cli.models.convert import model_metadata
+    from ultrashape_cli.models.registry import model_spec
+    from ultrashape_cli.models.weights import write_safetensors
+
+    file = tmp_path_factory.mktemp("weights") / "ball.safetensors"
+    write_safetensors(file, ball_networks()._asdict(), model_metadata(model_spec("small")))
+    return file

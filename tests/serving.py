@@ -142,7 +142,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def wait_for(check: Any, seconds: float = 30.0, pause: float = 0.05) -> Any:
+def wait_for(check: Any, seconds: float = 90.0, pause: float = 0.05) -> Any:
     """Returns what `check` returns once it is true."""
     until = time.monotonic() + seconds
     while not (found := check()):

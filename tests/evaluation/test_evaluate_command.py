@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import trimesh
 
+from ultrashape_cli.commands.evaluate import _rows
+from ultrashape_cli.commands.settings import resolve_settings
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.evaluation import evaluate as module
 from ultrashape_cli.evaluation.rows import Asset, Row
 from ultrashape_cli.evaluation.scores import Sampling
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.meshfiles.save import save_mesh
+from ultrashape_cli.models.sources import resolve_named
 
 FAST = [
     part
@@ -154,3 +157,18 @@ def test_results_never_go_where_something_is_read(ushape, pairs: Path, tmp_path:
         result = ushape("evaluate", "--pairs", pairs, "-o", out, *FAST)
         assert result.code == 2, out
     assert sorted(path.name for path in pairs.iterdir()) == ["far", "near", "truth"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "vae", "expected"),
+    [
+        ("true", False, ["coarse", "vae tiny", "tiny"]),
+        ("false", False, ["coarse", "tiny"]),
+        ("false", True, ["coarse", "vae tiny"]),
+    ],
+)
+def test_the_round_trip_is_a_row_unless_it_is_left_out(setting, vae, expected) -> None:
+    overrides = [f"evaluate.round_trip={setting}"]
+    resolved = resolve_settings({}, None, overrides, True, model="tiny")
+    rows = _rows(resolved, {"tiny": resolve_named(Path("tiny"))}, [], vae=vae, ablation=False)
+    assert [row.name for row in rows] == expected

@@ -80,6 +80,7 @@ def test_a_compiled_block_equals_the_eager_one(routed):
     compiled_equals_eager(routed, "inductor")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_regions_train_like_the_plain_network_for_any_lengths(monkeypatch):
     # Traced and differentiated as for the real backend, which takes a minute.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ultrashape_cli.models import quantised
 from ultrashape_cli.models.grouped_codes import GROUP, GROUP_INT8
-from ultrashape_cli.models.quantised import QuantisedLinear, empty_codes, encode_weight
+from ultrashape_cli.models.quantised import FP8, QuantisedLinear, empty_codes, encode_weight
 
 KINDS = ("int8-groups", "int6", "int4")
 RANGES = {"int8-groups": (-127, 127), "int6": (-31, 31), "int4": (0, 15)}
@@ -103,25 +103,44 @@ def test_layers_compute_with_the_weights_they_stand_for(kind: str, dtype: torch.
 
 
 @torch.no_grad()
-def test_a_product_in_8_bit_has_a_scale_for_each_token_and_each_row() -> None:
+@pytest.mark.parametrize(("kind", "limit"), [("int8-dynamic", 0.004), ("fp8", 0.02)])
+def test_a_product_in_8_bit_has_a_scale_for_each_token_and_each_row(
+    kind: str, limit: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
     layer = torch.nn.Linear(48, 40)
-    made = QuantisedLinear(layer, "int8-dynamic")
+    layer.weight[3] *= 1000
+    made = QuantisedLinear(layer, kind)
     x = torch.randn(3, 7, 48, generator=generator)
-    # One loud token must not cost the others their digits.
+    # One loud token or row must not cost the others their digits.
     x[0, 0] *= 1000
     plain = layer(x)
-    off = (made(x) - plain).norm(dim=-1) / plain.norm(dim=-1)
-    assert off.max() < 0.02
-    weights_alone = (QuantisedLinear(layer, "int8")(x) - plain).norm(dim=-1) / plain.norm(dim=-1)
-    assert off.mean() > weights_alone.mean()
-    codes, step = made.codes.double(), x.abs().amax(-1, keepdim=True).double() / 127
-    exact = (x.double() / step).round() @ codes.T * step * made.scale.double().T
-    assert torch.allclose(made(x).double(), exact + layer.bias.double(), rtol=1e-4, atol=1e-4)
+    size = x.norm(dim=-1, keepdim=True) * layer.weight.norm(dim=1)
+    assert ((made(x) - plain).abs() / size).max() < limit
+    weights_alone = x @ made.weight.T + layer.bias
+    assert (made(x) - plain).norm() > (weights_alone - plain).norm()
+    largest = 127 if kind == "int8-dynamic" else 448
+    step = x.abs().amax(-1, keepdim=True) / largest
+    codes = (x / step).round() if kind == "int8-dynamic" else (x / step).to(FP8).float()
+    exact = codes.double() * step.double() @ made.weight.double().T + layer.bias.double()
+    assert torch.allclose(made(x).double(), exact, rtol=1e-4, atol=1e-3)
 
 
-def test_a_product_in_8_bit_lets_gradients_through_as_the_others_do() -> None:
-    made = QuantisedLinear(torch.nn.Linear(8, 8), "int8-dynamic")
+@pytest.mark.parametrize("kind", ["int8-dynamic", "fp8"])
+def test_a_product_in_8_bit_lets_gradients_through_as_the_others_do(kind: str) -> None:
+    made = QuantisedLinear(torch.nn.Linear(8, 8), kind)
     x = torch.randn(2, 8, requires_grad=True)
     made(x).sum().backward()
     assert torch.allclose(x.grad, made.weight.sum(0).expand(2, 8), atol=1e-5)
+
+
+@torch.no_grad()
+def test_floats_of_8_bit_stay_bytes_whatever_the_dtype_of_the_module() -> None:
+    layer = torch.nn.Linear(32, 16)
+    made = QuantisedLinear(layer, "fp8")
+    assert made.codes.dtype == torch.uint8
+    assert made.bfloat16().codes.dtype == torch.uint8
+    assert made(torch.zeros(0, 32, dtype=torch.bfloat16)).shape == (0, 16)
+    found = QuantisedLinear(layer, "fp8").weight
+    # Half a step of three bits of fraction, of the largest weight of the row where smaller.
+    assert ((found - layer.weight).abs() <= layer.weight.abs() / 15 + 1e-4).all()

@@ -175,7 +175,7 @@ def _text(text: str) -> Callable[[Tensors, dict[str, str]], None]:
         (_with(f"{KEY}.scale", None), f"{KEY[4:]}.scale is missing"),
         (_with(f"{KEY}.scale", torch.zeros(384, 3, dtype=torch.uint8)), "scale holds uint8"),
         (_with("dit.blocks.5.moe.gate.weight", torch.zeros(5, 96)), "gate.weight has shape"),
-        (_said(scheme="int5"), "`scheme` is 'int5'; known: int8, int8-dynamic, int6, int4"),
+        (_said(scheme="int5"), "`scheme` is 'int5'; known: int8, int8-dynamic, fp8, int6, int4"),
         (_said(scheme=["int6"]), "`scheme` is ['int6']"),
         (_said(scheme="int4"), "is missing"),
         (_said(group=64), "`group` is 64, that of int6 is 32"),

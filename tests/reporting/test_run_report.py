@@ -215,3 +215,15 @@ def test_a_browser_runs_the_page(run: RunFolder, tmp_path: Path) -> None:
     assert "20%" in seen["moved"] or "80%" in seen["moved"]
     assert seen["hover"].startswith("step 41\n")
     assert "smoothed" in seen["hover"]
+
+
+def test_rewards_have_curves_with_those_held_out_beside_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "rewarded")
+    add_lines(run, range(21, 40), start=time.time() - 40, reward_chamfer=3.0)
+    held = {"val_held_normals": 0.9, "val_base_held_normals": 0.8, "val_loss": 1.0}
+    values = {"val_reward_chamfer": 4.0, "val_base_reward_chamfer": 3.5, **held}
+    add_lines(run, [40], start=time.time() - 40, reward_chamfer=3.1, **values)
+    add_lines(run, [41], start=time.time() - 40, reward_chamfer=3.2, **values)
+    text = " ".join(" ".join(_Page(render_run(run)).words).split())
+    for part in ("reward chamfer", "held out normals", "groups", "+12.5 % better"):
+        assert part in text, part

@@ -260,6 +260,7 @@ def test_what_is_vendored_is_what_its_table_says() -> None:
 
 
 def test_status_ready_queue_metrics_and_options(http: httpx.Client) -> None:
+    ended(http, submit(http))
     assert http.get("/ready").json()["workers"] == 1
     status = http.get("/status").json()
     assert status["models"]["tiny"]["licence"] == "Apache-2.0"

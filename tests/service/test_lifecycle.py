@@ -57,6 +57,7 @@ def test_a_folder_that_is_removed_ends_the_service(tmp_path: Path) -> None:
     assert "was removed or moved while the service ran" in service.errors.read_text()
 
 
+@pytest.mark.slow
 def test_a_service_killed_again_and_again_loses_no_job(tmp_path: Path) -> None:
     service = Served(tmp_path / "data").start()
     job = post(service.url, fake_worker.SLOW)

@@ -16,7 +16,10 @@ from ultrashape_cli.inference.memory import measure_refinement
 from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.training.memory.plan import plan_run
 
-pytestmark = pytest.mark.skipif(device.why_not() is not None, reason=str(device.why_not()))
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(device.why_not() is not None, reason=str(device.why_not())),
+]
 WITHIN = 0.03
 FREE = 0.04
 """Part of the card that a default must leave."""
@@ -39,10 +42,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [name if name == "a40" else pytest.param(name, marks=pytest.mark.slow) for name in CASES],
-)
+@pytest.mark.parametrize("case", CASES)
 def test_the_plan_is_what_is_counted(library: Path, case: str) -> None:
     arguments, launches, traffic = CASES[case]
     found = count(library, *arguments)
@@ -67,13 +67,7 @@ REFINEMENTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        case if case == ("8192", "resident") else pytest.param(case, marks=pytest.mark.slow)
-        for case in REFINEMENTS
-    ],
-)
+@pytest.mark.parametrize("case", REFINEMENTS)
 def test_a_refinement_takes_what_is_planned(library: Path, case: tuple[str, str]) -> None:
     launches, traffic = REFINEMENTS[case]
     found = count(library, *case, script="count_refine.py")
@@ -85,7 +79,6 @@ def test_a_refinement_takes_what_is_planned(library: Path, case: tuple[str, str]
     assert found["traffic"] <= traffic * 1e9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["a40", "a5000", "h100", "rtx5070ti-16"])
 def test_a_validation_fits_where_a_microbatch_does(profile: str) -> None:
     resolved = resolve(flags={"profile": profile}, environ={})
@@ -100,7 +93,6 @@ def test_a_validation_fits_where_a_microbatch_does(profile: str) -> None:
     assert needed <= plan.footprint.activation_peak + left
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("profile", "processes", "settings"),
     [

@@ -62,9 +62,9 @@ def _finish(process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     ("strategy", "twin"),
     [
-        ("full", "full"),
-        ("full-offload", "full-offload"),
-        ("lora", "lora"),
+        pytest.param("full", "full", marks=pytest.mark.slow),
+        pytest.param("full-offload", "full-offload", marks=pytest.mark.slow),
+        pytest.param("lora", "lora", marks=pytest.mark.slow),
         ("sharded", "full"),
     ],
 )

@@ -18,6 +18,7 @@ from train_and_read import checkpoints, losses, make_trainer, same, train_run, w
 from ultrashape_cli.errors import AssetError, TrainingError
 from ultrashape_cli.runs import complete_checkpoints
 from ultrashape_cli.training import worker
+from ultrashape_cli.training.objectives.losses import Objective
 
 
 @pytest.mark.parametrize("stage", ["dit", "vae"])
@@ -88,7 +89,7 @@ def _poison(trainer, steps: set[int]) -> None:
     """Makes the loss of some steps (from 0) not a number."""
     original = trainer.objective
 
-    class Poisoned:
+    class Poisoned(Objective):
         def __call__(self, net, batch):
             losses = original(net, batch)
             factor = math.nan if trainer.step in steps else 1.0

@@ -241,7 +241,9 @@ def test_a_run_counts_the_tokens_of_all_views() -> None:
     assert peak(4) > 1.1 * peak(1)
 
 
-@pytest.mark.parametrize("settings", [{"stage": "vae"}, {"objective": "distill"}])
+@pytest.mark.parametrize(
+    "settings", [{"stage": "vae"}, {"objective": "distill"}, {"objective": "grpo"}]
+)
 def test_what_sees_no_views_refuses_them(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"train\.views is for the"):
         check_views(TrainConfig(views=2, **settings))

@@ -87,6 +87,18 @@ def evaluate(
             rich_help_panel="Run",
         ),
     ] = False,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep",
+            metavar="N",
+            min=2,
+            max=64,
+            help="Keep N generations of each asset with their rewards, for `ushape train "
+            "--objective reject` and `dpo`; measures nothing else. With --split train.",
+            rich_help_panel="Run",
+        ),
+    ] = None,
     out: Annotated[
         Path,
         typer.Option("--out", "-o", help="Folder of the results.", rich_help_panel="Output"),
@@ -109,7 +121,8 @@ def evaluate(
 
     Reads DATA and the checkpoints. Refines every asset from a coarse version of itself and writes
     scores with intervals and paired tests to OUT: report.html, results.json, results.csv, meshes
-    and pictures. The coarse mesh is always a row, and so is the truth through the autoencoder.
+    and pictures. The coarse mesh is always a row, and so is the truth through the autoencoder
+    (`--set evaluate.round_trip=false` leaves it out).
     Says in words on which measures each row is better than the input.
     Repeating the command only makes what is not there yet.
 
@@ -122,7 +135,10 @@ def evaluate(
       ushape evaluate --checkpoint student.safetensors --against runs/mine --curve
 
       ushape evaluate --pairs exports -o comparison
+
+      ushape evaluate --model tiny --split train --keep 8 -o generations
     """
+    from ultrashape_cli.commands.keep import keep as keep_generations
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
@@ -138,6 +154,8 @@ def evaluate(
         raise UsageError(
             "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
         )
+    if keep and (pairs is not None or against or vae or ablation or curve):
+        raise UsageError("--keep is of one checkpoint, and measures nothing else")
     sources: dict[str, WeightSource] = {}
     ways: dict[str, Way] = {}
     if pairs is None:
@@ -163,6 +181,10 @@ def evaluate(
         about = f"meshes of {pairs}"
     else:
         assets = held_out_assets(data, split, coarse, limit)
+        if keep:
+            given = ui, resolved, next(iter(sources.values())), assets, out
+            keep_generations(*given, count=keep, data=data, dry_run=dry_run)
+            return
         if curve:
             ways = curve_ways(resolved, sources)
             rows = _curve(resolved, sources, ways, vae or ablation)
@@ -239,7 +261,7 @@ def _run(
 def _comparisons(names: list[str]) -> dict[str, list[str]]:
     """Returns which rows are compared with which: what was refined with its input and the others.
 
-    The first row is the input, the second the truth through the autoencoder; without them
+    The first row is the input, the second may be the truth through the autoencoder; without them
     (pairs), tools with the first.
     """
     from ultrashape_cli.evaluation.rows import INPUT, ROUND_TRIP
@@ -322,7 +344,7 @@ def _rows(
     device, seed = choose_device(config.device), config.seed
     refine, settings = config.refine, config.evaluate
     first = next(iter(sources))
-    ceilings = sources if vae else {first: sources[first]}
+    ceilings = sources if vae else {first: sources[first]} if settings.round_trip else {}
     rows = [coarse_row(settings)]
     rows += [
         vae_row(f"{ROUND_TRIP}{n}", source, refine, device, seed) for n, source in ceilings.items()

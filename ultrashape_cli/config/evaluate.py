@@ -23,7 +23,12 @@ class EvaluateConfig:
     """Views that are compared; 0 for none."""
     view_size: int = 256
     """Pixels along one side of a view."""
+    round_trip: bool = True
+    """The truth through the autoencoder is a row too: what refining can reach."""
     curve_evaluations: tuple[int, ...] = (3, 6, 12, 24, 48)
     """Evaluations of the velocity over the whole way that `--curve` compares."""
     curve_solvers: tuple[Solver, ...] = ("euler", "ab2", "dpm", "heun")
     """Solvers that `--curve` compares."""
+    keep_noise: float = 0.0
+    """Noise along the way that tells the generations of `--keep` apart, in units of the latents; 0
+    for flows that start from noise, which differ by that."""

@@ -26,6 +26,7 @@ MODEL_SETTINGS: dict[str, dict[str, Any]] = {
         "train.mesh_resolution": 128,
         "train.save_every_steps": 200,
         "distill.guidance_scale": 2.0,
+        "reward.resolution": 96,
         "refine.steps": 20,
         "refine.guidance_scale": 2.0,
         "refine.tokens": 3072,

@@ -22,6 +22,7 @@ from ultrashape_cli.config.profiles import (
     STRATEGY_SETTINGS,
     HardwareProfile,
     get_profile,
+    objective_rate,
 )
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.config.toml_file import read_toml
@@ -131,6 +132,7 @@ def resolve(
         values |= _from(f"strategy {strategy}", STRATEGY_SETTINGS.get(strategy, {}))
         model = model or given.get("train.model", (Config().train.model, ""))[0]
         values |= _from(f"model {model}", model_settings(model))
+        values |= _from(f"objective {objective}", objective_rate(objective, strategy))
         quality = given.get("refine.quality", (Config().refine.quality, ""))[0]
         values |= _from(f"quality {quality}", quality_settings(model, quality))
     except ConfigError as error:

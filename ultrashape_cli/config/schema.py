@@ -20,6 +20,7 @@ from ultrashape_cli.config.choices import (
     GroupBy,
     Lights,
     MapName,
+    Objective,
     Renderer,
     SampleFormat,
     Stage,
@@ -30,6 +31,7 @@ from ultrashape_cli.config.distill import DistillConfig
 from ultrashape_cli.config.evaluate import EvaluateConfig
 from ultrashape_cli.config.launch import LaunchConfig
 from ultrashape_cli.config.refine import RefineConfig
+from ultrashape_cli.config.reward import RewardConfig
 from ultrashape_cli.config.serve import ServeConfig
 
 
@@ -189,8 +191,16 @@ class TrainConfig:
     """Place with a copy whose newest checkpoint is brought where none here is; empty: `mirror`."""
     model: str = "ultrashape-1.0"
     """Row of the model table."""
-    objective: Literal["flow", "distill"] = "flow"
-    """`distill` teaches the DiT to need fewer passes, by the section `distill`."""
+    objective: Objective = "flow"
+    """`distill` teaches the DiT to need fewer passes, by the section `distill`; `reject` trains on
+    the best of kept generations, `dpo` on the best against the worst, by the section `reward`;
+    `grpo` on its own generations as it makes them."""
+    pairs: str = ""
+    """Folder of kept generations (`ushape evaluate --keep 8`), which `reject` and `dpo` take."""
+    rewards: tuple[str, ...] = ("chamfer:1", "components:0.5")
+    """What generations are judged by, NAME:WEIGHT, each normalised over those of an asset: chamfer,
+    f_score, normals, components, open_edges, genus, crossings, thickness, silhouette, shading,
+    view_normals, faces."""
     stage: Stage = "dit"
     """`dit` trains the diffusion transformer, `vae` the autoencoder."""
     init: str = ""
@@ -331,15 +341,16 @@ class TrainConfig:
     @property
     def trained_networks(self) -> list[str]:
         """Names of the networks that a run trains."""
-        whole = self.strategy not in ("lora", "sharded") and self.objective != "distill"
+        whole = self.strategy not in ("lora", "sharded") and self.objective == "flow"
         if self.stage == "dit" and self.train_conditioner and whole:
             return ["dit", "conditioner"]
         return [self.stage]
 
     @property
     def frozen_vae_parts(self) -> tuple[str, ...]:
-        """Halves of the autoencoder that the DiT's loss needs."""
-        return ("encoder", "decoder") if self.field_loss else ("encoder",)
+        """Halves of the autoencoder that the DiT's loss, or its rewards, need."""
+        decodes = self.field_loss or self.objective == "grpo"
+        return ("encoder", "decoder") if decodes else ("encoder",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -360,6 +371,7 @@ class Config:
     quality: QualityConfig = field(default_factory=QualityConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)

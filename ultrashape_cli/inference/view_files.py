@@ -72,6 +72,18 @@ def parse_views(
     return tuple(views)
 
 
+def seen_from(image: Path) -> tuple[float, float]:
+    """Returns azimuth and elevation of a view of a dataset, from the `cameras.json` beside it.
+
+    Without that file, or a row of the image in it, it is the front.
+    """
+    beside = image.parent / CAMERA_FILES[1]
+    if not beside.is_file():
+        return SIDES["front"]
+    found = {view.path.name: view.direction for view in _from_json(beside)}
+    return found.get(image.name) or SIDES["front"]
+
+
 def _of(spec: str, base: Path) -> Iterator[ViewFile]:
     side, equals, name = spec.partition("=")
     if equals and (direction := _direction(side)) is not None:

@@ -34,6 +34,9 @@ NF4_BLOCK = 64
 _LEVELS = torch.tensor(NF4)
 # Floats as integers, which no change of a module's dtype rounds: the two levels of each byte.
 _PAIRS = torch.cartesian_prod(_LEVELS, _LEVELS).view(torch.int32)  # [256, 2]
+FP8 = torch.float8_e4m3fn
+FP8_LARGEST = 448.0
+"""Of its numbers: 4 bits of exponent, 3 of fraction (Micikevicius et al., "FP8 formats", 2022)."""
 _PIECE = 1 << 20
 """Weights that a CPU encodes at once: its passes over them then stay in the cache."""
 
@@ -58,11 +61,12 @@ class QuantisedLinear(nn.Linear):
     `int8` has one scale per output channel, `int8-groups` one per 16 weights of a row, `int6` and
     `int4` one per 32 (and `int4` an offset), `nf4` 16 normal quantiles and one scale per 64
     weights. `int8-dynamic` has the codes of `int8` and multiplies them with the input in 8 bit, a
-    scale per token (`dynamic_product`). Gradients reach the input only.
+    scale per token (`dynamic_product`); `fp8` does so with floats of 8 bit (`fp8_product`).
+    Gradients reach the input only.
 
     Args:
         source: The layer to quantise; only its sizes and its bias count where `tensors` are given.
-        kind: `int8`, `int8-dynamic`, `int8-groups`, `int6`, `int4` or `nf4`.
+        kind: `int8`, `int8-dynamic`, `int8-groups`, `fp8`, `int6`, `int4` or `nf4`.
         device: Where to compute the codes, which then lie where the weight does; None for there.
         tensors: Codes and scales that are there already, from `encode_weight`.
     """
@@ -104,6 +108,8 @@ class QuantisedLinear(nn.Linear):
         """Returns the weight [O, I] in another dtype."""
         if self.kind in ("int8", "int8-dynamic"):
             return self.codes.to(dtype) * self.scale.to(dtype)
+        if self.kind == "fp8":
+            return self.codes.view(FP8).to(dtype) * self.scale.to(dtype)
         if self.kind == "int8-groups":
             return decode_int8(self.codes, self.scale, self.in_features, dtype)
         if self.kind == "int6":
@@ -121,8 +127,11 @@ class QuantisedLinear(nn.Linear):
         kind = x.device.type
         auto = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if auto else x.dtype
-        if self.kind == "int8-dynamic" and not torch.is_grad_enabled() and fits_integers(x, self):
+        free = not torch.is_grad_enabled()
+        if self.kind == "int8-dynamic" and free and fits_integers(x, self):
             product = dynamic_product(x, self.codes, self.scale, dtype)
+        elif self.kind == "fp8" and free and fits_fp8(x, self):
+            product = fp8_product(x, self.codes, self.scale, dtype)
         else:
             product = _FrozenProduct.apply(x, self, dtype)
         return product if self.bias is None else product + self.bias.to(dtype)
@@ -153,6 +162,40 @@ def dynamic_product(x: Tensor, codes: Tensor, scale: Tensor, dtype: torch.dtype)
     return product.to(dtype).view(*x.shape[:-1], codes.shape[0])
 
 
+def fits_fp8(x: Tensor, layer: QuantisedLinear) -> bool:
+    """Says whether a device multiplies this input with floats of 8 bit: Ada, Hopper and later."""
+    if x.device.type == "cpu":
+        return True
+    if x.device.type != "cuda" or layer.in_features % 16 or layer.out_features % 16:
+        return False
+    return torch.cuda.get_device_capability(x.device) >= (8, 9)
+
+
+def fp8_product(x: Tensor, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns x @ W.T, computed with floats of 8 bit: a scale for each row of x, found anew.
+
+    Args:
+        x: Input [..., I].
+        codes: Of the weight, bytes [O, I].
+        scale: Of its rows [O, 1].
+        dtype: Of the result [..., O].
+    """
+    shape = *x.shape[:-1], codes.shape[0]
+    if not x.numel():  # an expert that no token chose
+        return x.new_zeros(shape, dtype=dtype)
+    rows = x.reshape(-1, x.shape[-1]).float()
+    step = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
+    product = torch._scaled_mm(
+        (rows / step).to(FP8),
+        codes.view(FP8).T,
+        scale_a=step,
+        scale_b=scale.float().T,
+        # Cards give nothing wider where each row has its scale.
+        out_dtype=torch.float32 if x.device.type == "cpu" else torch.bfloat16,
+    )
+    return product.to(dtype).view(shape)
+
+
 def encode_weight(weight: Tensor, kind: str) -> dict[str, Tensor]:  # [O, I]
     """Returns the buffers of a `QuantisedLinear` by name: `codes`, `scale`, for int4 `offset`."""
     return _ENCODERS[kind](weight)
@@ -166,9 +209,9 @@ def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
     """
     scale = [outputs, groups_of(inputs)]
     shapes: dict[str, tuple[list[int], torch.dtype]]
-    if kind == "int8-dynamic":
+    if kind in ("int8-dynamic", "fp8"):
         shapes = {
-            "codes": ([outputs, inputs], torch.int8),
+            "codes": ([outputs, inputs], torch.uint8 if kind == "fp8" else torch.int8),
             "scale": ([outputs, 1], torch.float32),
         }
     elif kind == "int8-groups":
@@ -184,7 +227,8 @@ def empty_codes(inputs: int, outputs: int, kind: str) -> dict[str, Tensor]:
         if kind == "int4":
             shapes["offset"] = (scale, torch.bfloat16)
     else:
-        raise ValueError(f"unknown kind {kind!r}; known: int8-dynamic, int8-groups, int6, int4")
+        known = "int8-dynamic, int8-groups, fp8, int6, int4"
+        raise ValueError(f"unknown kind {kind!r}; known: {known}")
     return {
         name: torch.empty(shape, dtype=dtype, device="meta")
         for name, (shape, dtype) in shapes.items()
@@ -201,6 +245,12 @@ def _encode_int8(weight: Tensor) -> dict[str, Tensor]:  # [O, I] -> [O, I], [O, 
         found.append(((rows / scale).round_().to(torch.int8), scale))
     codes, scales = zip(*found, strict=True)
     return {"codes": torch.cat(codes), "scale": torch.cat(scales)}
+
+
+def _encode_fp8(weight: Tensor) -> dict[str, Tensor]:  # [O, I] -> [O, I], [O, 1]
+    """Returns floats of 8 bit as bytes, which no change of a module's dtype widens, and scales."""
+    scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
+    return {"codes": (weight / scale).to(FP8).view(torch.uint8), "scale": scale}
 
 
 def _encode_nf4(weight: Tensor) -> dict[str, Tensor]:  # [O, I] -> [N / 2], [N / 64, 1]
@@ -235,6 +285,7 @@ _ENCODERS: dict[str, Callable[[Tensor], dict[str, Tensor]]] = {
     "int8": _encode_int8,
     "int8-dynamic": _encode_int8,
     "int8-groups": partial(_by_rows, encode_int8),
+    "fp8": partial(_by_rows, _encode_fp8),
     "int6": partial(_by_rows, encode_int6),
     "int4": partial(_by_rows, encode_int4),
     "nf4": _encode_nf4,

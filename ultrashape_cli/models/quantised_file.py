@@ -22,12 +22,13 @@ from ultrashape_cli.models.quantised import QuantisedLinear, empty_codes, encode
 from ultrashape_cli.models.weight_files import StateDict, halved
 from ultrashape_cli.models.weights import read_metadata
 
-Scheme = Literal["int8", "int8-dynamic", "int6", "int4"]
-SCHEMES: tuple[Scheme, ...] = ("int8", "int8-dynamic", "int6", "int4")
-GROUPS: dict[str, int] = {"int8": GROUP_INT8, "int8-dynamic": 0, "int6": GROUP, "int4": GROUP}
+Scheme = Literal["int8", "int8-dynamic", "fp8", "int6", "int4"]
+SCHEMES: tuple[Scheme, ...] = ("int8", "int8-dynamic", "fp8", "int6", "int4")
+GROUPS: dict[str, int] = {"int8": GROUP_INT8, "int8-dynamic": 0, "fp8": 0, "int6": GROUP,
+                          "int4": GROUP}  # fmt: skip
 """Weights of a row with a scale of their own; 0 is the whole row."""
-KINDS: dict[str, str] = {"int8": "int8-groups", "int8-dynamic": "int8-dynamic", "int6": "int6",
-                         "int4": "int4"}  # fmt: skip
+KINDS: dict[str, str] = {"int8": "int8-groups", "int8-dynamic": "int8-dynamic", "fp8": "fp8",
+                         "int6": "int6", "int4": "int4"}  # fmt: skip
 """Of the layers: those that a refinement makes itself for `refine.memory=int8` have a scale for a
 whole row, which is quicker to make and errs by half as much again."""
 KEY = "quantisation"

@@ -25,6 +25,8 @@ STYLES = {
 PART_STYLES = {
     "data_wait": "red",
     "encode": "magenta",
+    "rollout": "bright_cyan",
+    "judge": "bright_magenta",
     "forward": "cyan",
     "backward": "blue",
     "compute": "cyan",
@@ -179,7 +181,7 @@ def validation(shot: Snapshot) -> list[Text]:
     line = measured(shot.history)
     if line is None:
         return [head]
-    shown = [(key, label) for key, label in SHOWN_METRICS if f"val_{key}" in line]
+    shown = shown_metrics(line)
     columns = [(name, prefix) for name, prefix in VARIANTS
                if any(f"val_{prefix}{key}" in line for key, _ in shown)]  # fmt: skip
     rows = [head]
@@ -187,9 +189,10 @@ def validation(shot: Snapshot) -> list[Text]:
         text = ", ".join(f"{label} {change}" for label, change in below)
         rows.append(Text(f"worse than the input: {text}", style="red"))
     at = f"step {line['step']:,.0f}"
-    rows += [Text(f"{at:13}" + "".join(f"{name:>9}" for name, _ in columns), style="dim")]
+    width = max(13, *(len(label) + 1 for _, label in shown))
+    rows += [Text(f"{at:{width}}" + "".join(f"{name:>9}" for name, _ in columns), style="dim")]
     for key, label in shown:
-        row = Text(f"{label:13}")
+        row = Text(f"{label:{width}}")
         for _, prefix in columns:
             row.append(f"{number(line.get(f'val_{prefix}{key}')):>9}")
         verdict = compare(key, line.get(f"val_{key}"), line.get(f"val_base_{key}"))
@@ -198,6 +201,18 @@ def validation(shot: Snapshot) -> list[Text]:
             row.append(f"  {change}", style="green" if better else "red")
         rows.append(row)
     return rows
+
+
+def shown_metrics(line: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Returns the metrics of a validation and what they are called; rewards come last."""
+    shown = [(key, label) for key, label in SHOWN_METRICS if f"val_{key}" in line]
+    names = {"reward_": "reward", "held_": "held out"}
+    return shown + [
+        (name.removeprefix("val_"), f"{label} {name.removeprefix(f'val_{kind}')}")
+        for kind, label in names.items()
+        for name in line
+        if name.startswith(f"val_{kind}")
+    ]
 
 
 def compare(metric: str, value: float | None, base: float | None) -> tuple[bool, str] | None:
@@ -213,7 +228,7 @@ def compare(metric: str, value: float | None, base: float | None) -> tuple[bool,
 def measured(history: MetricsHistory) -> Line | None:
     """Returns the newest validation that refined meshes, which not every one does."""
     lines = reversed(history.validations)
-    return next((v for v in lines if any(f"val_{key}" in v for key, _ in SHOWN_METRICS)), None)
+    return next((v for v in lines if shown_metrics(v)), None)
 
 
 def below_input(state: RunState, line: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -29,7 +29,8 @@ from ultrashape_cli.runs import (
 DEAD_AFTER_S = 900.0
 """Silence after which a run on another machine counts as dead."""
 ENDED = frozenset({"finished", "failed", "stopped", "dead"})
-PARTS = ("data_wait", "encode", "forward", "backward", "compute", "update", "offload")
+PARTS = ("data_wait", "encode", "rollout", "judge", "forward", "backward", "compute", "update",
+         "offload")  # fmt: skip
 """Metrics that split the seconds of a step."""
 LOG_TAIL_BYTES = 16_384
 MAX_EVENTS_BYTES = 1 << 20

@@ -14,7 +14,14 @@ from ultrashape_cli.formatting import duration
 from ultrashape_cli.monitoring.alerts import ALERTS_FILE
 from ultrashape_cli.monitoring.events import MetricsReader
 from ultrashape_cli.monitoring.history import MetricsHistory
-from ultrashape_cli.monitoring.panels import SHOWN_METRICS, T_BINS, VARIANTS, compare, size
+from ultrashape_cli.monitoring.panels import (
+    SHOWN_METRICS,
+    T_BINS,
+    VARIANTS,
+    compare,
+    shown_metrics,
+    size,
+)
 from ultrashape_cli.monitoring.plot import number
 from ultrashape_cli.monitoring.run_state import RunState, clean
 from ultrashape_cli.reporting import page
@@ -35,7 +42,7 @@ def validation_table(line: Mapping[str, float] | None, against_input: bool = Tru
     """
     if line is None:
         return ""
-    shown = [(key, label) for key, label in SHOWN_METRICS if f"val_{key}" in line]
+    shown = shown_metrics(line)
     order = [VARIANTS[3], VARIANTS[1], VARIANTS[0], VARIANTS[2]]
     names = {"coarse": "input", "base": "pretrained", "current": "fine-tuned", "ema": "averaged"}
     there = [(names[variant], prefix) for variant, prefix in order
@@ -100,12 +107,25 @@ def _metric_charts(history: MetricsHistory, restarts: Sequence[float]) -> list[s
     kinds = (("", "fine-tuned", 0, "dots"), ("ema_", "averaged", 2, "line"),
              ("base_", "pretrained", 5, "dashed"), ("coarse_", "input", 3, "dashed"))  # fmt: skip
     charts = []
-    for key, label in SHOWN_METRICS[:4]:
+    known = [*SHOWN_METRICS[:4], *_rewards(history)]
+    for key, label in known:
         curves = [Series(name, history.series(f"val_{prefix}{key}"), colour, kind)
                   for prefix, name, colour, kind in kinds]  # fmt: skip
-        if curves[0].points:
+        # What training saw of it, of groups of its own generations.
+        if key.startswith("reward_"):
+            curves.append(Series("groups", history.series(key), 1, "faint"))
+        if curves[0].points or curves[-1].points:
             charts.append(line_chart(label, curves, marks=restarts, note="validation"))
     return charts
+
+
+def _rewards(history: MetricsHistory) -> list[tuple[str, str]]:
+    """Returns the rewards of a run, those that are held out behind those that it learns from."""
+    lines = (*history.validations, *history.recent(1))
+    # Those of training itself, of groups, have the same names without the prefix.
+    names = dict.fromkeys(f"val_{name.removeprefix('val_')}" for line in lines for name in line)
+    shown = shown_metrics(dict.fromkeys(names, 0.0))
+    return [(key, label) for key, label in shown if key.startswith(("reward_", "held_"))]
 
 
 def _smoothed(curves: Sequence[Series]) -> list[Series]:

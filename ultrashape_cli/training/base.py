@@ -124,6 +124,9 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
         head["start_distilled"] = start.as_dict()
     if config.train.objective == "distill":
         head["distilled"] = _student(config, start).as_dict()
+    elif start and config.train.objective != "flow":
+        # What learns from its own generations is sampled as those were.
+        head["distilled"] = start.as_dict()
     if views := _views(config, source):
         head[KEY] = views.as_dict()
     if source is None:
@@ -155,10 +158,10 @@ def _views(config: Config, source: WeightSource | None) -> TrainedViews | None:
     return None if source is None else source.views
 
 
-def views_metadata(run: RunFolder) -> dict[str, str]:
-    """Returns what a file of a run's weights says of the views that they were trained with."""
+def checkpoint_metadata(run: RunFolder, model: str, step: int) -> dict[str, str]:
+    """Returns what a file of a run's weights says of itself."""
     views = TrainedViews.parse((read_json(run.base) or {}).get(KEY))
-    return views.metadata() if views else {}
+    return {"model": model, "step": str(step), **(views.metadata() if views else {})}
 
 
 def _student(config: Config, teacher: Distilled | None) -> Distilled:

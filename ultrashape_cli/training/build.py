@@ -23,6 +23,8 @@ from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.base import base_source, deciding_base
 from ultrashape_cli.training.checkpoint import checkpoint_writer
 from ultrashape_cli.training.curriculum import ImageSizes, parse_curriculum
+from ultrashape_cli.training.generations import GenerationDataset, Picks, find_picks
+from ultrashape_cli.training.judge import GroupJudge
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.mesh_validation import MeshValidation
 from ultrashape_cli.training.mirror import Mirror
@@ -56,7 +58,9 @@ def build_trainer(
     settings = config.train
     spec = model_spec(settings.model)
     device = accelerator.device
+    cuda = device.type == "cuda"
     torch.manual_seed(config.seed)
+    picks, dataset = find_picks(config), open_training_data(config)
     with deciding_base(run, config, accelerator) as source:
         component, net, objective = build_networks(
             config,
@@ -64,20 +68,19 @@ def build_trainer(
             device,
             cache=LatentCache(run.root / "latents") if settings.latent_variants else None,
             tokens=TokenCache(run.root / "tokens") if settings.token_cache else None,
+            pick=picks,
+            judge=lambda vae: GroupJudge(config, dataset, vae, device),
         )
     stages = parse_curriculum(
         settings.curriculum,
         num_latents=settings.num_latents,
         image_size=settings.image_size or spec.conditioner.image_size,
     )
-    sizes = ImageSizes(
-        stages, settings.microbatch * settings.accumulation * accelerator.num_processes
-    )
-    dataset = open_training_data(config)
+    per_process = settings.microbatch * settings.accumulation
+    sizes = ImageSizes(stages, per_process * accelerator.num_processes)
 
     def batches(start: int) -> Iterator[Item]:
-        ids = dataset.read_split("train")
-        items = _items(config, dataset, ids[: settings.overfit or None], sizes, augment=True)
+        items = _training_items(config, dataset, sizes, picks)
         order = SampleOrder(
             len(items),
             seed=config.seed,
@@ -86,7 +89,6 @@ def build_trainer(
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         )
-        cuda = device.type == "cuda"
         return iter(make_loader(items, order, num_workers=settings.num_workers, pin_memory=cuda))
 
     held_out = dataset.read_split("val")[:MAX_VALIDATION_ITEMS]
@@ -118,7 +120,7 @@ def build_trainer(
         validate=validate,
         on_step=on_step,
         trackers=trackers,
-        peak_tflops=get_profile(config.profile).peak_bf16_tflops if device.type == "cuda" else 0.0,
+        peak_tflops=get_profile(config.profile).peak_bf16_tflops if cuda else 0.0,
         recomputed=_recomputed(component, spec),
         writer=checkpoint_writer(settings, run, _mirror(settings, run, tell) if main else None),
     )
@@ -210,6 +212,24 @@ def mesh_validation(
         gather=gather,
         share=(0, 1) if together else (rank, world),
         main=accelerator.is_main_process,
+    )
+
+
+def _training_items(
+    config: Config, dataset: Dataset, sizes: ImageSizes, picks: Picks | None
+) -> ShapeDataset:
+    settings = config.train
+    if picks is None:
+        ids = dataset.read_split("train")[: settings.overfit or None]
+        return _items(config, dataset, ids, sizes, augment=True)
+    return GenerationDataset(
+        dataset,
+        picks,
+        seed=config.seed,
+        surface_points=0,
+        image_size=sizes,
+        checksums=settings.token_cache,
+        skip_bad=settings.skip_bad,
     )
 
 

@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from ultrashape_cli.config.schema import TrainConfig
+
 _PIECE = 2**24
 """Elements on their way to the host at once."""
 
@@ -135,3 +137,18 @@ def _fetched(
             fetch(index + 1)
         arrived[index % 2].synchronize()
         yield shadow, buffers[index % 2][: len(values)]
+
+
+def start_average(
+    config: TrainConfig, weights: Mapping[str, Tensor], device: torch.device
+) -> Ema | None:
+    """Returns the average of a run's weights; None where it keeps none."""
+    if not config.ema_decay:
+        return None
+    return Ema(
+        weights,
+        config.ema_decay,
+        every=config.ema_every,
+        # On a CPU it would take the cores from the training.
+        background=device.type != "cpu",
+    )

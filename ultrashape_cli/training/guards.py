@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,39 @@ class StepGuard:
         """Restores what `state_dict` returned."""
         for name, value in state.items():
             setattr(self, name, value)
+
+
+HELD_OUT = "val_held_"
+"""How validation's held-out rewards begin."""
+_SMALLEST_BASE = 0.1
+"""Of which a drop is a share where the start has less than that, or nothing."""
+
+
+def fallen_reward(values: Mapping[str, float], step: int, max_drop: float) -> TrainingError | None:
+    """Returns the error of a held-out reward that fell too far below the start's, if one did.
+
+    Args:
+        values: Of a validation.
+        step: Of the run.
+        max_drop: Share of the start's value that may be lost; 0 allows all.
+    """
+    if not max_drop:
+        return None
+    lost = {}
+    for name, value in values.items():
+        base = values.get(name.replace(HELD_OUT, "val_base_held_"))
+        if name.startswith(HELD_OUT) and base is not None:
+            drop = (base - value) / max(abs(base), _SMALLEST_BASE)
+            lost[drop] = f"`{name.removeprefix(HELD_OUT)}` from {base:.4f} to {value:.4f}"
+    worst = max(lost, default=0.0)
+    if worst <= max_drop:
+        return None
+    return TrainingError(
+        f"the held-out reward {lost[worst]} has fallen by {100 * worst:.1f} %, more than "
+        f"{100 * max_drop:g} %, at step {step}: what is asked for is gained at its cost",
+        hint="use an earlier checkpoint, or train anew with a lower --learning-rate, or with "
+        "this reward among train.rewards",
+    )
 
 
 def save_batch(path: Path, batches: list[Item], *, step: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import mesh_scores
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
+from ultrashape_cli.inference.view_files import seen_from
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.conditioner import ImageConditioner
 from ultrashape_cli.models.registry import Networks, model_spec
@@ -42,8 +44,11 @@ from ultrashape_cli.rendering.cameras import bounding_radius, view_set
 from ultrashape_cli.rendering.output import save_png
 from ultrashape_cli.rendering.renderer import render_views
 from ultrashape_cli.rendering.scene import Scene
+from ultrashape_cli.rewards.measures import Picture
+from ultrashape_cli.rewards.table import REWARDS, Evidence, measure, watched_rewards
 from ultrashape_cli.runs import RunFolder, checkpoint_name
 from ultrashape_cli.synthetic.coarsen import coarsen
+from ultrashape_cli.training.generations import REWARDED
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.objectives.flow import ConditionedDiT
 
@@ -58,8 +63,9 @@ METRIC_POINTS = 50_000
 _PICTURE = 256
 
 Scores = dict[str, float]
-Produce = Callable[[Mesh, np.ndarray], Mesh | None]
-"""Coarse mesh (the truth itself for an autoencoder) and image -> result, None without a surface."""
+Produce = Callable[[Mesh, np.ndarray, int], Mesh | None]
+"""Coarse mesh (the truth itself for an autoencoder), image and seed -> result, None without a
+surface."""
 
 
 class MeshValidation:
@@ -106,6 +112,10 @@ class MeshValidation:
         self.gather = gather
         self.share = share
         self.main = main
+        self.watched: dict[str, bool] = {}
+        """Rewards that are measured, and whether they are held out."""
+        if config.train.objective in REWARDED:
+            self.watched = watched_rewards(config.train.rewards, config.reward.held_out)
 
     @property
     def _base(self) -> Path:
@@ -122,11 +132,12 @@ class MeshValidation:
             load_start: Returns the network with those weights, on the device and in eval mode.
         """
         done = read_json(self._base / "metrics.json")
-        if isinstance(done, dict) and done.get("ids") == self.ids:
+        wanted = {"ids": self.ids, "rewards": sorted(self.watched)}
+        if isinstance(done, dict) and {"rewards": [], **done}.items() >= wanted.items():
             return
         rows = self._rows({"base": load_start()}, self._base, inputs=True)
         if self.main:
-            write_json(self._base / "metrics.json", {"ids": self.ids, "assets": rows})
+            write_json(self._base / "metrics.json", {**wanted, "assets": rows})
 
     def __call__(
         self,
@@ -170,15 +181,37 @@ class MeshValidation:
         with self._producers(variants, inputs) as producers:
             for asset in self.ids[rank::world]:
                 truth = load_mesh(self.dataset.fetched(self.dataset.mesh(asset)))
-                rgba = load_rgba(self.dataset.fetched(self.dataset.view_files(asset)[0]))
+                view = self.dataset.fetched(self.dataset.view_files(asset)[0])
+                rgba = load_rgba(view)
                 coarse = truth if self.config.train.stage == "vae" else coarsen(truth)
-                made = {kind: produce(coarse, rgba) for kind, produce in producers.items()}
+                seed = self.config.seed
+                made = {kind: produce(coarse, rgba, seed) for kind, produce in producers.items()}
                 if inputs:
                     made["coarse"] = coarse
-                rows[asset] = {kind: _scores(mesh, truth) for kind, mesh in made.items()}
+                seen = Evidence(truth=truth, before=coarse, views=[Picture(rgba, *seen_from(view))])
+                rows[asset] = {
+                    kind: _scores(mesh, truth) | self._rewards(mesh, seen)
+                    for kind, mesh in made.items()
+                }
+                if self.watched and asset == self.ids[0]:
+                    for kind, produce in producers.items():
+                        other = produce(coarse, rgba, seed + 1)
+                        rows[asset][kind] |= _seed_spread(made[kind], other)
                 if self.main or world > 1:
                     self._draw(folder, asset, made, truth, rgba if inputs else None)
         return self.gather(rows)
+
+    def _rewards(self, mesh: Mesh | None, seen: Evidence) -> Scores:
+        """Returns the watched rewards of a mesh; without one, the least that each can be."""
+        if mesh is None:
+            values: Mapping[str, float | None] = {n: REWARDS[n].low for n in self.watched}
+        else:
+            values = measure(mesh, list(self.watched), seen)
+        return {
+            f"{'held' if self.watched[name] else 'reward'}_{name}": value
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        }
 
     @contextlib.contextmanager
     def _producers(self, variants: Mapping[str, nn.Module], start: bool) -> Any:
@@ -190,13 +223,16 @@ class MeshValidation:
         refine = self.config.refine
         if found := self.source.distilled if start else self._made:
             refine = found.sampled(refine)
+        if settings.objective == "grpo":
+            # As it samples while it learns, and as it is to be sampled afterwards.
+            refine = replace(refine, guidance_scale=0.0)
         resolution = min(refine.grid_resolution, settings.mesh_resolution)
-        seed = self.config.seed
         if settings.stage == "vae":
 
             def round_trip(vae: nn.Module) -> Produce:
                 assert isinstance(vae, ShapeVAE)
-                return lambda mesh, rgba: reconstruct(vae, mesh, self.num_latents, resolution, seed)
+                tokens = self.num_latents
+                return lambda mesh, rgba, seed: reconstruct(vae, mesh, tokens, resolution, seed)
 
             yield {kind: round_trip(net) for kind, net in variants.items()}
             return
@@ -229,7 +265,7 @@ class MeshValidation:
             networks = Networks(vae, dit, conditioner)  # type: ignore[arg-type]
             made = Refiner(networks, spec, config, self.device)
 
-            def produce(mesh: Mesh, rgba: np.ndarray) -> Mesh | None:
+            def produce(mesh: Mesh, rgba: np.ndarray, seed: int) -> Mesh | None:
                 try:
                     return made.refine(mesh, rgba, seed).mesh
                 except MeshError as error:
@@ -256,6 +292,13 @@ class MeshValidation:
                 save_png(view, folder / f"{asset}-{kind}.png")
         if rgba is not None:
             save_png(rgba, folder / f"{asset}-reference.png")
+
+
+def _seed_spread(mesh: Mesh | None, other: Mesh | None) -> Scores:
+    """Returns how far results of two seeds are apart: a model that only knows one has 0 left."""
+    if mesh is None or other is None:
+        return {}
+    return {"seed_spread": mesh_scores(mesh, other, METRIC_POINTS)["chamfer_l1"]}
 
 
 def _scores(mesh: Mesh | None, truth: Mesh) -> Scores:

@@ -27,10 +27,15 @@ from ultrashape_cli.models.vae import ShapeVAE
 from ultrashape_cli.training.memory.plan import plan_run
 from ultrashape_cli.training.objectives.distill import DistillObjective, check_distillation
 from ultrashape_cli.training.objectives.flow import ConditionedDiT, FlowObjective
+from ultrashape_cli.training.objectives.generated import GeneratedObjective, Pick
 from ultrashape_cli.training.objectives.latents import LatentCache
+from ultrashape_cli.training.objectives.policy import Judge, PolicyObjective
+from ultrashape_cli.training.objectives.preference import PreferenceObjective
 from ultrashape_cli.training.objectives.tokens import TokenCache, check_token_cache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
 from ultrashape_cli.training.objectives.views import check_views
+
+MakeJudge = Callable[[ShapeVAE], Judge]
 
 
 class Load(Protocol):
@@ -47,6 +52,8 @@ def build_networks(
     *,
     cache: LatentCache | None = None,
     tokens: TokenCache | None = None,
+    pick: Pick | None = None,
+    judge: MakeJudge | None = None,
 ) -> tuple[nn.Module, nn.Module, FlowObjective | VAEObjective]:
     """Returns the network to save, the network to call, and the objective.
 
@@ -56,6 +63,8 @@ def build_networks(
         device: Where the frozen networks go; the trained ones follow their strategy later.
         cache: Where the latents of `train.latent_variants` are kept.
         tokens: Where the image tokens of `train.token_cache` are kept.
+        pick: The generations that the run trains on, where it does.
+        judge: Makes of the autoencoder what judges generations, where the run makes its own.
 
     Raises:
         ConfigError: Tokens are to be kept of images that never come again; it cannot distil, or
@@ -91,15 +100,8 @@ def build_networks(
     _choose_attention(config, spec, dit, frozen, device, half)
     if settings.compile:
         compile_regions(dit, device)
-    kind: Callable[..., FlowObjective] = FlowObjective
-    if settings.objective == "distill":
-        teacher = _teacher(config, load, dit, device, half)
-        kind = partial(
-            DistillObjective,
-            distill=config.distill,
-            inference_steps=config.refine.steps,
-            teacher=teacher,
-        )
+    beside = partial(_beside, config, load, dit, device, half)
+    kind = _objective_kind(config, beside, frozen.vae, pick, judge)
     objective = kind(
         frozen.vae,
         frozen.conditioner,
@@ -113,10 +115,35 @@ def build_networks(
     return net, net, objective
 
 
-def _teacher(
+def _objective_kind(
+    config: Config,
+    beside: Callable[[], nn.Module | None],
+    vae: ShapeVAE,
+    pick: Pick | None,
+    judge: MakeJudge | None,
+) -> Callable[..., FlowObjective]:
+    """Returns what makes the objective of the settings; `beside` loads the network as it was."""
+    settings, reward = config.train, config.reward
+    if settings.objective == "distill":
+        return partial(
+            DistillObjective,
+            distill=config.distill,
+            inference_steps=config.refine.steps,
+            teacher=beside(),
+        )
+    if settings.objective == "dpo":
+        return partial(PreferenceObjective, pick=pick, reward=reward, reference=beside())
+    if settings.objective == "grpo":
+        assert judge is not None
+        reference = beside() if reward.kl else None
+        return partial(PolicyObjective, judge=judge(vae), reward=reward, reference=reference)
+    return FlowObjective if pick is None else partial(GeneratedObjective, pick=pick)
+
+
+def _beside(
     config: Config, load: Load, dit: RefineDiT, device: torch.device, dtype: torch.dtype
 ) -> nn.Module | None:
-    """Returns the network a student without adapters starts from, frozen; None of one with."""
+    """Returns the network as it was beside one without adapters, frozen; None beside one with."""
     if config.train.strategy == "lora":
         return None
     teacher = load(components=("dit",), device=device, dtype=dtype).dit

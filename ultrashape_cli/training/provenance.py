@@ -17,6 +17,7 @@ from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.packing.opened import open_dataset
 from ultrashape_cli.runs import RunFolder
+from ultrashape_cli.training.generations import find_picks, generation_digests
 from ultrashape_cli.training.objectives.latents import LatentCache
 from ultrashape_cli.training.objectives.tokens import TokenCache
 
@@ -45,6 +46,9 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
         "train": _digests(dataset, dataset.read_split("train")[: config.train.overfit or None]),
         "val": _digests(dataset, dataset.read_split("val")),
     }
+    picks = find_picks(config)
+    if picks is not None:
+        now["generations"] = generation_digests(picks)
     # What the weights it starts from have learned from, it has too.
     start = attribution_of_weights(Path(config.train.init)) if config.train.init else None
     add_works(run.root / ATTRIBUTION, dataset_attribution(dataset), start)
@@ -59,7 +63,7 @@ def record_data(run: RunFolder, config: Config) -> list[str]:
                 f"assets is in `{dataset.root}`",
                 hint="choose another --out, or redo the run with --force",
             )
-        told = [line for name in now for line in _changes(name, before[name], now[name])]
+        told = [line for name in now for line in _changes(name, before.get(name, {}), now[name])]
         again = [asset for asset, digest in now["train"].items()
                  if _differ(before["train"].get(asset, digest), digest)]  # fmt: skip
         LatentCache(run.root / "latents").forget(again)

@@ -2,6 +2,8 @@
 
 import math
 
+from ultrashape_cli.config.schema import TrainConfig
+
 
 def warmup_cosine(
     step: int,
@@ -27,3 +29,15 @@ def warmup_cosine(
     span = max_steps - warmup_steps
     progress = min((step - warmup_steps) / span, 1.0) if span > 0 else 1.0
     return minimum + 0.5 * (maximum - minimum) * (1 + math.cos(math.pi * progress))
+
+
+def learning_rate(config: TrainConfig, step: int, samples_per_step: int) -> float:
+    """Returns the rate of a step: warm-up, cosine, scaled with the global batch."""
+    multiplier = warmup_cosine(
+        step,
+        warmup_steps=min(config.warmup_steps, config.steps // 10),
+        max_steps=config.steps,
+    )
+    if config.lr_reference_batch:
+        multiplier *= math.sqrt(samples_per_step / config.lr_reference_batch)
+    return config.learning_rate * multiplier

@@ -44,7 +44,7 @@ TOLD = frozenset(
     {"train.learning_rate", "train.clip_norm", "train.spike_factor", "train.condition_dropout"}
 )
 """Keys that may differ too, to save a run that has gone wrong; each change is told."""
-RECORDED = ("train", "distill", "launch")
+RECORDED = ("train", "distill", "reward", "launch")
 OWNED = ("metrics.jsonl", "log.txt", "status.json", "base.json", "base.safetensors",
          "config.toml", "command.txt", "environment.json", "checkpoints", "latents",
          "tokens", "events.jsonl", "origins.json", "alerts.jsonl", "samples", "run.json",
@@ -57,8 +57,9 @@ def default_run(config: Config) -> Path:
     """Returns the run folder of a dataset, model and stage, so that repeating a command resumes."""
     data = Path(config.train.data).resolve().name
     few = f"-overfit{config.train.overfit}" if config.train.overfit else ""
-    distill = "-distill" if config.train.objective == "distill" else ""
-    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}{distill}{few}"
+    objective = config.train.objective
+    aim = "" if objective == "flow" else f"-{objective}"
+    return Path("runs") / f"{data}-{config.train.model}-{config.train.stage}{aim}{few}"
 
 
 def check_folder(run: RunFolder) -> None:
@@ -175,7 +176,7 @@ def changed_keys(
 
 def _is_fixed(key: str) -> bool:
     part = key in ("seed", "launch.engine", "launch.zero_stage") or key.startswith(
-        ("train.", "distill.")
+        ("train.", "distill.", "reward.")
     )
     return part and key not in CHANGEABLE and key not in TOLD
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.dataset import Item, to_device
 from ultrashape_cli.devices import autocast
-from ultrashape_cli.errors import LoaderError
+from ultrashape_cli.errors import LoaderError, TrainingError
 from ultrashape_cli.models.weights import load_into
 from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
 from ultrashape_cli.monitoring.trackers import Trackers
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.agreement import Agreement
-from ultrashape_cli.training.base import views_metadata
+from ultrashape_cli.training.base import checkpoint_metadata
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
     Snapshot,
@@ -35,15 +35,15 @@ from ultrashape_cli.training.checkpoint import (
     newest_usable,
 )
 from ultrashape_cli.training.curriculum import Stage, stage_at
-from ultrashape_cli.training.ema import Ema
+from ultrashape_cli.training.ema import start_average
 from ultrashape_cli.training.feed import Feed
-from ultrashape_cli.training.guards import StepGuard, save_batch
+from ultrashape_cli.training.guards import StepGuard, fallen_reward, save_batch
 from ultrashape_cli.training.memory.lora import adapter_config, load_adapters
 from ultrashape_cli.training.memory.strategies import resolve_strategy
 from ultrashape_cli.training.objectives.flow import FlowObjective
 from ultrashape_cli.training.objectives.vae import VAEObjective
 from ultrashape_cli.training.progress import Progress
-from ultrashape_cli.training.schedule import warmup_cosine
+from ultrashape_cli.training.schedule import learning_rate
 from ultrashape_cli.training.throughput import (
     Stopwatch,
     TimestepBins,
@@ -132,12 +132,14 @@ class Trainer:
         )
         if found and strategy.adapters:
             load_adapters(component, load_weights(found, self._component_name), found)
-        self.ema = self._start_average()
+        self.ema = start_average(config.train, self.trainee.trained(), accelerator.device)
         if found:
             self._restore(found)
         self._writer = writer or checkpoint_writer(settings, run)
         self._saved_step = self.step
         self._score: float | None = None
+        self._fallen: TrainingError | None = None
+        self._max_drop = config.reward.max_drop
         self._last_heartbeat = 0.0
         self.trackers = trackers(self.step)
 
@@ -156,7 +158,8 @@ class Trainer:
 
         Raises:
             LoaderError: A loader process ended; the last whole step is saved.
-            TrainingError: Too many steps in a row, or all, had no finite loss and gradient.
+            TrainingError: Too many steps in a row, or all, had no finite loss and gradient; or a
+                held-out reward fell, at a step that is saved.
         """
         config = self.config
         writer = MetricsWriter(self.run.metrics) if self.is_main else None
@@ -183,9 +186,12 @@ class Trainer:
                     self.on_step(Progress(self.step, config.steps, values))
                 stopping = self.agree.any(should_stop())
                 improved = self._score is not None and self._score == self.best_score
-                if stopping or last or improved or self._due(config.save_every_steps):
+                ending = stopping or last or self._fallen is not None
+                if ending or improved or self._due(config.save_every_steps):
                     self.save()
                 self._score = None
+                if self._fallen:
+                    raise self._fallen
                 self._heartbeat("running")
                 if stopping and not last:
                     return False
@@ -202,45 +208,19 @@ class Trainer:
         return True
 
     def train_step(self) -> dict[str, float]:
-        """Takes one optimizer step on the mean loss over all samples of the step."""
-        config, device, watch = self.config, self.accelerator.device, self.watch
-        self.objective.num_latents = stage_at(self.stages, self.step).num_latents
-        microbatches, count, waited = self.feed.draw()
-        losses, parts, self.flops = [], {}, 0
-        for index, batch in enumerate(microbatches):
-            with watch("forward"), autocast(device, config.dtype):
-                loss = self.objective(self.trainee.net, to_device(batch, device))
-            # Processes average their gradients, so every sample weighs world / count.
-            share = len(batch["uid"]) * self.accelerator.num_processes / count
-            last = index == len(microbatches) - 1
-            with watch("backward"):
-                self.trainee.backward(loss.total * share, last=last)
-            losses.append(loss.per_sample)
-            parts = loss.parts
-            self.flops += loss.flops
-            if loss.t is not None:
-                self.bins.add(loss.t, loss.per_sample)
-        mean_loss = self.agree.sum(torch.cat(losses).sum()) / count
-        with watch("offload"):
-            self.trainee.wait()
-        norm = self.trainee.clip(config.clip_norm)
-        taken = self.guard.allows(mean_loss, norm)
+        """Takes a step on the mean loss over all its samples; some objectives update more often."""
+        config, objective = self.config, self.objective
+        objective.num_latents = stage_at(self.stages, self.step).num_latents
+        drawn, count, waited = self.feed.draw()
+        with autocast(self.accelerator.device, config.dtype):
+            microbatches = objective.expand(self.trainee.net, drawn)
+        self.flops = 0
+        for _ in range(objective.inner_steps):
+            taken, mean_loss, norm, parts = self._update(microbatches, count * objective.expansion)
         rate = self.learning_rate()
-        if taken:
-            for group in self.trainee.optimizer.param_groups:
-                group["lr"] = rate
-            with watch("update"):
-                if self.ema:
-                    self.ema.wait()
-                self.trainee.optimizer.step()
-                if self.ema:
-                    self.ema.update(self.trainee.trained())
-            old = mean_loss if math.isnan(self.smooth_loss) else self.smooth_loss
-            self.smooth_loss = old + (mean_loss - old) * 0.05
-        self.trainee.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if not taken:
-            self._report_skipped(microbatches, mean_loss, norm)
+            self._report_skipped(drawn, mean_loss, norm)
         return {
             "loss": mean_loss,
             "loss_smooth": self.smooth_loss,
@@ -255,17 +235,49 @@ class Trainer:
             **{name: float(value) for name, value in parts.items()},
         }
 
+    def _update(
+        self, microbatches: Sequence[Item], count: int
+    ) -> tuple[bool, float, float, dict[str, Tensor]]:
+        """Updates the weights by microbatches with `count` samples over all processes.
+
+        Returns whether it was taken, mean loss, norm of gradients, and further scalars to log.
+        """
+        device, watch, parts, losses = self.accelerator.device, self.watch, {}, []
+        for index, batch in enumerate(microbatches):
+            with watch("forward"), autocast(device, self.config.dtype):
+                loss = self.objective(self.trainee.net, to_device(batch, device))
+            # Processes average their gradients, so every sample weighs world / count.
+            share = len(batch["uid"]) * self.accelerator.num_processes / count
+            last = index == len(microbatches) - 1
+            with watch("backward"):
+                self.trainee.backward(loss.total * share, last=last)
+            losses.append(loss.per_sample)
+            parts = loss.parts
+            self.flops += loss.flops
+            if loss.t is not None:
+                self.bins.add(loss.t, loss.per_sample)
+        mean_loss = self.agree.sum(torch.cat(losses).sum()) / count
+        with watch("offload"):
+            self.trainee.wait()
+        norm = self.trainee.clip(self.config.clip_norm)
+        taken = self.guard.allows(mean_loss, norm)
+        if taken:
+            for group in self.trainee.optimizer.param_groups:
+                group["lr"] = self.learning_rate()
+            with watch("update"):
+                if self.ema:
+                    self.ema.wait()
+                self.trainee.optimizer.step()
+                if self.ema:
+                    self.ema.update(self.trainee.trained())
+            old = mean_loss if math.isnan(self.smooth_loss) else self.smooth_loss
+            self.smooth_loss = old + (mean_loss - old) * 0.05
+        self.trainee.optimizer.zero_grad(set_to_none=True)
+        return taken, mean_loss, norm, parts
+
     def learning_rate(self) -> float:
         """Returns the rate of the present step: warm-up, cosine, scaled with the global batch."""
-        config = self.config
-        multiplier = warmup_cosine(
-            self.step,
-            warmup_steps=min(config.warmup_steps, config.steps // 10),
-            max_steps=config.steps,
-        )
-        if config.lr_reference_batch:
-            multiplier *= math.sqrt(self.feed.samples_per_step / config.lr_reference_batch)
-        return config.learning_rate * multiplier
+        return learning_rate(self.config, self.step, self.feed.samples_per_step)
 
     def save(self) -> None:
         """Writes a checkpoint of the present step, once; every process must call it."""
@@ -276,7 +288,6 @@ class Trainer:
         optimizer = self.trainee.optimizer_state()
         ema = self.trainee.whole(self.ema.shadow) if self.ema else None
         if self.is_main:
-            adapters, views = self.trainee.strategy.adapters, views_metadata(self.run)
             state = {
                 "optimizer": optimizer,
                 "guard": self.guard.state_dict(),
@@ -291,12 +302,10 @@ class Trainer:
                     component=self._component_name,
                     weights=weights,
                     state=state,
-                    metadata={"model": self.config.model, "step": str(self.step)} | views,
+                    metadata=checkpoint_metadata(self.run, self.config.model, self.step),
                     score=self._score,
                     ema=None if ema is None else {**weights, **ema},
-                    adapter_config=(
-                        adapter_config(self.component, self.config) if adapters else None
-                    ),
+                    adapter_config=adapter_config(self.component, self.config),
                 )
             )
         self.accelerator.wait_for_everyone()
@@ -321,17 +330,6 @@ class Trainer:
         if self.agree.world > 1:
             broadcast_object_list(found)
         return found[0]
-
-    def _start_average(self) -> Ema | None:
-        if not self.config.ema_decay:
-            return None
-        return Ema(
-            self.trainee.trained(),
-            self.config.ema_decay,
-            every=self.config.ema_every,
-            # On a CPU it would take the cores from the training.
-            background=self.accelerator.device.type != "cpu",
-        )
 
     def _restore(self, checkpoint: Path) -> None:
         state = load_state(checkpoint)
@@ -386,6 +384,7 @@ class Trainer:
             self._score = self.agree.mean(torch.tensor(value)) * sign
             self.not_improved = 0 if self._score < self.best_score else self.not_improved + 1
             self.best_score = min(self.best_score, self._score)
+        self._fallen = fallen_reward(found.values, self.step, self._max_drop)
         self.trackers.images(found.pictures, self.step)
         return found.values
 

@@ -16,6 +16,7 @@ from ultrashape_cli.devices import autocast
 from ultrashape_cli.errors import ConfigError
 from ultrashape_cli.training.mesh_validation import SCORES, MeshValidation
 from ultrashape_cli.training.objectives.flow import FlowObjective
+from ultrashape_cli.training.objectives.generated import ReferencedObjective
 from ultrashape_cli.training.objectives.vae import VAEObjective
 
 Averaged = Callable[[], AbstractContextManager[None]]
@@ -76,6 +77,11 @@ def make_validation(
                         t = torch.full((len(batch["uid"]),), (index + 0.5) / NUM_TIMES)
                         loss = objective.losses(wrap(net), encoded, t).per_sample.mean()
                         sums.setdefault(f"val_loss_t{index}", []).append(float(loss))
+                    if isinstance(objective, ReferencedObjective):
+                        middle = torch.full((len(batch["uid"]),), 0.5, device=device)
+                        moved = objective.drift(wrap(net), encoded, middle)
+                        if moved is not None:
+                            sums.setdefault("val_drift", []).append(moved)
                 else:
                     losses = objective(wrap(net), placed)
                     sums.setdefault("val_loss_0", []).append(float(losses.per_sample.mean()))

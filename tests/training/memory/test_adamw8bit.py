@@ -154,6 +154,7 @@ def test_noise_differs_between_steps_and_parameters() -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
 def test_compiled_it_is_one_kernel_with_the_same_result(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,12 +14,17 @@ def benchmark_training(ui: UI, resolved: Resolved, steps: int) -> None:
     """Runs the steps and prints seconds, utilisation, memory beside the plan, hours and cost."""
     import torch
 
-    from ultrashape_cli.errors import TrainingError
+    from ultrashape_cli.errors import ConfigError, TrainingError
     from ultrashape_cli.training.benchmark import run_benchmark
     from ultrashape_cli.training.memory.plan import check_plan, lower_strategy, plan_run
     from ultrashape_cli.training.worker import start_accelerator
 
     config, profile = resolved.config, resolved.profile
+    if config.train.objective not in ("flow", "distill"):
+        raise ConfigError(
+            f"--benchmark has no generations to time `{config.train.objective}` on",
+            hint="--objective flow",
+        )
     plan = plan_run(config, profile)
     check_plan(plan, config, profile)
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ultrashape_cli.config.choices import Strategy
+from ultrashape_cli.config.choices import Objective, Strategy
 from ultrashape_cli.options import complete_profile
 
 
@@ -76,6 +76,27 @@ StageOpt = Annotated[
     StageName | None,
     typer.Option("--stage", help="Which network trains. Default: dit.", rich_help_panel="Run"),
 ]
+ObjectiveOpt = Annotated[
+    Objective | None,
+    typer.Option(
+        "--objective",
+        help="What the DiT learns: the data (flow), a teacher's steps (distill, better by its own "
+        "verb), the best of its own generations (reject), the best against the worst (dpo), or by "
+        "policy gradients (grpo); the last three are experimental. Default: flow.",
+        rich_help_panel="Run",
+    ),
+]
+PairsOpt = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="DIR",
+        exists=True,
+        file_okay=False,
+        help="Generations kept by `ushape evaluate --keep 8 --split train`, for reject and dpo.",
+        rich_help_panel="Input",
+    ),
+]
 OutOpt = Annotated[
     Path | None,
     typer.Option(
@@ -104,7 +125,8 @@ LearningRateOpt = Annotated[
     typer.Option(
         "--learning-rate",
         metavar="RATE",
-        help="Peak of AdamW. Default: 1e-5, 1e-4 with adapters. May change when a run goes on.",
+        help="Peak of AdamW. Default: 1e-5, 1e-4 with adapters; 1e-6 and 1e-5 of "
+        "dpo and grpo. May change when a run goes on.",
         rich_help_panel="Run",
     ),
 ]

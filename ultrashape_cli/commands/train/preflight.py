@@ -28,6 +28,7 @@ def preflight(
     """
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.runs import complete_checkpoints
+    from ultrashape_cli.training.generations import REWARDED, check_objective
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
     from ultrashape_cli.training.objectives.distill import check_distillation
     from ultrashape_cli.training.objectives.tokens import check_token_cache
@@ -50,6 +51,11 @@ def preflight(
     check_token_cache(settings)
     check_distillation(settings)
     check_views(settings)
+    check_objective(config)
+    if settings.objective in REWARDED and not (
+        settings.validate_meshes and settings.validate_every_steps
+    ):
+        ui.warn("held-out rewards are not watched: validation refines no meshes")
     plan = plan_run(config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
@@ -102,10 +108,13 @@ def training_assets(config: Config) -> list[str]:
         DatasetError: There are none, or they have no samples.
     """
     from ultrashape_cli.errors import DatasetError
+    from ultrashape_cli.training.generations import find_picks
     from ultrashape_cli.training.provenance import open_training_data
 
     dataset = open_training_data(config)
     dataset.require()
+    if (picks := find_picks(config)) is not None:
+        return picks.assets
     ids = dataset.read_split("train")[: config.train.overfit or None]
     missing = dataset.lacking_samples(ids)
     if missing:
@@ -177,6 +186,8 @@ def _check_sources(config: Config, run: RunFolder) -> None:
     read = [*(source.inputs if source else ())]
     if "://" not in config.train.data:
         read.append(Path(config.train.data))
+    if config.train.pairs:
+        read.append(Path(config.train.pairs))
     named = Path(config.train.init)
     if config.train.init and named.exists():
         read.append(named)
@@ -199,6 +210,12 @@ def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
         if config.train.objective == "distill":
             ui.warn("random weights have nothing to teach: give --init")
         return "random weights"
+    if config.train.objective == "grpo" and not source.distilled:
+        ui.warn(
+            "`grpo` samples without guidance, and these weights were not distilled to need none: "
+            "`ushape distill --evaluations 0` first, or refine the result with "
+            "--set refine.guidance_scale=0"
+        )
     if source.distilled:
         _check_distilled(ui, config, source.distilled)
     if config.train.init:
@@ -210,13 +227,18 @@ def _check_distilled(ui: UI, config: Config, distilled: Distilled) -> None:
     """Refuses guidance upon weights that have it in them, warns of fine-tunes of them."""
     from ultrashape_cli.errors import ConfigError
 
-    name = config.train.init
-    if config.train.objective != "distill":
+    name, steps = config.train.init, distilled.evaluations
+    if config.train.objective == "grpo" and steps and steps != config.reward.rollout_steps:
+        ui.warn(
+            f"`{name}` takes {steps} steps, and is sampled in {config.reward.rollout_steps} to be "
+            f"judged: --set reward.rollout_steps={steps}"
+        )
+    if config.train.objective == "flow":
         ui.warn(
             f"`{name}` has been distilled, and fine-tunes of such weights drift back to many "
             "steps: fine-tune what they were made from, and distil the result"
         )
-    elif config.distill.guidance_scale not in (0.0, 1.0):
+    elif config.train.objective == "distill" and config.distill.guidance_scale not in (0.0, 1.0):
         raise ConfigError(
             f"`{name}` has a guidance of {distilled.guidance:g} in it: "
             f"{config.distill.guidance_scale:g} would be counted on top",

@@ -15,6 +15,7 @@ from ultrashape_cli.commands.train.start import start
 if TYPE_CHECKING:
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.ui import UI
 
 
 def train(
@@ -31,6 +32,8 @@ def train(
     accumulation: own.AccumulationOpt = None,
     out: own.OutOpt = None,
     stage: own.StageOpt = None,
+    objective: own.ObjectiveOpt = None,
+    pairs: own.PairsOpt = None,
     config: opt.ConfigOpt = None,
     overrides: opt.SetOpt = None,
     no_config: opt.NoConfigOpt = False,
@@ -65,17 +68,14 @@ def train(
 
       ushape train --dry-run --profile a40,a5000,h100 --price-per-hour 0.4,0.3,2.5
 
+      ushape train --model tiny --objective reject --pairs generations
+
       ushape train --profile h100 --benchmark 10 --price-per-hour 2.5
     """  # fmt: skip
-    from ultrashape_cli.processes import forget_others, is_main_process
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.overfit import overfit_settings
-    from ultrashape_cli.ui import UI
 
-    quiet = quiet or not is_main_process()
-    ui = UI("train", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
-    if told := forget_others():
-        ui.warn(told)
+    ui = _make_ui(json_output, quiet, verbose, progress)
     profiles = (profile or "").split(",")
     prices = price_per_hour or own.Prices()
     _check(steps, epochs, dry_run, profiles, prices, host_memory_gib)
@@ -85,6 +85,8 @@ def train(
         "train.model": model,
         "train.resume_from": resume_from,
         "train.stage": stage.value if stage else None,
+        "train.objective": objective,
+        "train.pairs": str(pairs) if pairs else None,
         "train.steps": steps,
         "train.overfit": overfit,
         "train.learning_rate": learning_rate,
@@ -114,7 +116,7 @@ def train(
 
     resolved = resolved_for(0)
     if show_config:
-        show_settings(ui, resolved, ("train", "distill", "launch"))
+        show_settings(ui, resolved, ("train", "distill", "reward", "launch"))
         return
     if len(profiles) > 1:
         plans = [resolved_for(index) for index in range(len(profiles))]
@@ -132,6 +134,17 @@ def train(
         ui.result(inputs={"data": resolved.config.train.data}, plan=plan)
         return
     start(ui, resolved, run, plan, force=force)
+
+
+def _make_ui(json_output: bool, quiet: bool, verbose: bool, progress: bool) -> UI:
+    from ultrashape_cli.processes import forget_others, is_main_process
+    from ultrashape_cli.ui import UI
+
+    quiet = quiet or not is_main_process()
+    ui = UI("train", json_output=json_output, quiet=quiet, verbose=verbose, progress=progress)
+    if told := forget_others():
+        ui.warn(told)
+    return ui
 
 
 def _check(

@@ -27,12 +27,13 @@ def quantise(
     ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .safetensors.")],
     scheme: Annotated[
-        Literal["int8", "int8-dynamic", "int6", "int4"],
+        Literal["int8", "int8-dynamic", "fp8", "int6", "int4"],
         typer.Option(
             "--scheme",
             help="Codes of so many bits, a scale for 16 (int8) or 32 weights each; int4 with an "
-            "offset, and of feed-forwards only: the rest stays in 16 bit. int8-dynamic computes in "
-            "8 bit too: faster where the device does, less exact.",
+            "offset, and of feed-forwards only: the rest stays in 16 bit. int8-dynamic and "
+            "fp8 compute in 8 bit too: faster where the device does (fp8: Ada, Hopper and later), "
+            "less exact.",
             rich_help_panel="Output",
         ),
     ] = "int8",

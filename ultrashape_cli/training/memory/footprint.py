@@ -111,8 +111,9 @@ def measure_footprint(
                 materialise(module, lambda parameter: compute_dtype(settings.dtype))
         materialise(net, lambda parameter: strategy.weight_dtype(parameter, settings.dtype))
         measured = _measure_encoders(config, encoders)
-        if settings.objective == "distill" and not strategy.adapters:
-            # The teacher waits beside its student, in the dtype of the frozen networks.
+        copied = settings.objective in ("distill", "dpo")
+        if (copied or _needs_copy(config)) and not strategy.adapters:
+            # The teacher or the reference waits beside it, in the dtype of the frozen networks.
             size = compute_dtype(settings.dtype).itemsize * sum(p.numel() for p in net.parameters())
             measured = measured._replace(weights=measured.weights + size)
         return _measure_step(config, strategy, net, spec, measured)
@@ -141,7 +142,7 @@ def _measure_step(
         for value in [*net.parameters(), *net.buffers(), *sums]:
             meter.track(value)
         static = meter.now
-        passes = _teacher_passes(config)
+        passes, learning = _passes(config)
         with torch.no_grad():
             # One stands for all of them: measuring takes seconds.
             if passes:
@@ -151,6 +152,7 @@ def _measure_step(
         forward_flops = meter.work.flops - teaching.flops
         loss.backward()
         del loss
+    learned = meter.work + teaching.times(-1)
     gradients = sum(size_of(p.grad) for p in trained if p.grad is not None)
     peak = meter.peak - static
     optimizer.step()
@@ -170,16 +172,33 @@ def _measure_step(
         offloaded=strategy.offloaded,
         activation_peak=peak,
         largest_block=max(_module_size(block) for block in _blocks(net)),
-        work=meter.work + teaching.times(passes - 1) + encoders.work,
-        model_flops=(2 if strategy.adapters else 3) * forward_flops + passes * teaching.flops,
+        work=learned.times(learning) + teaching.times(passes) + encoders.work,
+        model_flops=(2 if strategy.adapters else 3) * forward_flops * learning
+        + passes * teaching.flops,
         frozen=encoders.weights,
         encode_peak=encoders.peak,
     )
 
 
-def _teacher_passes(config: Config) -> int:
-    distilling = config.train.objective == "distill"
-    return math.ceil(config.distill.teacher_passes) if distilling else 0
+def _passes(config: Config) -> tuple[int, int]:
+    """Returns the passes without and with gradients of each microbatch that is drawn.
+
+    Decoding and judging what `grpo` samples is not counted: it depends on the surfaces.
+    """
+    objective, reward = config.train.objective, config.reward
+    if objective == "dpo":
+        return 1, 1
+    if objective == "grpo":
+        # The steps before the window are those of one member, on the mean half of the others.
+        alone = (reward.rollout_steps - reward.window) / 2
+        sampled = alone + (reward.rollout_steps - alone) * reward.group
+        learned = reward.group * reward.window
+        return math.ceil(sampled) + (learned if reward.kl else 0), learned
+    return math.ceil(config.distill.teacher_passes) if objective == "distill" else 0, 1
+
+
+def _needs_copy(config: Config) -> bool:
+    return config.train.objective == "grpo" and config.reward.kl > 0
 
 
 def _build_net(
@@ -202,6 +221,8 @@ def _build_net(
 def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
     settings = config.train
     batch, tokens = settings.microbatch, settings.num_latents
+    if settings.objective == "dpo":
+        batch *= 2  # winners and losers
     with autocast(torch.device("cpu"), settings.dtype):
         if isinstance(net, RefineDiT | ConditionedDiT):
             channels = spec.dit.in_channels
@@ -251,6 +272,10 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
         # Samples are encoded one after another: the next ones take the same again.
         vae.encode(surface, centres, torch.Generator())
         again = meter.work.times(settings.microbatch - 1)
+        if settings.objective == "grpo":
+            latents = torch.randn(1, settings.num_latents, vae.params.latent_channels)
+            points = torch.zeros(1, config.refine.chunk_size, 3)
+            vae.query_field(vae.decode(latents), points)
         if conditioner is not None:
             side = settings.image_size or conditioner.params.image_size
             pixels = torch.randn(settings.microbatch * settings.views, 3, side, side)

@@ -76,8 +76,10 @@ def adapter_weights(net: nn.Module) -> dict[str, Tensor]:
     return {key: parameter.detach() for key, parameter in _adapters(net).items()}
 
 
-def adapter_config(net: nn.Module, settings: TrainConfig) -> dict[str, Any]:
-    """Returns what peft writes to adapter_config.json."""
+def adapter_config(net: nn.Module, settings: TrainConfig) -> dict[str, Any] | None:
+    """Returns what peft writes to adapter_config.json; None of a network without adapters."""
+    if settings.strategy != "lora":
+        return None
     beside = [EMBEDDER] if PREFIX + f"{EMBEDDER}.weight" in _adapters(net) else []
     return {
         "peft_type": "LORA",

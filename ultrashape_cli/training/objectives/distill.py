@@ -169,6 +169,11 @@ def _mean_velocity(
     return total / steps
 
 
+def has_adapters(net: nn.Module) -> bool:
+    """Says whether a network computes with adapters that can be switched off."""
+    return any(hasattr(layer, "enable_adapters") for layer in net.modules())
+
+
 @contextmanager
 def without_adapters(net: nn.Module) -> Iterator[None]:
     """Has a network compute as it did before it got adapters while it is open."""

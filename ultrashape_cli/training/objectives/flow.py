@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +37,7 @@ from ultrashape_cli.models.voxels import (
     voxel_centres,
 )
 from ultrashape_cli.training.objectives.latents import LatentCache, Moments
-from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors, field_target
+from ultrashape_cli.training.objectives.losses import Losses, Objective, field_errors, field_target
 from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 from ultrashape_cli.training.objectives.tokens import TokenCache, View
 from ultrashape_cli.training.objectives.views import ShownViews
@@ -93,9 +92,11 @@ class Encoded(NamedTuple):
     groups: list[Group]
     walked: Tensor | None = None
     """[B] bool, samples at which a distilled student arrives by its own steps."""
+    paired: bool = False
+    """The first half of the samples are preferred to the second, one to one."""
 
 
-class FlowObjective:
+class FlowObjective(Objective):
     """Rectified-flow loss of the DiT on latents of the frozen VAE.
 
     Args:
@@ -131,8 +132,6 @@ class FlowObjective:
         self.tokens = tokens
         self.params = params
         self.start = start
-        self.watch: Watch | None = None
-        """Told how long the encoders take."""
         self.voxel_noise = VoxelNoise(
             settings.voxel_drop, settings.voxel_add, settings.voxel_jitter
         )
@@ -161,7 +160,7 @@ class FlowObjective:
         t = torch.cat([self._draw_timestep(g) for g in draws])
         dropout = self.settings.condition_dropout
         dropped = torch.cat([draw_drops(1, dropout, g) for g in draws])
-        with self.watch("encode") if self.watch else contextlib.nullcontext():
+        with self.timed("encode"):
             entries = [self._moments(batch, i, g, noisy=noisy) for i, g in enumerate(draws)]
             condition = self._condition(batch, dropped if noisy else None)
             has_field = self.settings.field_loss and noisy

@@ -20,7 +20,7 @@ class Moments(NamedTuple):
     """The VAE's posterior of one asset at some voxels."""
 
     mean: Tensor  # [M, C]
-    logvar: Tensor  # [M, C]
+    logvar: Tensor  # [M, C]; empty where nothing is open, and the mean is scaled already
     voxels: Tensor  # [M, 3] integers
     start: Tensor | None = None  # [M, C], mean of the coarse mesh's, where the flow starts there
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from ultrashape_cli.data.dataset import Item
 
 Watch = Callable[[str], AbstractContextManager[None]]
 """Times a named part of a step."""
@@ -20,6 +22,25 @@ class Losses(NamedTuple):
     parts: dict[str, Tensor]  # further scalars to log
     flops: int  # of the trained network's forward pass
     t: Tensor | None = None  # [B] timesteps, of the DiT
+
+
+class Objective:
+    """What all objectives have in common."""
+
+    expansion = 1
+    """Samples that `expand` makes of each that was drawn."""
+    inner_steps = 1
+    """Updates of the optimizer on one draw."""
+    watch: Watch | None = None
+    """Told how long the parts of a step take that an objective knows."""
+
+    def expand(self, net: nn.Module, drawn: Sequence[Item]) -> Sequence[Item]:
+        """Returns the microbatches that a step learns from: of most objectives, what was drawn."""
+        return drawn
+
+    def timed(self, part: str) -> AbstractContextManager[None]:
+        """Returns what times a block as a part of the step."""
+        return self.watch(part) if self.watch else nullcontext()
 
 
 def field_target(distances: Tensor, truncation: float) -> Tensor:

@@ -12,7 +12,7 @@ from ultrashape_cli.diffusion.flow import draw_noise
 from ultrashape_cli.models.flops import vae_flops
 from ultrashape_cli.models.vae import ShapeVAE, VAEParams
 from ultrashape_cli.models.voxels import farthest_points
-from ultrashape_cli.training.objectives.losses import Losses, Watch, field_errors, field_target
+from ultrashape_cli.training.objectives.losses import Losses, Objective, field_errors, field_target
 
 KL_WEIGHT = 1e-3
 
@@ -37,14 +37,13 @@ class VAETrainee(nn.Module):
         return self.vae.query_field(features, points), posterior.kl()
 
 
-class VAEObjective:
+class VAEObjective(Objective):
     """Reconstruction and KL loss of the VAE with jittered queries (spec section 9)."""
 
     def __init__(self, params: VAEParams, *, num_latents: int, seed: int) -> None:
         self.params = params
         self.num_latents = num_latents
         self.seed = seed
-        self.watch: Watch | None = None
 
     def __call__(self, net: nn.Module, batch: Item) -> Losses:
         """Returns the losses of one microbatch."""

@@ -56,9 +56,9 @@ def check_views(settings: TrainConfig) -> None:
     one = "--set train.views=1"
     if settings.stage != "dit":
         raise ConfigError("the VAE sees no images: train.views is for the DiT", hint=one)
-    if settings.objective == "distill":
+    if settings.objective != "flow":
         raise ConfigError(
-            "a student learns from one image what its teacher does with it: train.views is for "
-            "the objective `flow`",
-            hint=f"{one}; train with views first, and distil the result",
+            f"`{settings.objective}` shows its samples one image: train.views is for the objective "
+            "`flow`",
+            hint=f"{one}; train with views first, and go on from that run with one",
         )

@@ -1,0 +1,77 @@
+"""`ushape evaluate --keep`: generations with their rewards, for `ushape train`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ultrashape_cli.config.resolve import Resolved
+    from ultrashape_cli.evaluation.rows import Asset
+    from ultrashape_cli.models.sources import WeightSource
+    from ultrashape_cli.ui import UI
+
+
+def keep(
+    ui: UI,
+    resolved: Resolved,
+    source: WeightSource,
+    assets: list[Asset],
+    out: Path,
+    *,
+    count: int,
+    data: Path,
+    dry_run: bool,
+) -> None:
+    """Makes and keeps `count` generations of each asset; exits with 1 where one has failed."""
+    from ultrashape_cli.config.distilled import for_distilled
+    from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.evaluation.keep import keep_generations, rewards_here, spread
+    from ultrashape_cli.rewards.generations import INDEX, KeptGenerations
+    from ultrashape_cli.rewards.table import REWARDS
+
+    kept = KeptGenerations(out)
+    missing = [name for name in REWARDS if name not in rewards_here()]
+    if missing:
+        ui.info(f"not measured here: {', '.join(missing)}")
+    if dry_run:
+        there = sum(kept.has(asset.id) for asset in assets)
+        ui.info(f"{count} generations of {len(assets) - there} assets, {there} are there")
+        ui.result(inputs={"assets": len(assets)}, outputs={})
+        return
+    config = for_distilled(resolved, source.distilled).config
+    with ui.progress("keep", len(assets)) as bar:
+        result = keep_generations(
+            *(assets, source, config.refine, config.evaluate, kept),
+            device=choose_device(config.device),
+            seed=config.seed,
+            count=count,
+            progress=bar.update,
+        )
+        bar.update(len(assets))
+    found = spread(kept)
+    rows = [
+        (name, *(f"{values[key]:.4f}" for key in ("mean", "best", "worst")), REWARDS[name].source)
+        for name, values in found.items()
+    ]
+    ui.table(("reward", "mean", "best", "worst", "higher is better, of"), rows)
+    for asset, why in result.failures.items():
+        ui.warn(f"{asset}: {why}")
+    folder = shlex.quote(str(out))
+    ui.hint(f"ushape train --data {shlex.quote(str(data))} --objective reject --pairs {folder}")
+    ui.result(
+        status="error" if result.failures else "ok",
+        inputs={"assets": len(assets)},
+        outputs={"generations": str(out / INDEX)},
+        rewards=found,
+        counts={
+            "made": result.made,
+            "skipped": result.skipped,
+            "failed": len(result.failures),
+        },
+    )
+    if result.failures:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""What a mesh is worth that no loss sees: rewards, groups, and generations kept with them."""

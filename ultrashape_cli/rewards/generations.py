@@ -1,0 +1,232 @@
+"""Generations kept with their rewards: what `ushape evaluate --keep` writes and training reads.
+
+OUT/
+  generations.json       schema, model, weights and their hashes, settings, seed, rewards
+  ID.json                per seed: rewards, or why there is no mesh; hash of the tensors' file
+  ID.safetensors         image [H, W, 4] uint8, and per seed N: latents.N [M, C] fp32, scaled;
+                         voxels.N [M, 3] int16; start.N [M, C] where the flow starts at the
+                         coarse mesh
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ultrashape_cli.errors import AssetError, DatasetError, UsageError
+from ultrashape_cli.files import file_hash, read_json, write_atomic, write_json
+from ultrashape_cli.rewards.group import GroupRewards, weigh
+from ultrashape_cli.rewards.table import Values
+
+SCHEMA = 1
+INDEX = "generations.json"
+
+
+class Generation(NamedTuple):
+    """What the network made of one seed."""
+
+    latents: Tensor  # [M, C] fp32, scaled as the DiT sees them
+    voxels: Tensor  # [M, 3] integers
+    start: Tensor | None = None  # [M, C] fp32, where the flow starts at the coarse mesh
+
+
+class Judged(NamedTuple):
+    """A generation and what it is worth."""
+
+    seed: int
+    generation: Generation
+    rewards: Values | None
+    """None where there is no mesh."""
+    problem: str = ""
+
+
+class KeptGenerations:
+    """A folder of generations.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Creates the folder, or checks that it goes on as it began.
+
+        Args:
+            about: What all generations depend on; plain JSON values.
+
+        Raises:
+            UsageError: The folder holds generations of other weights or settings, or others' files.
+            DiskError: It cannot be written.
+        """
+        wanted = {"schema": SCHEMA, **about}
+        found = read_json(self.root / INDEX)
+        if found is None:
+            if self.root.is_dir() and any(self.root.iterdir()):
+                raise UsageError(
+                    f"`{self.root}` exists and holds no generations",
+                    hint=f"-o {self.root.with_name(f'{self.root.name}-kept')}, or any new folder",
+                )
+            write_json(self.root / INDEX, wanted)
+            return
+        known = found if isinstance(found, dict) else {}
+        differing = sorted(k for k in {*wanted, *known} if wanted.get(k) != known.get(k))
+        if differing:
+            raise UsageError(
+                f"`{self.root}` holds generations made otherwise: {', '.join(differing)}",
+                hint="choose another -o: generations of one folder are of one checkpoint",
+            )
+
+    def about(self) -> dict[str, Any]:
+        """Returns what `begin` wrote.
+
+        Raises:
+            DatasetError: The folder holds no generations, or those of another version.
+        """
+        found = read_json(self.root / INDEX)
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            raise DatasetError(
+                f"`{self.root}` holds no generations that this version reads",
+                hint=f"ushape evaluate --keep 8 --split train -o {self.root}",
+            )
+        return found
+
+    def has(self, asset: str) -> bool:
+        """Says whether the generations of an asset are whole."""
+        record = read_json(self._record(asset))
+        file = self._tensors(asset)
+        known = record.get("sha256") if isinstance(record, dict) else None
+        return file.is_file() and known == file_hash(file)
+
+    def write(self, asset: str, image: Tensor, view: Sequence[float], made: list[Judged]) -> None:
+        """Writes the generations of an asset.
+
+        Args:
+            asset: Its id.
+            image: What the network saw, uint8 [H, W, 4].
+            view: Azimuth and elevation of that, in degrees.
+            made: One per seed.
+        """
+        tensors = {"image": image.contiguous()}
+        for number, one in enumerate(made):
+            latents, voxels, start = one.generation
+            tensors[f"latents.{number}"] = latents.detach().cpu().float().contiguous()
+            tensors[f"voxels.{number}"] = voxels.detach().cpu().to(torch.int16).contiguous()
+            if start is not None:
+                tensors[f"start.{number}"] = start.detach().cpu().float().contiguous()
+        data = save(tensors, {"asset": asset})
+        write_atomic(self._tensors(asset), lambda file: file.write(data))
+        # The record comes last: with it the generations are whole.
+        write_json(
+            self._record(asset),
+            {
+                "asset": asset,
+                "sha256": file_hash(self._tensors(asset)),
+                "view": list(view),
+                "generations": [
+                    {"seed": one.seed, "rewards": one.rewards, "problem": one.problem}
+                    for one in made
+                ],
+            },
+        )
+
+    def assets(self) -> list[str]:
+        """Returns the ids of the assets that have generations, in order."""
+        return sorted(
+            path.stem for path in self.root.glob("*.json")
+            if path.name != INDEX and not path.name.startswith(".")
+        )  # fmt: skip
+
+    def digest(self, asset: str) -> str:
+        """Returns what changes when the generations of an asset do: the hash of their file.
+
+        Raises:
+            AssetError: The record is damaged.
+        """
+        record = read_json(self._record(asset))
+        if not isinstance(record, dict) or "sha256" not in record:
+            raise self._damaged(asset, "no hash of the tensors")
+        return str(record["sha256"])
+
+    def rewards(self, asset: str) -> list[Values | None]:
+        """Returns the rewards of an asset's generations, in the order of their seeds.
+
+        Raises:
+            AssetError: The record is damaged.
+        """
+        record = read_json(self._record(asset))
+        try:
+            found = [one["rewards"] for one in record["generations"]]
+            for values in found:
+                for value in (values or {}).values():
+                    if not (value is None or math.isfinite(value)):
+                        raise ValueError(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._damaged(asset, f"{error!r:.80}") from error
+        return found
+
+    def weighed(self, asset: str, weights: Mapping[str, float]) -> GroupRewards:
+        """Returns the worth of an asset's generations.
+
+        Raises:
+            AssetError: The record is damaged, or lacks one of the rewards.
+        """
+        found = self.rewards(asset)
+        lacking = [n for n in weights if any(n not in values for values in found if values)]
+        if lacking:
+            raise AssetError(
+                f"generations of `{asset}` in `{self.root}` have no reward `{lacking[0]}`",
+                hint="rewards that were recorded stand in generations.json",
+            )
+        return weigh(found, weights)
+
+    def image(self, asset: str) -> Tensor:
+        """Returns the image that the generations of an asset saw, uint8 [H, W, 4].
+
+        Raises:
+            AssetError: The file is damaged.
+        """
+        return self._read(asset, ["image"])["image"]
+
+    def read(self, asset: str, number: int) -> Generation:
+        """Returns one generation of an asset, by its place among the seeds.
+
+        Raises:
+            AssetError: The file is damaged, or has no such generation.
+        """
+        names = [f"{name}.{number}" for name in ("latents", "voxels")]
+        found = self._read(asset, names, optional=f"start.{number}")
+        latents, voxels = (found[name] for name in names)
+        if latents.ndim != 2 or voxels.shape != (len(latents), 3):
+            raise self._damaged(asset, f"shapes {list(latents.shape)} and {list(voxels.shape)}")
+        return Generation(latents, voxels.long(), found.get(f"start.{number}"))
+
+    def _read(self, asset: str, names: list[str], optional: str = "") -> dict[str, Tensor]:
+        try:
+            with safe_open(self._tensors(asset), "pt") as file:
+                present = file.keys()
+                more = [optional] if optional in present else []
+                return {name: file.get_tensor(name) for name in [*names, *more]}
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(asset, str(error)) from error
+
+    def _damaged(self, asset: str, why: str) -> AssetError:
+        return AssetError(
+            f"generations of `{asset}` in `{self.root}` are damaged: {why}",
+            hint=f"remove `{self._record(asset)}` and repeat the `ushape evaluate --keep` that "
+            "made it",
+        )
+
+    def _record(self, asset: str) -> Path:
+        return self.root / f"{asset}.json"
+
+    def _tensors(self, asset: str) -> Path:
+        return self.root / f"{asset}.safetensors"

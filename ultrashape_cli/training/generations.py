@@ -1,0 +1,182 @@
+"""Kept generations as training data: which of them count, and the images they were made from."""
+
+from __future__ import annotations
+
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ultrashape_cli.config.schema import Config
+from ultrashape_cli.data.dataset import Item, ShapeDataset
+from ultrashape_cli.data.images import preprocess_inference
+from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.errors import ConfigError, DatasetError
+from ultrashape_cli.packing.opened import open_dataset
+from ultrashape_cli.rewards.generations import Generation, KeptGenerations
+from ultrashape_cli.rewards.group import margins
+from ultrashape_cli.rewards.table import parse_rewards, require, watched_rewards
+
+TRAINED_ON_PAIRS = ("reject", "dpo")
+"""Objectives whose data are kept generations."""
+REWARDED = (*TRAINED_ON_PAIRS, "grpo")
+"""Objectives that learn from rewards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """The best and the worst generation of each asset whose generations differ."""
+
+    kept: KeptGenerations
+    places: dict[str, tuple[int, int]]
+    """Asset -> places of the best and the worst among its seeds."""
+
+    def __call__(self, asset: str, worst: bool) -> Generation:
+        """Returns the best generation of an asset, or its worst."""
+        return self.kept.read(asset, self.places[asset][worst])
+
+    @property
+    def assets(self) -> list[str]:
+        """The assets that have one."""
+        return list(self.places)
+
+
+def find_picks(config: Config) -> Picks | None:
+    """Returns the generations that a run trains on; None where its objective takes others.
+
+    Raises:
+        ConfigError: No folder was given, or its generations are of another model.
+        DatasetError: It holds none, or none is better than the others of its asset.
+    """
+    settings = config.train
+    if settings.objective not in TRAINED_ON_PAIRS:
+        return None
+    data = shlex.quote(settings.data)
+    made_by = f"ushape evaluate --keep 8 --split train --data {data} -o generations"
+    if not settings.pairs:
+        raise ConfigError(
+            f"the objective `{settings.objective}` trains on kept generations, and none are given",
+            hint=f"{made_by}, then --pairs generations",
+        )
+    kept = KeptGenerations(Path(settings.pairs))
+    about = kept.about()
+    if about.get("model") != settings.model:
+        raise ConfigError(
+            f"the generations in `{kept.root}` are of model `{about.get('model')}`, "
+            f"not `{settings.model}`",
+            hint=f"--model {about.get('model')}",
+        )
+    weights = parse_rewards(settings.rewards)
+    places = {}
+    groups = {asset: kept.rewards(asset) for asset in kept.assets()}
+    gaps = margins(groups, weights)
+    least = config.reward.margin if settings.objective == "dpo" else 0.0
+    for asset in groups:
+        found = kept.weighed(asset, weights)
+        if not found.flat and gaps[asset] > least:
+            places[asset] = found.best, found.worst
+    if not places:
+        raise DatasetError(
+            f"in `{kept.root}` no generation is better than the others of its asset "
+            f"({len(kept.assets())} assets, rewards {', '.join(settings.rewards)})",
+            hint=f"other train.rewards, or more of them: {made_by}",
+        )
+    return Picks(kept, places)
+
+
+def generation_digests(picks: Picks) -> dict[str, str]:
+    """Returns by asset what changes when its generations do."""
+    return {asset: picks.kept.digest(asset) for asset in picks.assets}
+
+
+def check_objective(config: Config) -> None:
+    """Raises ConfigError where a run cannot train on what it made itself."""
+    settings = config.train
+    if settings.objective not in REWARDED:
+        return
+    name = settings.objective
+    if settings.stage != "dit":
+        raise ConfigError(f"only the DiT is trained by `{name}`", hint="--stage dit")
+    unfit: Mapping[str, tuple[Any, str]] = {
+        "train.field_loss": (settings.field_loss, "generations have no true field"),
+        "train.overfit": (settings.overfit, "whether a loss gets near zero is asked of plain data"),
+        "train.latent_variants": (settings.latent_variants, "nothing is encoded"),
+        "train.colour_jitter": (settings.colour_jitter, "images stay as they were seen"),
+        "train.crop_jitter": (settings.crop_jitter, "images stay as they were seen"),
+    }
+    for key, (value, why) in unfit.items():
+        if value:
+            raise ConfigError(
+                f"`{key}` does not go with the objective `{name}`: {why}", hint=f"--set {key}=0"
+            )
+    if name != "reject" and settings.strategy == "sharded":
+        raise ConfigError(
+            f"`{name}` asks for the whole network, and weights in shards are none",
+            hint="leave train.strategy out: adapters need no second network",
+        )
+    require(list(watched_rewards(settings.rewards, config.reward.held_out)))
+    if name == "grpo":
+        _check_policy(config)
+    find_picks(config)
+
+
+def _check_policy(config: Config) -> None:
+    """Raises ConfigError or DatasetError where a run cannot make and judge its own generations."""
+    reward = config.reward
+    if config.launch.engine == "deepspeed":
+        raise ConfigError("`grpo` does not run under deepspeed", hint="--set launch.engine=native")
+    if reward.window > reward.rollout_steps:
+        raise ConfigError(
+            f"`reward.window` of {reward.window} does not fit in {reward.rollout_steps} steps",
+            hint=f"--set reward.window={reward.rollout_steps}",
+        )
+    if config.train.pairs:
+        raise ConfigError(
+            "`grpo` makes its own generations and reads none", hint="leave --pairs out"
+        )
+    dataset = open_dataset(config.train.data, config.train.cache, config.train.cache_gib)
+    dataset.require()
+    require_truths(dataset, dataset.read_split("train"))
+
+
+def require_truths(dataset: Dataset, assets: Sequence[str]) -> None:
+    """Raises DatasetError where assets have no mesh to hold generations against."""
+    missing = [asset for asset in assets if not dataset.has(dataset.mesh(asset))]
+    if missing:
+        raise DatasetError(
+            f"no meshes for {len(missing)} of {len(assets)} assets in `{dataset.root}`, such as "
+            f"`{missing[0]}`: rewards are of meshes",
+            hint="a dataset of `ushape prepare`, or leave these assets out of its train list",
+        )
+
+
+class GenerationDataset(ShapeDataset):
+    """Images of kept generations, as the network saw them; `GeneratedObjective` reads the rest.
+
+    An item holds `uid`, `counter`, `variant` (-1), `image` [3, S, S], `mask` [1, S, S], `view` (0)
+    and, if asked, the `checksum` of the image.
+
+    Args:
+        picks: The generations.
+        given: What `ShapeDataset` takes, without the assets.
+    """
+
+    def __init__(self, root: Any, picks: Picks, **given: Any) -> None:
+        super().__init__(root, picks.assets, **given)
+        self.kept = picks.kept
+
+    def bring(self, keys: list[tuple[int, int]]) -> None:
+        """Does nothing: generations are here, whatever the dataset is."""
+
+    def _item(self, asset_id: str, counter: int, rng: np.random.Generator) -> Item:
+        rgba = self.kept.image(asset_id).numpy()
+        assert self.image_size is not None
+        image, mask = preprocess_inference(rgba, self.image_size(counter))
+        item: Item = {"uid": asset_id, "counter": counter, "variant": -1, "view": 0}
+        if self.checksums:
+            item["checksum"] = zlib.crc32(np.ascontiguousarray(rgba).tobytes())
+        return {**item, "image": image, "mask": mask}
