@@ -14,9 +14,9 @@ from PIL import Image
 
 from ultrashape_cli.data.dataset import SampleOrder, ShapeDataset, make_loader, to_device
 from ultrashape_cli.data.layout import Dataset
-from ultrashape_cli.data.posed_views import draw_views, read_directions
+from ultrashape_cli.data.posed_views import draw_views, read_directions, require_views
 from ultrashape_cli.data.samples import encode_normals, quantise_positions, write_samples
-from ultrashape_cli.errors import AssetError
+from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.rendering.cameras import view_directions, view_set
 
 NUM_VIEWS = 5
@@ -112,6 +112,14 @@ def test_microbatches_go_on_after_a_resume_whoever_loads_them(folder: Dataset) -
     for ours, theirs in zip(again, first[2:], strict=True):
         assert torch.equal(ours["image"], theirs["image"])
         assert torch.equal(ours["view"], theirs["view"])
+
+
+def test_a_dataset_of_one_view_is_told_before_the_work(folder: Dataset) -> None:
+    require_views(folder, ["a", "b"])
+    for path in folder.view_files("a")[1:]:
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"has 1 views, and train\.views shows"):
+        require_views(folder, ["a", "b"])
 
 
 @pytest.mark.parametrize("damage", ["absent", "text", "fewer", "no matrix"])

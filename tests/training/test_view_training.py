@@ -209,6 +209,21 @@ def test_a_run_with_one_view_leaves_the_embedding_as_it_was(make_run, posed: Pat
     assert resolve_weights(after.root).views == TrainedViews(4)
 
 
+def test_a_dataset_with_one_view_is_refused_by_the_command(
+    ushape, ball_data: Path, posed: Path
+) -> None:
+    def train(data: Path):
+        more = ("--set", "train.views=2", "--set", "train.num_latents=16", "--dry-run")
+        return ushape("train", "--data", data, "--model", "small", "--profile", "cpu", *more)
+
+    refused = train(ball_data)
+    assert refused.code in (1, 2)
+    assert "has 1 views, and train.views shows several" in refused.err
+    assert "ushape render" in refused.err
+    found = train(posed)
+    assert found.code == 0, found.err
+
+
 def test_validation_shows_the_front_alone(make_run, posed: Path) -> None:
     run, config = make_run(steps=1, views=4, data=str(posed), validate_every_steps=1)
     train_run(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ultrashape_cli.data.layout import Dataset
-from ultrashape_cli.errors import AssetError
+from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.geometry.directions import direction_of_camera
 
 CAMERAS = "cameras.json"
@@ -35,6 +35,23 @@ def draw_views(seed: int, counter: int, available: int, most: int) -> list[int]:
         return [0]
     count = int(rng.integers(2, most + 1))
     return [0, *(1 + int(view) for view in rng.permutation(available - 1)[: count - 1])]
+
+
+def require_views(dataset: Dataset, ids: Sequence[str]) -> None:
+    """Raises an error where the first asset has one view only, or none with a camera.
+
+    Raises:
+        AssetError: Its cameras cannot be read.
+        DatasetError: It has one view: training would show one, whatever is asked for.
+    """
+    files = dataset.view_files(ids[0])
+    if len(files) < 2:
+        raise DatasetError(
+            f"asset `{ids[0]}` of `{dataset.root}` has {len(files)} views, and train.views shows "
+            "several",
+            hint=f"ushape render {shlex.quote(str(dataset.root))} --views 8",
+        )
+    read_directions(dataset, ids[0], files)
 
 
 def read_directions(dataset: Dataset, asset_id: str, files: Sequence[Path]) -> np.ndarray:

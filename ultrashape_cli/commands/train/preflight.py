@@ -105,8 +105,10 @@ def training_assets(config: Config) -> list[str]:
     """Returns the ids that a run trains on.
 
     Raises:
-        DatasetError: There are none, or they have no samples.
+        AssetError: They have no cameras, and train with several views.
+        DatasetError: There are none, or they have no samples, or not the views.
     """
+    from ultrashape_cli.data.posed_views import require_views
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.training.generations import find_picks
     from ultrashape_cli.training.provenance import open_training_data
@@ -126,6 +128,8 @@ def training_assets(config: Config) -> list[str]:
         raise DatasetError(
             f"`{dataset.root}` has no training assets", hint=f"ushape split {dataset.root}"
         )
+    if config.train.views > 1:
+        require_views(dataset, ids)
     return ids
 
 
