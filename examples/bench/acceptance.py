@@ -110,9 +110,10 @@ def measured(refiner: Refiner, name: str, truth: Mesh) -> Case | None:
     straying = measure_straying(made, coarse)
     verdict = judge(made, coarse, View(Path(), rgba, 0.0, 0.0), straying)
     before, after = (compare_meshes(m, truth, 50_000)["chamfer_l1"] for m in (coarse, made))
-    gained = verdict.result.score - verdict.input.score
-    print(f"{name:26} {before:.4f} {after / before - 1:+7.1%}   likeness {gained:+.4f}   "
-          f"astray {max(straying.beyond, straying.lost):.3f}", flush=True)  # fmt: skip
+    outline = verdict.result.silhouette - verdict.input.silhouette
+    shading = verdict.result.shading - verdict.input.shading
+    print(f"{name:26} {before:.4f} {after / before - 1:+7.1%}   outline {outline:+.4f}   "
+          f"shading {shading:+.4f}   astray {max(straying.beyond, straying.lost):.3f}", flush=True)  # fmt: skip
     return Case(before, after, verdict, straying)
 
 

@@ -155,7 +155,7 @@ def test_shards_have_no_reference(ushape, ball_data: Path, pairs: str) -> None:
         *("train", "--data", ball_data, "--model", "small", "--objective", "dpo", "--dry-run"),
         *("--pairs", pairs, "--strategy", "sharded", "--profile", "cpu"),
     )
-    assert (refused.code, "no whole reference" in refused.err) == (2, True)
+    assert (refused.code, "asks for the whole network" in refused.err) == (2, True)
 
 
 def test_steps_are_small_unless_set() -> None:
