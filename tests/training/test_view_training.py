@@ -176,7 +176,7 @@ def test_forms_without_room_for_views_refuse_them(
     bundle = tmp_path / "out.pt"
     result = ushape("weights", "export", run.root, "--format", "reference", "-o", bundle)
     assert result.code == 1
-    assert "trained with several views" in result.err
+    assert "were trained with several views" in result.err
     assert not bundle.exists()
     with pytest.raises(CheckpointError, match="graphs take one image"):
         refuse_codes(resolve_weights(run.root))

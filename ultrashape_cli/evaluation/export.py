@@ -60,8 +60,9 @@ def refuse_codes(source: WeightSource) -> None:
             hint="export the checkpoint that it was made from",
         )
     if source.views is not None:
+        named = source.adapters.get("dit", source.files["dit"])
         raise CheckpointError(
-            f"`{source.files['dit']}` was trained with several views, and graphs take one image",
+            f"`{named}` was trained with several views, and graphs take one image",
             hint="refine with the checkpoint itself, or export one trained with train.views=1",
         )
 

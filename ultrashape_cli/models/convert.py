@@ -248,8 +248,8 @@ def _require_one_view(gathered: Gathered, target: Path) -> None:
     """Raise CheckpointError where weights for several views would go where only one is known."""
     if f"{EMBEDDER}.weight" in gathered.parts.get("dit", {}):
         raise CheckpointError(
-            f"`{gathered.files['dit']}` was trained with several views, which the reference bundle "
-            "has no layer for",
+            f"the weights for `{target}` were trained with several views, which the reference "
+            "bundle has no layer for",
             hint=f"{target.stem}.safetensors keeps it",
         )
 
