@@ -9,6 +9,7 @@ import torch
 from ball_networks import SMALL, ball_networks
 from torch.cuda._utils import _get_device_index
 
+from ultrashape_cli.config.choices import ViewMode
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.inference import memory
 from ultrashape_cli.inference.memory import (
@@ -36,13 +37,11 @@ def full() -> ModelSpec:
 def measure_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full-size measurements take seconds; the plan asks for the same ones again and again."""
 
-    def cached(spec, config, tokens, *, accelerator, int8=False, quantised=None):
+    def cached(spec, config, tokens, **given):
         # Only these settings change what is measured.
-        key = (spec.name, config.dtype, tokens, accelerator, int8, quantised)
+        key = (spec.name, config.dtype, tokens, *sorted(given.items()))
         if key not in MEASURED:
-            MEASURED[key] = measure_refinement(
-                spec, config, tokens, accelerator=accelerator, int8=int8, quantised=quantised
-            )
+            MEASURED[key] = measure_refinement(spec, config, tokens, **given)
         return MEASURED[key]
 
     monkeypatch.setattr("ultrashape_cli.inference.memory.measure_refinement", cached)
@@ -194,3 +193,13 @@ def test_a_limit_is_set_on_a_card_named_without_its_index(monkeypatch) -> None:
     limit_device(RefineConfig(max_memory_gib=4.0), CUDA)
     limit_device(RefineConfig(max_memory_gib=4.0), torch.device("cuda", 1))
     assert shares == [(0.25, 0), (0.25, 1)]
+
+
+def test_the_tokens_of_all_views_count_where_they_are_seen_at_once() -> None:
+    def needed(mode: ViewMode, views: int) -> int:
+        config = replace(BF16, view_mode=mode, memory="resident")
+        plan = plan_refinement(SMALL, config, CUDA, 100, budget=8 * GIB, host=64 * GIB, views=views)
+        return plan.stages["sample"]
+
+    assert needed("trained", 4) > needed("trained", 1) == needed("spatial", 1)
+    assert needed("spatial", 4) == needed("spatial", 1)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ultrashape_cli.errors import UsageError
+from ultrashape_cli.geometry.directions import direction_of
 from ultrashape_cli.inference.view_files import ViewFile, parse_views
-from ultrashape_cli.rendering.cameras import camera_at, direction_of, view_set
+from ultrashape_cli.rendering.cameras import camera_at, view_set
 from ultrashape_cli.rendering.output import write_views
 
 

@@ -54,6 +54,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "engine.retries": (0, 10),
     "quality.vae_resolution": (16, 1024),
     "train.condition_dropout": (0.0, 1.0),
+    "train.views": (1, 16),
     "train.num_workers": (0, 256),
     "train.warmup_steps": (0, float("inf")),
     "train.weight_decay": (0.0, 1.0),

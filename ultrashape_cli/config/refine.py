@@ -60,11 +60,13 @@ class RefineConfig:
     """Voxels inside the border of the region over which the change sets in."""
     view_mode: ViewMode = "spatial"
     """With several views: `spatial` lets a token listen to those that see it, `mean` to all alike,
-    `stochastic` asks one view per evaluation, in turn."""
+    `stochastic` asks one view per evaluation, in turn, `trained` shows all at once to weights that
+    were trained with several, which is then the default."""
     view_overlap: float = 0.6
     """Least overlap of a view's outline with the mesh seen from there; 0 takes any."""
     max_views: int = 6
-    """Views that are asked, of those given; each is a pass more in every evaluation."""
+    """Views that are asked, of those given; each is a pass more in every evaluation, but for
+    `trained`, where it is at most as many as in training."""
     best_of: int = 1
     """Results made, of seeds in a row, of which the best by images and topology is kept."""
     tokens: int = 32_768

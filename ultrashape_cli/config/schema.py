@@ -254,6 +254,9 @@ class TrainConfig:
     the released one is best left as it is."""
     condition_dropout: float = 0.1
     """Probability that a sample trains without its image."""
+    views: int = 1
+    """Most reference views of a sample: half of the samples show the front alone, the others so
+    many or fewer, with their cameras, for `refine --view`. 1 is any one view of an asset."""
     timesteps: Literal["uniform", "logit-normal"] = "uniform"
     """Distribution of t; the reference draws it uniformly."""
     timestep_mean: float = 0.0

@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,14 +30,17 @@ from ultrashape_cli.data.images import (
     preprocess_training,
 )
 from ultrashape_cli.data.layout import Dataset as AssetFolder
+from ultrashape_cli.data.posed_views import draw_views, read_directions
 from ultrashape_cli.data.samples import QUERY_SETS, open_samples
 from ultrashape_cli.errors import AssetError, DatasetError, LoaderError
 from ultrashape_cli.interrupts import SignalFlag
 from ultrashape_cli.processes import end_with_parent, leave
 
 Item = dict[str, Any]
-READ_BY_HOST = ("counter", "variant", "mask", "view", "checksum")
+READ_BY_HOST = ("counter", "variant", "mask", "view", "checksum", "num_views")
 """What decides draws and lengths: on an accelerator, reading it would wait for all work there."""
+_OF_VIEWS = ("image", "mask", "view", "checksum", "camera")
+"""What a sample of several views has of each; those of a microbatch follow each other."""
 _LOADER_LOST = ("DataLoader worker (pid", "shared memory", "No space left on device")
 """Words of torch for a loader process that died, or could not share what it had read."""
 
@@ -46,8 +50,10 @@ class ShapeDataset(Dataset[Item]):
 
     An item holds `uid`, `counter`, `variant`, `surface` [N, 7], and, for the DiT stage, `image`
     [3, S, S] and `mask` [1, S, S] in [-1, 1], which `view` it is and, if asked, the `checksum` of
-    its file, or, for the VAE stage, one [Q, 4] array per query set (position, signed distance). A
-    broken asset raises with its id; it is never replaced.
+    its file, or, for the VAE stage, one [Q, 4] array per query set (position, signed distance).
+    Where samples may show several views, it has them stacked, [V, 3, S, S] and so on, their number
+    `num_views`, and `camera` [V, 2], azimuth and elevation in degrees. A broken asset raises with
+    its id; it is never replaced.
 
     Args:
         root: The dataset.
@@ -57,7 +63,8 @@ class ShapeDataset(Dataset[Item]):
         image_size: Sample counter -> pixels; None for no images.
         query_points: Points per query set; 0 for none.
         variants: Different surface draws per asset; 0 draws anew every time and has variant -1.
-        fixed_view: Always take the first view.
+        views: Most that a sample shows (`draw_views`); 1 for any one of them.
+        fixed_view: Always take the first view, or the first `views`.
         checksums: Add that of the view's file, which is read once more for it.
         skip_bad: Leave broken assets out of a microbatch and name them, instead of raising.
         coarse_points: Points of the asset's coarse version, `coarse` [P, 3]; 0 for none.
@@ -76,6 +83,7 @@ class ShapeDataset(Dataset[Item]):
         image_size: Callable[[int], int] | None = None,
         query_points: int = 0,
         variants: int = 0,
+        views: int = 1,
         fixed_view: bool = False,
         checksums: bool = False,
         skip_bad: bool = False,
@@ -91,6 +99,7 @@ class ShapeDataset(Dataset[Item]):
         self.image_size = image_size
         self.query_points = query_points
         self.variants = variants
+        self.views = views
         self.fixed_view = fixed_view
         self.checksums = checksums
         self.skip_bad = skip_bad
@@ -137,8 +146,7 @@ class ShapeDataset(Dataset[Item]):
         surface = torch.from_numpy(samples.draw_surface(self.surface_points, points_rng))
         item: Item = {"uid": asset_id, "counter": counter, "variant": variant, "surface": surface}
         if self.image_size is not None:
-            size = self.image_size(counter)
-            item |= self._image(asset_id, size, rng)
+            item |= self._images(asset_id, counter, rng)
         if self.query_points:
             for name in QUERY_SETS:
                 queries = samples.draw_queries(name, self.query_points, rng)
@@ -148,12 +156,25 @@ class ShapeDataset(Dataset[Item]):
             item["coarse"] = torch.from_numpy(coarse)
         return item
 
-    def _image(self, asset_id: str, size: int, rng: np.random.Generator) -> Item:
-        views = self.root.view_files(asset_id)
-        if not views:
+    def _images(self, asset_id: str, counter: int, rng: np.random.Generator) -> Item:
+        assert self.image_size is not None
+        size = self.image_size(counter)
+        files = self.root.view_files(asset_id)
+        if not files:
             raise AssetError("no views", hint=f"ushape render {self.root.root}")
-        view = 0 if self.fixed_view else int(rng.integers(len(views)))
-        file = self.root.fetched(views[view])
+        if self.views == 1:
+            view = 0 if self.fixed_view else int(rng.integers(len(files)))
+            return self._image(files[view], view, size, rng)
+        chosen = list(range(min(self.views, len(files))))
+        if not self.fixed_view:
+            chosen = draw_views(self.seed, counter, len(files), self.views)
+        directions = read_directions(self.root, asset_id, files)
+        shown = default_collate([self._image(files[view], view, size, rng) for view in chosen])
+        camera = torch.from_numpy(directions[chosen])
+        return {**shown, "camera": camera, "num_views": len(chosen)}
+
+    def _image(self, path: Path, view: int, size: int, rng: np.random.Generator) -> Item:
+        file = self.root.fetched(path)
         rgba = load_rgba(file)
         padding = TRAINING_PADDING
         # Views are never turned or mirrored: the image would no longer show the shape beside it.
@@ -251,7 +272,16 @@ def _collate(found: list[Item | AssetError] | AssetError) -> Item | AssetError:
         return found
     items = [item for item in found if not isinstance(item, AssetError)]
     bad = [error.message for error in found if isinstance(error, AssetError)]
-    return {**(default_collate(items) if items else {"uid": []}), "bad": bad}
+    return {**(collate(items) if items else {"uid": []}), "bad": bad}
+
+
+def collate(items: list[Item]) -> Item:
+    """Returns samples as a microbatch; views of samples that may show several follow each other."""
+    if "num_views" not in items[0]:
+        return default_collate(items)
+    each = [name for name in _OF_VIEWS if name in items[0]]
+    found = default_collate([{k: v for k, v in item.items() if k not in each} for item in items])
+    return {**found, **{name: torch.cat([item[name] for item in items]) for name in each}}
 
 
 def _shared_memory() -> str:

@@ -59,6 +59,12 @@ def refuse_codes(source: WeightSource) -> None:
             f"`{source.files['dit']}` is quantised ({found.scheme}): its codes have no graph",
             hint="export the checkpoint that it was made from",
         )
+    if source.views is not None:
+        named = source.adapters.get("dit", source.files["dit"])
+        raise CheckpointError(
+            f"`{named}` was trained with several views, and graphs take one image",
+            hint="refine with the checkpoint itself, or export one trained with train.views=1",
+        )
 
 
 def export_onnx(

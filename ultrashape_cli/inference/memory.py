@@ -109,6 +109,8 @@ class RefinePlan:
     budget: int
     quantised: Quantisation | None = None
     """Of the weights that were planned for, where they are a quantised file."""
+    views: int = 1
+    """Images that were planned for."""
 
     @property
     def needed(self) -> int:
@@ -130,6 +132,7 @@ def measure_refinement(
     accelerator: bool,
     int8: bool = False,
     quantised: Quantisation | None = None,
+    views: int = 1,
 ) -> Footprint:
     """Returns what the stages take, from the real modules on fake tensors; treat it as frozen.
 
@@ -142,6 +145,7 @@ def measure_refinement(
         accelerator: Count the kernels of a GPU, where they differ from those of a CPU.
         int8: Quantise the DiT.
         quantised: Count the codes of such a file.
+        views: Images whose tokens a pass sees.
     """
     networks = build(spec, vae_parts=spec.inference_parts(encodes=config.encodes))
     if int8:
@@ -156,10 +160,12 @@ def measure_refinement(
             assert module is not None
             materialise(module, lambda parameter: half)
         with torch.no_grad():
-            return _measure(spec, config, tokens, networks)
+            return _measure(spec, config, tokens, networks, views)
 
 
-def _measure(spec: ModelSpec, config: RefineConfig, tokens: int, networks: Networks) -> Footprint:
+def _measure(
+    spec: ModelSpec, config: RefineConfig, tokens: int, networks: Networks, views: int
+) -> Footprint:
     conditioner, dit, vae = networks.conditioner, networks.dit, networks.vae
     assert conditioner is not None
     assert dit is not None
@@ -173,7 +179,7 @@ def _measure(spec: ModelSpec, config: RefineConfig, tokens: int, networks: Netwo
         context = conditioner.main_image_encoder.model(torch.randn(1, 3, side, side, dtype=half))
     activations["condition"] = meter.peak - weights["condition"]
     del context
-    size = spec.conditioner.tokens_of(side)
+    size = views * spec.conditioner.tokens_of(side)
     with _metered(dit) as meter:
         context = torch.randn(1, size, spec.conditioner.width, dtype=half)
         seen: Any = context
@@ -232,6 +238,7 @@ def plan_refinement(
     budget: int | None = None,
     host: int | None = None,
     quantised: Quantisation | None = None,
+    views: int = 1,
 ) -> RefinePlan:
     """Returns the first mode that fits the memory, or the one asked for; the last where none does.
 
@@ -243,6 +250,7 @@ def plan_refinement(
         budget: Bytes of the device to use; None takes `max_memory_gib`, else what is free.
         host: Bytes of host memory for waiting weights; None takes what is free.
         quantised: What the weights are, where they are a quantised file.
+        views: Images that are asked; all at once only with `refine.view_mode=trained`.
 
     Raises:
         UsageError: They are codes already, and mode `int8` would make some of them.
@@ -259,13 +267,18 @@ def plan_refinement(
         modes = ("resident",)
     else:
         modes = modes_on(device, quantised)
-    plain = measure_refinement(spec, config, tokens, accelerator=accelerator, quantised=quantised)
+    at_once = views if config.view_mode == "trained" else 1
+    measure = functools.partial(
+        measure_refinement, spec, config, tokens, accelerator=accelerator, views=at_once
+    )
+    plain = measure(quantised=quantised)
     plan: RefinePlan | None = None
     for mode in modes:
         found = plain
         if mode == "int8":
-            found = measure_refinement(spec, config, tokens, accelerator=accelerator, int8=True)
-        plan = replace(_plan(mode, found, config, tokens, budget, device), quantised=quantised)
+            found = measure(int8=True)
+        plan = _plan(mode, found, config, tokens, budget, device)
+        plan = replace(plan, quantised=quantised, views=views)
         if plan.fits and (mode == "resident" or not accelerator or plan.host <= host):
             return plan
     assert plan is not None
@@ -348,10 +361,8 @@ def check_plan(
     sizes = [plan.tokens]
     while sizes[-1] > FEWEST_TOKENS:
         sizes.append(sizes[-1] // 2)
-    plans = [
-        plan_refinement(spec, config, device, size, budget=plan.budget, quantised=plan.quantised)
-        for size in sizes
-    ]
+    same: dict[str, Any] = {"budget": plan.budget, "quantised": plan.quantised, "views": plan.views}
+    plans = [plan_refinement(spec, config, device, size, **same) for size in sizes]
     if smaller := next((found for found in plans if found.fits), None):
         raise OutOfMemory(message, option=f"--tokens {smaller.tokens}")
     # Only the limit that was set is too low for all of them, or the machine is.

@@ -123,7 +123,10 @@ def _draw(prepared: Prepared, spec: ModelSpec, config: RefineConfig) -> None:
 
 
 def add_views(prepared: Prepared, views: list[View], spec: ModelSpec, config: RefineConfig) -> None:
-    """Adds references, and the share in every token of those that add something."""
+    """Adds references, and the share in every token of those that add something.
+
+    Weights that were trained with several decide themselves what of which a token listens to.
+    """
     prepared.views = views
     if len(views) == 1:
         return
@@ -131,7 +134,9 @@ def add_views(prepared: Prepared, views: list[View], spec: ModelSpec, config: Re
     directions = [(view.azimuth, view.elevation) for view in views]
     seen = facing(prepared.mesh, voxels, resolution, directions)
     prepared.asked = useful(seen, config.max_views)
-    prepared.shares = torch.from_numpy(shares(seen[prepared.asked], config.view_mode))
+    prepared.shares = None
+    if config.view_mode != "trained":
+        prepared.shares = torch.from_numpy(shares(seen[prepared.asked], config.view_mode))
 
 
 def voxelise(mesh: Mesh, seed: int, spec: ModelSpec, config: RefineConfig) -> Tensor:  # [1, M, 3]

@@ -35,7 +35,7 @@ from ultrashape_cli.inference.encoding import encoder_surface
 from ultrashape_cli.inference.memory import is_out_of_memory, memory_errors, refuse_int8
 from ultrashape_cli.inference.prepared import Prepared, prepare_mesh, timed
 from ultrashape_cli.inference.streaming import BlockStream, Placement, quantise_dit
-from ultrashape_cli.inference.velocity import NetworkVelocity, Seen, ViewsVelocity
+from ultrashape_cli.inference.velocity import NetworkVelocity, Seen, ViewsVelocity, joined
 from ultrashape_cli.models.attention import kept_backends
 from ultrashape_cli.models.attention_choice import (
     AttentionShape,
@@ -186,11 +186,17 @@ class Refiner:
             context, lengths = self.condition(rgba)
             further = [] if rgba is None else prepared.asked[1:]
             more = [self._seen(prepared.views[view].rgba) for view in further]
+            cameras: Tensor | None = None
+            if self.config.view_mode == "trained" and context is not None and prepared.views:
+                asked = [prepared.views[view] for view in prepared.asked]
+                context, lengths, cameras = joined([Seen(context, lengths), *more], asked)
+                more = []
         with timed(seconds, "sample"), memory_errors("sample", f"--tokens {max(tokens // 2, 1)}"):
             start, hold = self.course(prepared)
             latents = self.sample(
                 *(prepared.voxels, start, context, lengths, progress),
                 more=more,
+                cameras=cameras,
                 shares=prepared.shares,
                 hold=hold,
             )
@@ -288,13 +294,15 @@ class Refiner:
         on_step: Callable[[float, Tensor], None] = lambda t, x: None,
         *,
         more: Sequence[Seen] = (),
+        cameras: Tensor | None = None,  # [1, L, F]
         shares: Tensor | None = None,  # [K, M]
         hold: Hold | None = None,
     ) -> Tensor:  # [1, M, C] fp32
         """Integrates the flow from its start to latents; without context, unguided.
 
         `on_step` gets t and x at the start and after each step. `more` are views beside the first,
-        with the shares of all K in each token; `hold` is that of the `Course`.
+        with the shares of all K in each token; `hold` is that of the `Course`. `cameras` tell of
+        each image token from where it was seen (`RefineDiT.seen_from`).
         """
         dit = self.networks.dit
         assert dit is not None
@@ -303,6 +311,10 @@ class Refiner:
         with kept_backends(dit), self.placement.using("dit") as stream:
             shapes = dit_shapes(params, 1, tokens, seen_tokens)
             self.attention = self._choose_attention(dit, shapes)
+            if cameras is not None:
+                assert context is not None
+                with autocast(self.device, config.dtype):
+                    context = dit.seen_from(context, cameras)
             views = [] if context is None else [Seen(context, lengths), *more]
             if views and config.cache_context:
                 with autocast(self.device, config.dtype):

@@ -10,11 +10,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ultrashape_cli.config.schema import RefineConfig
-from ultrashape_cli.devices import autocast
+from ultrashape_cli.devices import autocast, upload
 from ultrashape_cli.diffusion.sampler import VelocityFn, guided_velocity
+from ultrashape_cli.inference.views import View
 from ultrashape_cli.models.dit import ContextKeys, RefineDiT
+from ultrashape_cli.models.view_embedding import JoinedViews, camera_features, join_views
 
 
 class Seen(NamedTuple):
@@ -145,6 +148,21 @@ class ViewsVelocity(NetworkVelocity):
     def both(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the two velocities, a pass for each view."""
         return self.conditional(x, t), self.unconditional(x, t)
+
+
+def joined(seen: Sequence[Seen], views: Sequence[View]) -> JoinedViews:
+    """Returns the tokens of several images as one context, for weights that were trained so.
+
+    Args:
+        seen: The image tokens of each.
+        views: From where each was seen.
+    """
+    contexts = [context[0] for context, _ in seen if isinstance(context, Tensor)]
+    lengths = [len(context) for context in contexts]  # an image alone has no padding
+    tokens = pad_sequence(contexts, batch_first=True)
+    directions = torch.tensor([(view.azimuth, view.elevation) for view in views])
+    cameras = upload(camera_features(directions), tokens.device)
+    return join_views(tokens, lengths, cameras, [len(contexts)])
 
 
 def with_zeros(context: Tensor | ContextKeys) -> Tensor | ContextKeys:

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ultrashape_cli.errors import UsageError
 from ultrashape_cli.files import file_hash
-from ultrashape_cli.rendering.cameras import Camera, direction_of
+from ultrashape_cli.geometry.directions import direction_of_camera
 
 SIDES = {
     "front": (0.0, 0.0),
@@ -152,9 +150,4 @@ def _row_direction(row: dict[str, Any]) -> tuple[float, float] | None:
         return _direction(f"{float(row['azimuth'])},{float(row.get('elevation', 0))}")
     if "world_to_camera" not in row:
         return None
-    camera = Camera.from_dict({"fx": 1, "fy": 1, "cx": 0, "cy": 0, "width": 1, "height": 1, **row})
-    if camera.orthographic:
-        return direction_of(-camera.world_to_camera[2, :3])
-    if not np.isfinite(camera.position).all():
-        raise ValueError("a camera is not finite")
-    return direction_of(camera.position)
+    return direction_of_camera(row)

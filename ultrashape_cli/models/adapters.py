@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.files import read_json
+from ultrashape_cli.models.view_embedding import EMBEDDER
 from ultrashape_cli.models.weight_files import read_safetensors_file
 from ultrashape_cli.runs import ADAPTER_CONFIG, ADAPTER_FILE
 
@@ -21,6 +22,8 @@ def merge_adapters(
     weights: Mapping[str, Tensor], folder: Path, file_name: str = ADAPTER_FILE
 ) -> dict[str, Tensor]:
     """Returns weights with scale * B @ A added to every adapted one.
+
+    The layer for the cameras of several views, which trains whole, is taken from the adapters.
 
     Args:
         weights: Of the network the adapters were trained on; not changed.
@@ -41,6 +44,9 @@ def merge_adapters(
         ) from error
     tensors = read_safetensors_file(file)
     merged = dict(weights)
+    embedder = f"{EMBEDDER}.weight"
+    if (whole := tensors.get(PREFIX + embedder)) is not None:
+        merged[embedder] = whole
     for key, down in tensors.items():
         if not key.endswith(".lora_A.weight"):
             continue

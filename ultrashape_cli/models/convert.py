@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 
 from ultrashape_cli.config.distilled import Distilled
+from ultrashape_cli.config.trained_views import KEY as VIEWS
+from ultrashape_cli.config.trained_views import TrainedViews
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.hub import sha256_file
 from ultrashape_cli.models.adapters import merge_adapters
@@ -26,6 +28,7 @@ from ultrashape_cli.models.quantised_file import (
 )
 from ultrashape_cli.models.registry import COMPONENTS, MODELS, ModelSpec, build, model_spec
 from ultrashape_cli.models.sources import REFERENCE_MODEL, resolve_weights
+from ultrashape_cli.models.view_embedding import EMBEDDER
 from ultrashape_cli.models.weight_files import StateDict, dtype_name
 from ultrashape_cli.models.weights import (
     Misfit,
@@ -54,6 +57,8 @@ class Gathered(NamedTuple):
     model: str | None
     """Its name, where the files say."""
     distilled: Distilled | None = None
+    views: TrainedViews | None = None
+    """How they were trained with several views."""
 
     @property
     def quantised(self) -> Quantisation | None:
@@ -89,15 +94,15 @@ def gather_weights(path: Path, *, averaged: bool = False) -> Gathered:
         for name, folder in source.adapters.items():
             require_plain(source.files[name], "adapted")
             parts[name] = merge_adapters(parts[name], folder, source.adapter_file)
-        return Gathered(parts, source.files, {}, source.model, source.distilled)
+        return Gathered(parts, source.files, {}, source.model, source.distilled, source.views)
     parts = read_state_dict(path)
     ordered = {name: parts[name] for name in COMPONENTS if name in parts}
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     metadata = read_metadata(files[0]) if files[0].suffix == ".safetensors" else {}
     distilled = Distilled.parse(metadata.get("distilled"))
-    return Gathered(
-        ordered, dict.fromkeys(ordered, path), metadata, metadata.get("model"), distilled
-    )
+    views = TrainedViews.parse(metadata.get(VIEWS))
+    named = dict.fromkeys(ordered, path)
+    return Gathered(ordered, named, metadata, metadata.get("model"), distilled, views)
 
 
 def inputs_of(path: Path) -> list[Path]:
@@ -130,7 +135,10 @@ def choose_model(gathered: Gathered, name: str | None = None) -> ModelSpec:
 
 def check_weights(gathered: Gathered, spec: ModelSpec) -> list[tuple[Path, Misfit]]:
     """Return every key, with its file, that is missing, left over or of another shape."""
-    networks = build(spec, components=tuple(gathered.parts))._asdict()
+    built = build(spec, components=tuple(gathered.parts))
+    networks = built._asdict()
+    if built.dit is not None:
+        built.dit.fit_view_embedder(gathered.parts["dit"])
     if "dit" in networks and (found := gathered.quantised) is not None:
         prepare_layers(networks["dit"], found, gathered.files["dit"])
     return [
@@ -172,6 +180,7 @@ def _count(gathered: Gathered, name: str) -> int:
     if name == "dit" and gathered.quantised is not None:
         dit = build(choose_model(gathered), components=("dit",)).dit
         assert dit is not None
+        dit.fit_view_embedder(gathered.parts["dit"])
         return sum(parameter.numel() for parameter in dit.parameters())
     return sum(tensor.numel() for tensor in gathered.parts[name].values())
 
@@ -218,6 +227,7 @@ def convert_weights(
         require_plain(file, "converted")
     require_fit(gathered, spec)
     if target.suffix in BUNDLE_SUFFIXES:
+        _require_one_view(gathered, target)
         write_reference_bundle(target, gathered.parts, dtype=dtype)
         return
     files = set(gathered.files.values())
@@ -231,7 +241,17 @@ def _metadata(gathered: Gathered, spec: ModelSpec, digest: str | None = None) ->
     found = model_metadata(spec, tuple(gathered.parts), digest)
     if gathered.distilled:
         found["distilled"] = json.dumps(gathered.distilled.as_dict())
-    return found
+    return found | (gathered.views.metadata() if gathered.views else {})
+
+
+def _require_one_view(gathered: Gathered, target: Path) -> None:
+    """Raise CheckpointError where weights for several views would go where only one is known."""
+    if f"{EMBEDDER}.weight" in gathered.parts.get("dit", {}):
+        raise CheckpointError(
+            f"the weights for `{target}` were trained with several views, which the reference "
+            "bundle has no layer for",
+            hint=f"{target.stem}.safetensors keeps it",
+        )
 
 
 def quantise_weights(
@@ -259,6 +279,7 @@ def quantise_weights(
     check_quantisable(gathered, spec)
     dit = build(spec, components=("dit",)).dit
     assert dit is not None
+    dit.fit_view_embedder(gathered.parts["dit"])
     state, skipped = quantise_state(dit, gathered.parts["dit"], scheme, keep_down=keep_down)
     # In an order that does not depend on where the files lie.
     hashes = tuple(sorted(sha256_file(file) for file in inputs))

@@ -1,10 +1,11 @@
 """The refinement diffusion transformer: noisy latents at voxels, an image -> velocity.
 
 Legend: B batch, M latents, C in channels, W width, L context tokens, D channels of one head,
-X context channels, T = M + 1 tokens with the time token first, R routed blocks, E experts.
+X context channels, F camera features, T = M + 1 tokens with the time token first, R routed blocks,
+E experts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from ultrashape_cli.models.embeddings import (
 )
 from ultrashape_cli.models.moe import MoEFeedForward, Routed
 from ultrashape_cli.models.norms import NORM_EPS, LayerNorm, RMSNorm
+from ultrashape_cli.models.view_embedding import EMBEDDER, view_embedder
 
 MLP_RATIO = 4
 
@@ -234,6 +236,8 @@ class RefineDiT(nn.Module):
             for index in range(params.depth)
         )
         self.final_layer = _FinalLayer(params.width, params.in_channels)
+        self.view_embedder: nn.Linear | None = None
+        """Of networks that train, or were trained, with several images."""
 
     def forward(
         self,
@@ -242,14 +246,19 @@ class RefineDiT(nn.Module):
         context: Tensor | ContextKeys | None,  # [B, L, X]; None is the unconditional input
         voxel_indices: Tensor,  # [B, M, 3] integers
         context_lengths: Sequence[int] | Tensor | None = None,
+        cameras: Tensor | None = None,  # [B, L, F], of a context of tokens
     ) -> DiTOutput:
         """Return the velocity, the auxiliary losses and the expert loads.
 
         `context_lengths` counts the valid tokens of each sample, which come first; without it
         all are valid. None as context equals a context of zeros, without its cost; to_q, to_k
-        and to_v of the cross-attention then get no gradient.
+        and to_v of the cross-attention then get no gradient. `cameras` tells of each token from
+        where its image was seen (`view_embedding.camera_features`).
         """
         self._check(x, t, context, voxel_indices)
+        if cameras is not None:
+            assert isinstance(context, Tensor)
+            context = self.seen_from(context, cameras)
         lengths = None
         if context is not None:
             size = context.shape[1] if isinstance(context, Tensor) else context.num_tokens
@@ -276,6 +285,24 @@ class RefineDiT(nn.Module):
         experts = (0, self.params.num_experts)
         expert_load = torch.stack(loads) if loads else x.new_zeros(experts, dtype=torch.long)
         return DiTOutput(self.final_layer(x), torch.cat(losses), expert_load)
+
+    def add_view_embedder(self) -> None:
+        """Have the network take cameras, whose layer starts at zero: that changes nothing."""
+        like = self.x_embedder.weight
+        layer = view_embedder(self.params.context_channels)
+        self.view_embedder = layer.to(like.device, like.dtype)
+
+    def fit_view_embedder(self, weights: Container[str]) -> None:
+        """Have the network take cameras where the weights that it is to load do."""
+        if f"{EMBEDDER}.weight" in weights:
+            self.add_view_embedder()
+
+    def seen_from(self, context: Tensor, cameras: Tensor) -> Tensor:  # [B, L, X], [B, L, F]
+        """Return image tokens [B, L, X] that tell from where each was seen."""
+        if self.view_embedder is None:
+            raise ValueError("the network was not trained with several views")
+        weight = self.view_embedder.weight
+        return context + self.view_embedder(cameras.to(weight.dtype))
 
     def context_keys(
         self, context: Tensor, blocks: Iterable[nn.Module] | None = None

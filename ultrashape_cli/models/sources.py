@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from ultrashape_cli.config.distilled import Distilled
+from ultrashape_cli.config.trained_views import KEY, TrainedViews
 from ultrashape_cli.errors import CheckpointError, UsageError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.adapters import merge_adapters
@@ -62,6 +63,8 @@ class WeightSource:
     """How they are sampled, where they were distilled."""
     exported: Path | None = None
     """Folder of the graphs, where the weights are in those of an export alone."""
+    views: TrainedViews | None = None
+    """How they were trained with several views."""
 
     @property
     def adapter_file(self) -> str:
@@ -141,6 +144,7 @@ def resolve_weights(path: Path, *, averaged: bool = False) -> WeightSource:
         said.get("model") or REFERENCE_MODEL,
         dict.fromkeys(COMPONENTS, path),
         distilled=Distilled.parse(said.get("distilled")),
+        views=TrainedViews.parse(said.get(KEY)),
     )
     _ = source.quantised  # a broken one is refused before anything is planned
     return source
@@ -292,12 +296,12 @@ def _from_run(run: RunFolder, checkpoint: Path, averaged: bool) -> WeightSource:
             )
     if averaged:
         require_averaged(checkpoint)
-    distilled = Distilled.parse(base.get("distilled"))
+    distilled, views = Distilled.parse(base.get("distilled")), TrainedViews.parse(base.get(KEY))
     if (checkpoint / ADAPTER_FILE).is_file():
         adapters = dict.fromkeys(base["trained"], checkpoint)
-        return WeightSource(base["model"], files, adapters, averaged, distilled)
+        return WeightSource(base["model"], files, adapters, averaged, distilled, views=views)
     files |= dict.fromkeys(base["trained"], checkpoint / (EMA_FILE if averaged else MODEL_FILE))
-    return WeightSource(base["model"], files, distilled=distilled)
+    return WeightSource(base["model"], files, distilled=distilled, views=views)
 
 
 def load_networks(
@@ -339,8 +343,10 @@ def load_networks(
                     hint="pass a complete checkpoint or the run it belongs to",
                 )
             module = getattr(networks, name)
-            if name == "dit" and quantised is not None:
-                prepare_layers(module, quantised, file)
+            if name == "dit":
+                module.fit_view_embedder(found[name])
+                if quantised is not None:
+                    prepare_layers(module, quantised, file)
             absent = getattr(module, "absent_prefixes", ())
             weights = found[name]
             if name in source.adapters:
@@ -350,6 +356,8 @@ def load_networks(
                         hint=MERGE_FIRST,
                     )
                 weights = merge_adapters(weights, source.adapters[name], source.adapter_file)
+            if name == "dit":
+                module.fit_view_embedder(weights)  # of the adapters
             load_into(module, weights, file, ignore=absent, dtype=dtype)
     for module in networks:
         if module is not None:

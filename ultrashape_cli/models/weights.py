@@ -19,6 +19,7 @@ from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.files import read_json
 from ultrashape_cli.models.file_check import REPLACE, require_whole
 from ultrashape_cli.models.gguf_file import read_gguf_file
+from ultrashape_cli.models.view_embedding import EMBEDDER
 from ultrashape_cli.models.weight_files import (
     StateDict,
     dtype_name,
@@ -34,7 +35,7 @@ FORMAT = "ushape-1"
 WRAPPER_PREFIXES = ("_forward_module.", "module.", "_orig_mod.", "vae_model.", "model.")
 ROOTS = {
     "vae": {"encoder", "pre_kl", "post_kl", "transformer", "geo_decoder"},
-    "dit": {"x_embedder", "t_embedder", "blocks", "final_layer"},
+    "dit": {"x_embedder", "t_embedder", "blocks", "final_layer", EMBEDDER},
     "conditioner": {"main_image_encoder"},
 }
 # Names of DINOv2 in newer transformers releases, and those of the released weights.

@@ -195,12 +195,6 @@ def towards(azimuth: float, elevation: float) -> NDArray[np.float64]:
     return np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
 
 
-def direction_of(position: NDArray[np.float64]) -> tuple[float, float]:
-    """Return azimuth in [0, 360) and elevation, in degrees, of a camera's position `[3]`."""
-    x, y, z = position / max(float(np.linalg.norm(position)), 1e-12)
-    return math.degrees(math.atan2(x, z)) % 360, math.degrees(math.asin(min(max(y, -1), 1)))
-
-
 def _rolled(world_to_camera: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
     """Return the transform with the image turned about its centre."""
     turn = np.eye(4)

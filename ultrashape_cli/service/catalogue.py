@@ -86,6 +86,7 @@ def _describe(path: str | None, named: str | None) -> dict[str, Any]:
         "limits": None if licence is None else licence.limits,
         "files": {network: file.name for network, file in source.files.items()},
         "distilled": source.distilled and source.distilled.as_dict(),
+        "views": source.views and source.views.as_dict(),
     }
 
 

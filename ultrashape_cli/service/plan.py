@@ -13,6 +13,7 @@ from ultrashape_cli.config.distilled import Distilled, for_distilled
 from ultrashape_cli.config.resolve import Resolved, restore
 from ultrashape_cli.config.schema import Config, flatten
 from ultrashape_cli.config.serve import ServeConfig
+from ultrashape_cli.config.trained_views import TrainedViews, for_views
 from ultrashape_cli.files import temporary_path
 from ultrashape_cli.service.options import Settings
 
@@ -36,6 +37,8 @@ class Checkpoint:
     """Network -> name of the file of its weights."""
     distilled: dict[str, Any] | None = None
     """How they are sampled, where they were distilled."""
+    views: dict[str, Any] | None = None
+    """How they were trained with several views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class Plan:
         """
         checkpoint = self.checkpoints[name]
         found = self.settings.resolve(checkpoint.family, options)
-        return for_distilled(found, Distilled.parse(checkpoint.distilled))
+        found = for_distilled(found, Distilled.parse(checkpoint.distilled))
+        return for_views(found, TrainedViews.parse(checkpoint.views))
 
     def text(self) -> str:
         """Returns the plan as JSON."""

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from ultrashape_cli.config.distilled import Distilled
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.config.trained_views import KEY, TrainedViews
 from ultrashape_cli.errors import CheckpointError, ConfigError
 from ultrashape_cli.files import read_json, write_json
 from ultrashape_cli.models.convert import model_metadata
@@ -126,6 +127,8 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
     elif start and config.train.objective != "flow":
         # What learns from its own generations is sampled as those were.
         head["distilled"] = start.as_dict()
+    if views := _views(config, source):
+        head[KEY] = views.as_dict()
     if source is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -146,6 +149,19 @@ def _decide(run: RunFolder, config: Config, spec: ModelSpec) -> dict[str, object
     else:
         _write(run.root / BASE_FILE, load_networks(source, dtype=None)._asdict(), spec)
     return {**head, "components": dict.fromkeys(COMPONENTS, BASE_FILE)}
+
+
+def _views(config: Config, source: WeightSource | None) -> TrainedViews | None:
+    """Returns how the weights are shown several views that a run will have made."""
+    if config.train.views > 1:
+        return TrainedViews(config.train.views)
+    return None if source is None else source.views
+
+
+def checkpoint_metadata(run: RunFolder, model: str, step: int) -> dict[str, str]:
+    """Returns what a file of a run's weights says of itself."""
+    views = TrainedViews.parse((read_json(run.base) or {}).get(KEY))
+    return {"model": model, "step": str(step), **(views.metadata() if views else {})}
 
 
 def _student(config: Config, teacher: Distilled | None) -> Distilled:

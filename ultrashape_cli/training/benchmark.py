@@ -162,8 +162,12 @@ def synthetic_batches(config: Config, device: torch.device) -> Iterator[Item]:
     }
     if settings.stage == "dit":
         side = settings.image_size or spec.conditioner.image_size
-        item["image"] = torch.rand(batch, 3, side, side, generator=draw) * 2 - 1
-        item["mask"] = torch.ones(batch, 1, side, side)
+        images = batch * settings.views
+        item["image"] = torch.rand(images, 3, side, side, generator=draw) * 2 - 1
+        item["mask"] = torch.ones(images, 1, side, side)
+        if settings.views > 1:
+            item["num_views"] = torch.full((batch,), settings.views)
+            item["camera"] = torch.rand(images, 2, generator=draw) * 90
         if settings.voxel_coarse or spec.start == "coarse":
             item["coarse"] = surface.clone() if spec.start == "coarse" else surface[..., :3].clone()
     if settings.stage == "vae" or settings.field_loss:

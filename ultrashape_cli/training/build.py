@@ -248,7 +248,9 @@ def _items(
         image_size=None if vae else sizes,
         query_points=settings.query_points if vae or (augment and settings.field_loss) else 0,
         variants=settings.latent_variants,
-        fixed_view=bool(settings.overfit),
+        views=settings.views if augment else 1,
+        # Weights that know cameras take an image without one for the front.
+        fixed_view=bool(settings.overfit) or (settings.views > 1 and not augment),
         checksums=settings.token_cache,
         skip_bad=settings.skip_bad,
         coarse_points=settings.surface_points if coarse else 0,

@@ -33,6 +33,7 @@ from ultrashape_cli.training.objectives.policy import Judge, PolicyObjective
 from ultrashape_cli.training.objectives.preference import PreferenceObjective
 from ultrashape_cli.training.objectives.tokens import TokenCache, check_token_cache
 from ultrashape_cli.training.objectives.vae import VAEObjective, VAETrainee
+from ultrashape_cli.training.objectives.views import check_views
 
 MakeJudge = Callable[[ShapeVAE], Judge]
 
@@ -66,11 +67,13 @@ def build_networks(
         judge: Makes of the autoencoder what judges generations, where the run makes its own.
 
     Raises:
-        ConfigError: Tokens are to be kept of images that never come again; it cannot distil.
+        ConfigError: Tokens are to be kept of images that never come again; it cannot distil, or
+            not show several views.
     """
     settings, spec = config.train, model_spec(config.train.model)
     check_token_cache(settings)
     check_distillation(settings)
+    check_views(settings)
     if settings.stage == "vae":
         vae = load_trained(config, load)
         assert isinstance(vae, ShapeVAE)
@@ -165,7 +168,8 @@ def _choose_attention(
     settings = config.train
     side = settings.image_size or spec.conditioner.image_size
     seen = conditioner_shapes(spec.conditioner, settings.microbatch, side)
-    shapes = dit_shapes(spec.dit, settings.microbatch, settings.num_latents, seen[0].num_keys)
+    keys = seen[0].num_keys * settings.views
+    shapes = dit_shapes(spec.dit, settings.microbatch, settings.num_latents, keys)
     use = partial(use_backend, name=settings.attention, device=device, dtype=dtype)
     use(dit, shapes=shapes, backward=True)
     encoder = encoder_shapes(spec.vae, settings.surface_points, settings.num_latents)
@@ -186,6 +190,8 @@ def load_trained(config: Config, load: Load, **options: Any) -> nn.Module:
     made = load(components=config.train.trained_networks, **options)
     net = made.dit or made.vae
     assert net is not None
+    if made.dit and config.train.views > 1 and made.dit.view_embedder is None:
+        made.dit.add_view_embedder()
     return ConditionedDiT(made.dit, made.conditioner) if made.dit and made.conditioner else net
 
 

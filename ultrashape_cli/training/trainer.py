@@ -23,6 +23,7 @@ from ultrashape_cli.monitoring.events import MetricsWriter, truncate_after
 from ultrashape_cli.monitoring.trackers import Trackers
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.agreement import Agreement
+from ultrashape_cli.training.base import checkpoint_metadata
 from ultrashape_cli.training.checkpoint import (
     CheckpointWriter,
     Snapshot,
@@ -287,7 +288,6 @@ class Trainer:
         optimizer = self.trainee.optimizer_state()
         ema = self.trainee.whole(self.ema.shadow) if self.ema else None
         if self.is_main:
-            adapters = self.trainee.strategy.adapters
             state = {
                 "optimizer": optimizer,
                 "guard": self.guard.state_dict(),
@@ -302,12 +302,10 @@ class Trainer:
                     component=self._component_name,
                     weights=weights,
                     state=state,
-                    metadata={"model": self.config.model, "step": str(self.step)},
+                    metadata=checkpoint_metadata(self.run, self.config.model, self.step),
                     score=self._score,
                     ema=None if ema is None else {**weights, **ema},
-                    adapter_config=(
-                        adapter_config(self.component, self.config) if adapters else None
-                    ),
+                    adapter_config=adapter_config(self.component, self.config),
                 )
             )
         self.accelerator.wait_for_everyone()

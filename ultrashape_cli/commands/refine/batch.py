@@ -139,7 +139,9 @@ def _here(
         def load() -> Refiner:
             device = own_device(config.device)
             # Every mesh may have as many tokens as the settings allow.
-            settings = planned(ui, source, config.refine, device, config.refine.tokens)
+            own = config.refine
+            views = own.max_views if any(job.views for job in jobs) else 1
+            settings = planned(ui, source, own, device, own.tokens, views)
             return Refiner.load(source, settings, device)
 
         outcome = run_batch(

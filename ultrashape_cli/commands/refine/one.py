@@ -57,7 +57,8 @@ def _work(
     before = read_json(job.record)
     with naming_the_command():
         prepared = prepare_inputs(job, inputs, spec, config)
-        settings = planned(ui, source, config, device, prepared.voxels.shape[1])
+        tokens, views = prepared.voxels.shape[1], len(prepared.asked)
+        settings = planned(ui, source, config, device, tokens, views)
     for warning in inputs.warnings:
         ui.warn(warning)
     if request.dry_run:

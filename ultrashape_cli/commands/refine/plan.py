@@ -13,9 +13,22 @@ if TYPE_CHECKING:
 
 
 def planned(
-    ui: UI, source: WeightSource, config: RefineConfig, device: torch.device, tokens: int
+    ui: UI,
+    source: WeightSource,
+    config: RefineConfig,
+    device: torch.device,
+    tokens: int,
+    views: int = 1,
 ) -> RefineConfig:
     """Plans the memory, shows the plan, and returns the settings with its mode and chunk.
+
+    Args:
+        ui: Where it is shown.
+        source: The weights.
+        config: The settings.
+        device: Where it runs.
+        tokens: Latent tokens.
+        views: Images that are asked.
 
     Raises:
         UsageError: Mode `int8` is asked for of weights that are quantised, or what the backend
@@ -30,7 +43,7 @@ def planned(
 
     spec, quantised = model_spec(source.model), source.quantised
     config = replace(config, backend=choose_backend(source, config, device))
-    plan = plan_refinement(spec, config, device, tokens, quantised=quantised)
+    plan = plan_refinement(spec, config, device, tokens, quantised=quantised, views=views)
     runtime = {"torch": "", "aoti": " (compiled)", "onnx": " (onnxruntime)"}[config.backend]
     codes = f" ({quantised.scheme} codes in the DiT)" if quantised else ""
     gib = 2**30

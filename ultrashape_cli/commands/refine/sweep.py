@@ -163,7 +163,7 @@ def _work(
         neediest = next((config for config in configs if config.encodes), configs[0])
         tokens = max(config.tokens for config in configs)
         plan = planned(ui, source, replace(neediest, tokens=tokens), device,
-                       first.voxels.shape[1])  # fmt: skip
+                       first.voxels.shape[1], len(first.asked))  # fmt: skip
         loaded = Refiner.load(source, plan, device)
         for number, ((job, _, recipe), config) in enumerate(zip(todo, configs, strict=True)):
             bar.update(number, job.name)

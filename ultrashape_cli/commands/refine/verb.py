@@ -170,6 +170,7 @@ def _run_on_server(
 def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_config: bool) -> None:
     from ultrashape_cli.config.coarse import coarse_rows
     from ultrashape_cli.config.distilled import for_distilled
+    from ultrashape_cli.config.trained_views import for_views
     from ultrashape_cli.models.sources import find_weights
 
     # Bad settings are refused before the weights are looked for.
@@ -180,12 +181,13 @@ def _run(ui: UI, request: Request, settings: Callable[..., Resolved], show_confi
     if not show_config:
         request = check_usage(request)
     source = find_weights(request.checkpoint, request.model)
-    resolved = for_distilled(settings(source.model), source.distilled)
     found: dict[str, Any] = {}
 
     def vary(values: dict[str, Any]) -> Resolved:
-        return for_distilled(settings(source.model, {**found, **values}), source.distilled)
+        own = settings(source.model, {**found, **values})
+        return for_views(for_distilled(own, source.distilled), source.views)
 
+    resolved = vary({})
     steps, own = resolved.config.refine.steps - 1, source.distilled
     if own and own.evaluations not in (0, steps):
         ui.warn(f"the weights were distilled to {own.evaluations} steps, and take {steps} as set")

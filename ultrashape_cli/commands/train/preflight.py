@@ -32,6 +32,7 @@ def preflight(
     from ultrashape_cli.training.memory.plan import check_plan, plan_run
     from ultrashape_cli.training.objectives.distill import check_distillation
     from ultrashape_cli.training.objectives.tokens import check_token_cache
+    from ultrashape_cli.training.objectives.views import check_views
     from ultrashape_cli.training.setup import check_folder
     from ultrashape_cli.training.validation import check_best_metric
 
@@ -49,6 +50,7 @@ def preflight(
     check_best_metric(settings)
     check_token_cache(settings)
     check_distillation(settings)
+    check_views(settings)
     check_objective(config)
     if settings.objective in REWARDED and not (
         settings.validate_meshes and settings.validate_every_steps
@@ -103,8 +105,10 @@ def training_assets(config: Config) -> list[str]:
     """Returns the ids that a run trains on.
 
     Raises:
-        DatasetError: There are none, or they have no samples.
+        AssetError: They have no cameras, and train with several views.
+        DatasetError: There are none, or they have no samples, or not the views.
     """
+    from ultrashape_cli.data.posed_views import require_views
     from ultrashape_cli.errors import DatasetError
     from ultrashape_cli.training.generations import find_picks
     from ultrashape_cli.training.provenance import open_training_data
@@ -124,6 +128,8 @@ def training_assets(config: Config) -> list[str]:
         raise DatasetError(
             f"`{dataset.root}` has no training assets", hint=f"ushape split {dataset.root}"
         )
+    if config.train.views > 1:
+        require_views(dataset, ids)
     return ids
 
 

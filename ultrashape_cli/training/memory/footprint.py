@@ -20,6 +20,7 @@ from ultrashape_cli.devices import autocast, compute_dtype
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.metering import Meter, Work, materialise, planning, replaced, size_of
 from ultrashape_cli.models.registry import ModelSpec, Networks, build, model_spec
+from ultrashape_cli.models.view_embedding import NUM_FEATURES
 from ultrashape_cli.models.voxels import voxel_centres
 from ultrashape_cli.training.memory.offload import OffloadedAdamW
 from ultrashape_cli.training.memory.strategies import (
@@ -208,6 +209,8 @@ def _build_net(
     assert net is not None
     if built.dit:
         built.dit.checkpoint_blocks = checkpoint_blocks
+        if config.train.views > 1:
+            built.dit.add_view_embedder()
     if built.dit and built.conditioner:
         net = ConditionedDiT(built.dit, built.conditioner)
     net.train()
@@ -225,15 +228,16 @@ def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
             channels = spec.dit.in_channels
             side = settings.image_size or spec.conditioner.image_size
             dit = net
+            # Every sample as with the most views that it may show.
+            views, size = settings.views, spec.conditioner.tokens_of(side)
             if isinstance(net, ConditionedDiT):
                 dit = net.dit
                 context = net.conditioner.main_image_encoder.model(
-                    torch.randn(batch, 3, side, side)
-                )
+                    torch.randn(batch * views, 3, side, side)
+                ).reshape(batch, views * size, -1)
             else:
                 context = torch.randn(
-                    *(batch, spec.conditioner.tokens_of(side)),
-                    spec.conditioner.width,
+                    *(batch, views * size, spec.conditioner.width),
                     dtype=compute_dtype(settings.dtype),
                 )
             output = dit(
@@ -241,6 +245,7 @@ def _loss(config: Config, spec: ModelSpec, net: nn.Module) -> Tensor:
                 torch.rand(batch),
                 context,
                 torch.zeros(batch, tokens, 3, dtype=torch.long),
+                cameras=torch.randn(batch, views * size, NUM_FEATURES) if views > 1 else None,
             )
             return output.velocity.float().square().mean() + output.aux_losses.sum()
         points = torch.randn(batch, settings.surface_points, 7)
@@ -273,7 +278,7 @@ def _measure_encoders(config: Config, encoders: Networks) -> _Encoders:
             vae.query_field(vae.decode(latents), points)
         if conditioner is not None:
             side = settings.image_size or conditioner.params.image_size
-            pixels = torch.randn(settings.microbatch, 3, side, side)
+            pixels = torch.randn(settings.microbatch * settings.views, 3, side, side)
             conditioner.main_image_encoder.model(pixels.to(compute_dtype(settings.dtype)))
     return _Encoders(weights, meter.peak, meter.work + again)
 

@@ -14,6 +14,7 @@ from ultrashape_cli.errors import CheckpointError, DependencyError
 from ultrashape_cli.models.adapters import PREFIX
 from ultrashape_cli.models.dit import RefineDiT
 from ultrashape_cli.models.quantised import quantise_linears
+from ultrashape_cli.models.view_embedding import EMBEDDER
 
 
 def adapted_layers(net: nn.Module, *, experts: bool) -> list[str]:
@@ -37,6 +38,8 @@ def adapted_layers(net: nn.Module, *, experts: bool) -> list[str]:
 def add_adapters(net: nn.Module, settings: TrainConfig, *, seed: int) -> None:
     """Freezes a network and adds fp32 adapters to it, in place.
 
+    With `train.views` the layer for cameras trains beside them: there is nothing to adapt yet.
+
     Raises:
         DependencyError: peft is not installed.
     """
@@ -57,6 +60,9 @@ def add_adapters(net: nn.Module, settings: TrainConfig, *, seed: int) -> None:
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, net)
+    if settings.views > 1 and isinstance(net, RefineDiT):
+        assert net.view_embedder is not None
+        net.view_embedder.requires_grad_(True)
     for parameter in _adapters(net).values():
         parameter.data = parameter.data.float()
     for layer in net.modules():
@@ -66,14 +72,18 @@ def add_adapters(net: nn.Module, settings: TrainConfig, *, seed: int) -> None:
 
 
 def adapter_weights(net: nn.Module) -> dict[str, Tensor]:
-    """Returns the adapters under peft's file names."""
+    """Returns the adapters, and what trains beside them, under peft's file names."""
     return {key: parameter.detach() for key, parameter in _adapters(net).items()}
 
 
-def adapter_config(net: nn.Module, settings: TrainConfig) -> dict[str, Any]:
-    """Returns what peft writes to adapter_config.json."""
+def adapter_config(net: nn.Module, settings: TrainConfig) -> dict[str, Any] | None:
+    """Returns what peft writes to adapter_config.json; None of a network without adapters."""
+    if settings.strategy != "lora":
+        return None
+    beside = [EMBEDDER] if PREFIX + f"{EMBEDDER}.weight" in _adapters(net) else []
     return {
         "peft_type": "LORA",
+        **({"modules_to_save": beside} if beside else {}),
         "r": settings.lora_rank,
         "lora_alpha": settings.lora_rank,
         "bias": "none",
@@ -103,11 +113,11 @@ def load_adapters(net: nn.Module, weights: dict[str, Tensor], path: Path) -> Non
 
 
 def _adapters(net: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the adapters by the names peft gives them in a file."""
+    """Returns the adapters, and what trains beside them, by the names peft gives them in a file."""
     return {
         PREFIX + name.replace(".default", ""): parameter
         for name, parameter in net.named_parameters()
-        if "lora_" in name
+        if "lora_" in name or (name.startswith(EMBEDDER) and parameter.requires_grad)
     }
 
 

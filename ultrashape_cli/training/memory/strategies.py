@@ -21,6 +21,7 @@ from torch import nn
 
 from ultrashape_cli.config.schema import Config, TrainConfig
 from ultrashape_cli.errors import ConfigError
+from ultrashape_cli.models.view_embedding import EMBEDDER
 from ultrashape_cli.training.memory.adamw8bit import AdamW8bit
 from ultrashape_cli.training.memory.lora import add_adapters
 from ultrashape_cli.training.memory.offload import OffloadedAdamW
@@ -179,6 +180,8 @@ def select_parameters(
             frozen = strategy.frozen_experts and ".moe.experts." in f".{name}"
             # DINOv2's own training masks patches; nothing here reads the token.
             frozen = frozen or name.endswith(".embeddings.mask_token")
+            # Of weights that were trained with several views: decay alone would change it.
+            frozen = frozen or (settings.views == 1 and f".{EMBEDDER}." in f".{name}")
             parameter.requires_grad_(not frozen)
     return [p for p in net.parameters() if p.requires_grad]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -39,6 +40,7 @@ from ultrashape_cli.training.objectives.latents import LatentCache, Moments
 from ultrashape_cli.training.objectives.losses import Losses, Objective, field_errors, field_target
 from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 from ultrashape_cli.training.objectives.tokens import TokenCache, View
+from ultrashape_cli.training.objectives.views import ShownViews
 
 
 class ConditionedDiT(nn.Module):
@@ -59,12 +61,17 @@ class ConditionedDiT(nn.Module):
         mask: Tensor,  # [B, 1, S, S]
         dropped: Tensor | None,  # [B] bool
         voxels: Tensor,  # [B, M, 3]
+        shown: ShownViews | None = None,
     ) -> DiTOutput:
-        """Encodes the images and predicts the velocity."""
+        """Encodes the images and predicts the velocity; `shown` tells whose images they are."""
         tokens, self.lengths = self.conditioner.encode(image, mask, image.shape[-1])
+        cameras = None
+        if shown is not None:
+            tokens, self.lengths, cameras = shown.join(tokens, self.lengths)
         if dropped is not None:
             tokens = drop_condition(tokens, dropped)
-        return self.dit(x, t, tokens, voxels, self.lengths)
+            cameras = None if cameras is None else drop_condition(cameras, dropped)
+        return self.dit(x, t, tokens, voxels, self.lengths, cameras)
 
 
 class Group(NamedTuple):
@@ -184,7 +191,7 @@ class FlowObjective(Objective):
             x = interpolate(latents, start, t[rows])
             output = net(x, t[rows], *inputs)
             if self.conditioner:
-                lengths = inputs[-1]
+                lengths = inputs[2]
             else:
                 # Wrapped for several processes, the network itself is `module`.
                 lengths = cast("ConditionedDiT", getattr(net, "module", net)).lengths
@@ -224,31 +231,35 @@ class FlowObjective(Objective):
 
         The rows come twice: as numbers, and on the device.
         """
-        image, mask = batch["image"], batch["mask"]
+        image, mask, shown = batch["image"], batch["mask"], ShownViews.of(batch)
         if self.conditioner is None:
-            return lambda rows, index, voxels: (
-                *(image[index], mask[rows]),
-                None if dropped is None else dropped[rows],
-                voxels,
-            )
+            return partial(_images, image, mask, dropped, shown)
         if self.tokens is None:
             tokens, lengths = self.conditioner.encode(image, mask, image.shape[-1])
         else:
-            kept = [self._tokens(batch, i, self.tokens) for i in range(len(image))]
+            owners = range(len(image)) if shown is None else shown.owners
+            kept = [self._tokens(batch, i, row, self.tokens) for i, row in enumerate(owners)]
             lengths = [len(found) for found in kept]
             # Padded as a batch that is encoded together.
             tokens = pad_sequence(kept, batch_first=True, padding_value=PADDING)
+        cameras: Tensor | None = None
+        if shown is not None:
+            tokens, lengths, cameras = shown.join(tokens, lengths)
         if dropped is not None:
             tokens = drop_condition(tokens, dropped)
-        return lambda rows, index, voxels: (tokens[index], voxels, [lengths[r] for r in rows])
+            cameras = None if cameras is None else drop_condition(cameras, dropped)
+        return lambda rows, index, voxels: (
+            *(tokens[index], voxels, [lengths[r] for r in rows]),
+            *([] if cameras is None else [cameras[index]]),
+        )
 
     @torch.no_grad()
-    def _tokens(self, batch: Item, index: int, cache: TokenCache) -> Tensor:  # [L, C]
-        """Returns the image tokens of one sample, computed alone where they are not kept."""
+    def _tokens(self, batch: Item, index: int, row: int, cache: TokenCache) -> Tensor:  # [L, C]
+        """Returns the tokens of one image of a sample, computed alone where they are not kept."""
         assert self.conditioner is not None
         image, mask = batch["image"][index], batch["mask"][index]
         place, checksum = int(batch["view"][index]), int(batch["checksum"][index])
-        view = View(batch["uid"][index], place, checksum, image.shape[-1])
+        view = View(batch["uid"][row], place, checksum, image.shape[-1])
         kept = cache.read(view)
         if kept is not None:
             return upload(kept, image.device)
@@ -319,6 +330,24 @@ class FlowObjective(Objective):
     def _noise(shape: torch.Size, draws: list[torch.Generator], like: Tensor) -> Tensor:
         """Returns noise [B, *shape], drawn by the host while the device still encodes."""
         return upload(torch.stack([draw_noise(shape, g) for g in draws]), like.device).to(like)
+
+
+def _images(
+    image: Tensor,
+    mask: Tensor,
+    dropped: Tensor | None,
+    shown: ShownViews | None,
+    rows: list[int],
+    index: Tensor,
+    voxels: Tensor,
+) -> tuple[Any, ...]:
+    """Returns what a `ConditionedDiT` takes after x and t, for some rows and their voxels."""
+    gone = None if dropped is None else dropped[rows]
+    if shown is None:
+        return image[index], mask[rows], gone, voxels
+    places = shown.places(rows)
+    seen = upload(torch.tensor(places), image.device)
+    return image[seen], mask[places], gone, voxels, shown.of_rows(rows, seen)
 
 
 def _rows_of_equal_length(lengths: list[int]) -> list[list[int]]:
