@@ -107,5 +107,5 @@ def test_what_the_weights_cannot_is_told_before_the_work(
     result = refine(*more, "--profile", "cpu", image=pictures / "front.png")
     assert result.code == 2
     assert told in result.err
-    assert "refine.view_mode=spatial" in result.err
+    assert "--view-mode spatial" in " ".join(result.err.split())
     assert not out.exists()

@@ -56,4 +56,4 @@ def test_what_the_weights_do_not_know_is_refused(
     with pytest.raises(ConfigError, match=message) as caught:
         for_views(settings(override), views)
     assert caught.value.hint is not None
-    assert "refine.view_mode=spatial" in caught.value.hint
+    assert "--view-mode spatial" in caught.value.hint

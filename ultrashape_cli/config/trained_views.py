@@ -75,7 +75,7 @@ def for_views(resolved: Resolved, views: TrainedViews | None) -> Resolved:
             raise ConfigError(
                 "refine.view_mode=trained needs weights that were trained with several views, and "
                 "these were not",
-                hint="--set refine.view_mode=spatial; or `ushape train --set train.views=4`, and "
+                hint="--view-mode spatial; or `ushape train --set train.views=4`, and "
                 "name that run",
             )
         return resolved
@@ -87,7 +87,7 @@ def for_views(resolved: Resolved, views: TrainedViews | None) -> Resolved:
             raise ConfigError(
                 f"refine.max_views of {refine.max_views} is more than the {views.most} views that "
                 "the weights were trained with",
-                hint=f"--set refine.max_views={views.most}, or --set refine.view_mode=spatial",
+                hint=f"--set refine.max_views={views.most}, or --view-mode spatial",
             )
         wanted["max_views"] = views.most
     origins = resolved.origins | {f"refine.{n}": "weights trained with views" for n in wanted}

@@ -73,7 +73,7 @@ def _check(chosen: str, source: WeightSource, config: RefineConfig, device: torc
          "--set refine.memory=auto"),
         (config.view_mode == "trained",
          "has graphs of one image: these weights were trained with several views",
-         "--set refine.view_mode=spatial"),
+         "--view-mode spatial"),
         (quantised is not None,
          f"takes no codes: the weights are quantised ({quantised and quantised.scheme})",
          "the checkpoint they were made from, or --backend torch"),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ultrashape_cli.config.choices import ViewMode
+
 _INPUT, _OUTPUT, _RUN = "Input", "Output", "Run"
 
 ImageOpt = Annotated[
@@ -47,6 +49,16 @@ ViewOpt = Annotated[
         "top, bottom, or AZIMUTH,ELEVATION in degrees; FILE alone is placed by its outline; a "
         "folder of `ushape render` or a views.json. Repeat for more. IMAGE is the front.",
         rich_help_panel=_INPUT,
+    ),
+]
+ViewModeOpt = Annotated[
+    ViewMode | None,
+    typer.Option(
+        "--view-mode",
+        help="How a token listens to several views: to those that see it (spatial), all alike "
+        "(mean), one per evaluation in turn (stochastic), or as weights trained with several do, "
+        "all in one pass (trained). Default: trained where they were, else spatial.",
+        rich_help_panel=_RUN,
     ),
 ]
 RegionOpt = Annotated[
