@@ -26,9 +26,9 @@ def read_json(path: str | Path) -> Any:
     try:
         with open(path, "rb") as file:
             return json.loads(file.read())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except RecursionError:  # brackets in brackets: damaged, or made to hurt
+    except (ValueError, RecursionError):  # digits or brackets without end, too, are made to hurt
         return None
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from generations import keep_balls
+from safetensors.torch import load_file, save_file
 from train_and_read import checkpoints, losses, make_trainer, same, train_run, weights
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import DatasetError, TrainingError
-from ultrashape_cli.files import write_json
-from ultrashape_cli.training.generations import find_picks
+from ultrashape_cli.files import file_hash, write_json
+from ultrashape_cli.rewards.generations import KeptGenerations
+from ultrashape_cli.training.generations import find_picks, require_training_assets
 from ultrashape_cli.training.guards import fallen_reward
 
 REJECT = {"objective": "reject", "learning_rate": 1e-3, "condition_dropout": 0.0}
@@ -79,6 +82,8 @@ def test_a_loss_is_that_of_the_latents_as_they_were_kept(make_run, pairs: str) -
     ("settings", "said"),
     [
         ({"pairs": ""}, "none are given"),
+        ({"objective": "flow"}, "reads no generations"),
+        ({"rewards": []}, "`train.rewards` has none"),
         ({"model": "tiny"}, "are of model `small`"),
         ({"rewards": ["chamfr:1"]}, "did you mean `chamfer`"),
         ({"field_loss": 1.0}, "no true field"),
@@ -95,6 +100,78 @@ def test_what_cannot_be_learned_is_refused(
     refused = ushape("train", "--data", ball_data, "--profile", "cpu", "--dry-run", *more)
     assert refused.code == 2
     assert said in refused.err
+
+
+def _of_record(**values: object) -> Callable[[Path], None]:
+    """Changes the first generation of a record."""
+
+    def damage(root: Path) -> None:
+        record = json.loads((root / "ball-1.json").read_text())
+        record["generations"][0] |= values
+        (root / "ball-1.json").write_text(json.dumps(record))
+
+    return damage
+
+
+def _of_tensors(hashed: bool, **changed: torch.Tensor) -> Callable[[Path], None]:
+    """Changes tensors of a file, and its hash in the record if it is to seem whole."""
+
+    def damage(root: Path) -> None:
+        file = root / "ball-1.safetensors"
+        save_file(load_file(file) | {k.replace("_", "."): v for k, v in changed.items()}, file)
+        record = json.loads((root / "ball-1.json").read_text())
+        record["sha256"] = file_hash(file) if hashed else record["sha256"]
+        (root / "ball-1.json").write_text(json.dumps(record))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_of_record(rewards={}), "have no reward `chamfer`"),
+        (_of_record(rewards=[]), "rewards are []"),
+        (_of_record(rewards={"chamfer": 1e300, "components": 0}), "`chamfer` is 1e+300"),
+        (_of_record(rewards={"chamfer": True, "components": 0}), "`chamfer` is True"),
+        (_of_record(rewards={"chamfer": 10**400, "components": 0}), "`chamfer` is 1000"),
+        (lambda root: (root / "ball-1.json").write_text('{"generations": []}'), "there are none"),
+        (lambda root: (root / "ball-1.json").write_text("9" * 5000), "are damaged"),
+        (lambda root: (root / "ball-1.safetensors").unlink(), "is missing"),
+        (_of_tensors(False, latents_0=torch.zeros(15, 8)), "not the file that was written"),
+        (_of_tensors(True, latents_0=torch.full((15, 8), torch.nan)), "not all latents"),
+        (_of_tensors(True, latents_0=torch.zeros(15, 3)), "do not fit the model"),
+        (_of_tensors(True, voxels_0=torch.full((15, 3), 30_000)), "do not fit the model"),
+        (_of_tensors(True, image=torch.zeros(8, 8, 1)), "its image is torch.float32"),
+    ],
+)
+def test_damaged_generations_are_told_before_the_work(
+    ushape, ball_data: Path, pairs: str, damage: Callable[[Path], None], said: str
+) -> None:
+    damage(Path(pairs))
+    command = ("train", "--data", ball_data, "--model", "small", "--objective", "reject", "--pairs",
+               pairs, "--profile", "cpu", "--set", "train.num_latents=16", "--dry-run")  # fmt: skip
+    refused = ushape(*command)
+    assert refused.code not in (0, 3)
+    assert said in " ".join(refused.err.split())
+    assert "ball-1" in refused.err
+
+
+def test_other_files_in_a_folder_of_generations_are_left_alone(
+    ushape, ball_data: Path, pairs: str
+) -> None:
+    (Path(pairs) / "notes.json").write_text("{}")
+    assert "notes" not in KeptGenerations(Path(pairs)).assets()
+    refused = ushape("evaluate", "--data", ball_data, "--model", "tiny", "-o", pairs)
+    assert refused.code == 2
+    assert "holds generations of --keep" in refused.err
+
+
+def test_held_out_assets_are_not_learned_from(make_run, pairs: str) -> None:
+    picks = find_picks(make_run(pairs=pairs, **REJECT)[1])
+    assert picks is not None
+    require_training_assets(picks, ["ball-0", "ball-1", "ball-2", "more"])
+    with pytest.raises(DatasetError, match="such as `ball-2`: what is held out"):
+        require_training_assets(picks, ["ball-0", "ball-1"])
 
 
 def test_nothing_to_choose_from_is_told(tmp_path: Path) -> None:

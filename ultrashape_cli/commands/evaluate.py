@@ -138,7 +138,7 @@ def evaluate(
 
       ushape evaluate --model tiny --split train --keep 8 -o generations
     """
-    from ultrashape_cli.commands.keep import keep as keep_generations
+    from ultrashape_cli.commands.keep import keep_many, require_none_kept
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.data.layout import Dataset
     from ultrashape_cli.errors import UsageError
@@ -154,6 +154,7 @@ def evaluate(
         raise UsageError(
             "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
         )
+    require_none_kept(out, keep)
     if keep and (pairs is not None or against or vae or ablation or curve):
         raise UsageError("--keep is of one checkpoint, and measures nothing else")
     sources: dict[str, WeightSource] = {}
@@ -183,7 +184,7 @@ def evaluate(
         assets = held_out_assets(data, split, coarse, limit)
         if keep:
             given = ui, resolved, next(iter(sources.values())), assets, out
-            keep_generations(*given, count=keep, data=data, dry_run=dry_run)
+            keep_many(*given, count=keep, data=data, dry_run=dry_run)
             return
         if curve:
             ways = curve_ways(resolved, sources)

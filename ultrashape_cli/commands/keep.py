@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ultrashape_cli.ui import UI
 
 
-def keep(
+def keep_many(
     ui: UI,
     resolved: Resolved,
     source: WeightSource,
@@ -61,7 +61,10 @@ def keep(
     for asset, why in result.failures.items():
         ui.warn(f"{asset}: {why}")
     folder = shlex.quote(str(out))
-    ui.hint(f"ushape train --data {shlex.quote(str(data))} --objective reject --pairs {folder}")
+    ui.hint(
+        f"ushape train --data {shlex.quote(str(data))} --model {source.model} --objective reject "
+        f"--pairs {folder}"
+    )
     ui.result(
         status="error" if result.failures else "ok",
         inputs={"assets": len(assets)},
@@ -75,3 +78,12 @@ def keep(
     )
     if result.failures:
         raise typer.Exit(1)
+
+
+def require_none_kept(out: Path, keep: int | None) -> None:
+    """Raises UsageError where results other than generations would go among them."""
+    from ultrashape_cli.errors import UsageError
+    from ultrashape_cli.rewards.generations import INDEX
+
+    if keep is None and (out / INDEX).exists():
+        raise UsageError(f"`{out}` holds generations of --keep", hint="another -o")

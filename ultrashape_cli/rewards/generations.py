@@ -10,7 +10,6 @@ OUT/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +22,12 @@ from torch import Tensor
 from ultrashape_cli.errors import AssetError, DatasetError, UsageError
 from ultrashape_cli.files import file_hash, read_json, write_atomic, write_json
 from ultrashape_cli.rewards.group import GroupRewards, weigh
-from ultrashape_cli.rewards.table import Values
+from ultrashape_cli.rewards.table import REWARDS, Values
 
 SCHEMA = 1
 INDEX = "generations.json"
+_MOST = 1e6
+"""Size of a reward without bound that is none any more."""
 
 
 class Generation(NamedTuple):
@@ -92,19 +93,40 @@ class KeptGenerations:
             DatasetError: The folder holds no generations, or those of another version.
         """
         found = read_json(self.root / INDEX)
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        known = found if isinstance(found, dict) else {}
+        if known.get("schema") != SCHEMA or not isinstance(known.get("model"), str):
             raise DatasetError(
                 f"`{self.root}` holds no generations that this version reads",
-                hint=f"ushape evaluate --keep 8 --split train -o {self.root}",
+                hint="a folder that `ushape evaluate --keep 8 --split train -o FOLDER` has made",
             )
-        return found
+        return known
 
     def has(self, asset: str) -> bool:
         """Says whether the generations of an asset are whole."""
-        record = read_json(self._record(asset))
-        file = self._tensors(asset)
-        known = record.get("sha256") if isinstance(record, dict) else None
-        return file.is_file() and known == file_hash(file)
+        if not self._record(asset).exists():
+            return False
+        try:
+            self.require_whole(asset)
+        except AssetError:
+            return False
+        return True
+
+    def require_whole(self, asset: str) -> None:
+        """Reads all of an asset's generations, whose file is the one that was written.
+
+        Raises:
+            AssetError: Record or file is damaged, or missing.
+        """
+        count, file = len(self.rewards(asset)), self._tensors(asset)
+        if not file.is_file():
+            raise self._damaged(asset, f"{file.name} is missing")
+        if file_hash(file) != self.digest(asset):
+            raise self._damaged(asset, f"{file.name} is not the file that was written")
+        for number in range(count):
+            self.read(asset, number)
+        image = self.image(asset)
+        if image.ndim != 3 or image.shape[2] != 4 or image.dtype != torch.uint8:
+            raise self._damaged(asset, f"its image is {image.dtype} {list(image.shape)}")
 
     def write(self, asset: str, image: Tensor, view: Sequence[float], made: list[Judged]) -> None:
         """Writes the generations of an asset.
@@ -139,10 +161,11 @@ class KeptGenerations:
         )
 
     def assets(self) -> list[str]:
-        """Returns the ids of the assets that have generations, in order."""
+        """Returns the ids of the assets that have generations, in order; other files are left."""
+        named = [path for path in self.root.glob("*.json") if not path.name.startswith(".")]
         return sorted(
-            path.stem for path in self.root.glob("*.json")
-            if path.name != INDEX and not path.name.startswith(".")
+            path.stem for path in named
+            if path.name != INDEX and (self._tensors(path.stem).exists() or _is_record(path))
         )  # fmt: skip
 
     def digest(self, asset: str) -> str:
@@ -165,12 +188,18 @@ class KeptGenerations:
         record = read_json(self._record(asset))
         try:
             found = [one["rewards"] for one in record["generations"]]
-            for values in found:
-                for value in (values or {}).values():
-                    if not (value is None or math.isfinite(value)):
-                        raise ValueError(value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError) as error:
             raise self._damaged(asset, f"{error!r:.80}") from error
+        if not found:
+            raise self._damaged(asset, "there are none")
+        for values in found:
+            if values is None:
+                continue
+            if not isinstance(values, dict):
+                raise self._damaged(asset, f"rewards are {values!r:.40}")
+            for name, value in values.items():
+                if not (value is None or _is_reward(name, value)):
+                    raise self._damaged(asset, f"the reward `{name:.40}` is {value!r:.40}")
         return found
 
     def weighed(self, asset: str, weights: Mapping[str, float]) -> GroupRewards:
@@ -180,7 +209,7 @@ class KeptGenerations:
             AssetError: The record is damaged, or lacks one of the rewards.
         """
         found = self.rewards(asset)
-        lacking = [n for n in weights if any(n not in values for values in found if values)]
+        lacking = [n for n in weights if any(n not in v for v in found if v is not None)]
         if lacking:
             raise AssetError(
                 f"generations of `{asset}` in `{self.root}` have no reward `{lacking[0]}`",
@@ -205,8 +234,12 @@ class KeptGenerations:
         names = [f"{name}.{number}" for name in ("latents", "voxels")]
         found = self._read(asset, names, optional=f"start.{number}")
         latents, voxels = (found[name] for name in names)
-        if latents.ndim != 2 or voxels.shape != (len(latents), 3):
-            raise self._damaged(asset, f"shapes {list(latents.shape)} and {list(voxels.shape)}")
+        start = found.get(f"start.{number}", latents)
+        if latents.ndim != 2 or voxels.shape != (len(latents), 3) or start.shape != latents.shape:
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in (latents, voxels, start))
+            raise self._damaged(asset, f"shapes {shapes}")
+        if not (latents.isfinite().all() and start.isfinite().all()):
+            raise self._damaged(asset, "not all latents are numbers")
         return Generation(latents, voxels.long(), found.get(f"start.{number}"))
 
     def _read(self, asset: str, names: list[str], optional: str = "") -> dict[str, Tensor]:
@@ -230,3 +263,16 @@ class KeptGenerations:
 
     def _tensors(self, asset: str) -> Path:
         return self.root / f"{asset}.safetensors"
+
+
+def _is_record(path: Path) -> bool:
+    found = read_json(path)
+    return isinstance(found, dict) and "generations" in found
+
+
+def _is_reward(name: str, value: object) -> bool:
+    """Says whether a value can be that of a reward; a little beyond its range is rounding."""
+    if name not in REWARDS or type(value) not in (int, float):
+        return False
+    low, high = max(REWARDS[name].low, -_MOST), REWARDS[name].high + 1e-6
+    return low - 1e-6 <= value <= high  # type: ignore[operator]

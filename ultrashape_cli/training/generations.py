@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ultrashape_cli.config.schema import Config
+from ultrashape_cli.config.schema import Config, TrainConfig
 from ultrashape_cli.data.dataset import Item, ShapeDataset
 from ultrashape_cli.data.images import preprocess_inference
 from ultrashape_cli.data.layout import Dataset
-from ultrashape_cli.errors import ConfigError, DatasetError
+from ultrashape_cli.errors import AssetError, ConfigError, DatasetError
+from ultrashape_cli.models.registry import ModelSpec, model_spec
 from ultrashape_cli.packing.opened import open_dataset
 from ultrashape_cli.rewards.generations import Generation, KeptGenerations
 from ultrashape_cli.rewards.group import margins
@@ -70,22 +71,43 @@ def find_picks(config: Config) -> Picks | None:
             f"not `{settings.model}`",
             hint=f"--model {about.get('model')}",
         )
-    weights = parse_rewards(settings.rewards)
+    weights = _weights(settings)
     places = {}
-    groups = {asset: kept.rewards(asset) for asset in kept.assets()}
-    gaps = margins(groups, weights)
+    weighed = {asset: kept.weighed(asset, weights) for asset in kept.assets()}
+    gaps = margins({asset: kept.rewards(asset) for asset in weighed}, weights)
     least = config.reward.margin if settings.objective == "dpo" else 0.0
-    for asset in groups:
-        found = kept.weighed(asset, weights)
+    for asset, found in weighed.items():
         if not found.flat and gaps[asset] > least:
             places[asset] = found.best, found.worst
     if not places:
         raise DatasetError(
             f"in `{kept.root}` no generation is better than the others of its asset "
-            f"({len(kept.assets())} assets, rewards {', '.join(settings.rewards)})",
+            f"({len(weighed)} assets, rewards {', '.join(settings.rewards)})",
             hint=f"other train.rewards, or more of them: {made_by}",
         )
     return Picks(kept, places)
+
+
+def _weights(settings: TrainConfig) -> dict[str, float]:
+    """Returns the weights of the rewards, of which there must be some."""
+    if not settings.rewards:
+        raise ConfigError(
+            f"`{settings.objective}` learns from rewards, and `train.rewards` has none",
+            hint="--set train.rewards=chamfer:1,components:0.5",
+        )
+    return parse_rewards(settings.rewards)
+
+
+def require_training_assets(picks: Picks, train: Sequence[str]) -> None:
+    """Raises DatasetError where generations are of held-out assets, or of none of the dataset."""
+    others = sorted(set(picks.assets) - set(train))
+    if others:
+        raise DatasetError(
+            f"{len(others)} of {len(picks.assets)} assets with generations in "
+            f"`{picks.kept.root}` are not in the train list, such as `{others[0]}`: what is held "
+            "out would be learned",
+            hint="ushape evaluate --keep 8 --split train -o another folder",
+        )
 
 
 def generation_digests(picks: Picks) -> dict[str, str]:
@@ -94,11 +116,23 @@ def generation_digests(picks: Picks) -> dict[str, str]:
 
 
 def check_objective(config: Config) -> None:
-    """Raises ConfigError where a run cannot train on what it made itself."""
+    """Checks what a run takes that learns from what the network made itself.
+
+    Raises:
+        ConfigError: The settings do not go together.
+        DatasetError: There are no generations to learn from.
+        AssetError: Some are damaged, or not of the model.
+    """
     settings = config.train
-    if settings.objective not in REWARDED:
-        return
     name = settings.objective
+    if settings.pairs and name not in TRAINED_ON_PAIRS:
+        raise ConfigError(
+            f"the objective `{name}` reads no generations, and --pairs names some",
+            hint="--objective reject or dpo, or leave --pairs out",
+        )
+    if name not in REWARDED:
+        return
+    _weights(settings)
     if settings.stage != "dit":
         raise ConfigError(f"only the DiT is trained by `{name}`", hint="--stage dit")
     unfit: Mapping[str, tuple[Any, str]] = {
@@ -121,7 +155,23 @@ def check_objective(config: Config) -> None:
     require(list(watched_rewards(settings.rewards, config.reward.held_out)))
     if name == "grpo":
         _check_policy(config)
-    find_picks(config)
+    if (picks := find_picks(config)) is not None:
+        _check_generations(picks, model_spec(settings.model))
+
+
+def _check_generations(picks: Picks, spec: ModelSpec) -> None:
+    """Raises AssetError where generations are damaged, or of a model of another form."""
+    for asset in picks.assets:
+        picks.kept.require_whole(asset)
+        for worst in (False, True):
+            found = picks(asset, worst)
+            inside = ((found.voxels >= 0) & (found.voxels < spec.vae.voxel_resolution)).all()
+            starts = (found.start is not None) == (spec.start == "coarse")
+            if found.latents.shape[1] != spec.dit.in_channels or not inside or not starts:
+                raise AssetError(
+                    f"generations of `{asset}` in `{picks.kept.root}` do not fit the model",
+                    hint="make them anew with the weights that are to be trained",
+                )
 
 
 def _check_policy(config: Config) -> None:
@@ -133,10 +183,6 @@ def _check_policy(config: Config) -> None:
         raise ConfigError(
             f"`reward.window` of {reward.window} does not fit in {reward.rollout_steps} steps",
             hint=f"--set reward.window={reward.rollout_steps}",
-        )
-    if config.train.pairs:
-        raise ConfigError(
-            "`grpo` makes its own generations and reads none", hint="leave --pairs out"
         )
     dataset = open_dataset(config.train.data, config.train.cache, config.train.cache_gib)
     dataset.require()

@@ -110,12 +110,13 @@ def training_assets(config: Config) -> list[str]:
     """
     from ultrashape_cli.data.posed_views import require_views
     from ultrashape_cli.errors import DatasetError
-    from ultrashape_cli.training.generations import find_picks
+    from ultrashape_cli.training.generations import find_picks, require_training_assets
     from ultrashape_cli.training.provenance import open_training_data
 
     dataset = open_training_data(config)
     dataset.require()
     if (picks := find_picks(config)) is not None:
+        require_training_assets(picks, dataset.read_split("train"))
         return picks.assets
     ids = dataset.read_split("train")[: config.train.overfit or None]
     missing = dataset.lacking_samples(ids)
