@@ -12,6 +12,7 @@ from generations import QUICK
 from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.inference.view_files import seen_from
 from ultrashape_cli.rewards.generations import KeptGenerations
+from ultrashape_cli.rewards.group import weigh
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def test_generations_are_kept_with_their_rewards(ushape, command, tmp_path: Path
     assert first.start is None
     assert not torch.equal(first.latents, second.latents)
     assert kept.image("ball-1").shape == (32, 32, 4)
-    found = kept.weighed("ball-1", {"chamfer": 1.0, "silhouette": 0.5})
+    weights = {"chamfer": 1.0, "silhouette": 0.5}
+    found = weigh(kept.rewards("ball-1", weights), weights)
     assert found.failed == 0
     assert found.best != found.worst
 

@@ -61,7 +61,7 @@ class QuantisedLinear(nn.Linear):
     `int8` has one scale per output channel, `int8-groups` one per 16 weights of a row, `int6` and
     `int4` one per 32 (and `int4` an offset), `nf4` 16 normal quantiles and one scale per 64
     weights. `int8-dynamic` has the codes of `int8` and multiplies them with the input in 8 bit, a
-    scale per token (`dynamic_product`); `fp8` does so with floats of 8 bit (`fp8_product`).
+    scale per token (`dynamic_product`); `fp8` does so with floats of 8 bit.
     Gradients reach the input only.
 
     Args:
@@ -127,23 +127,24 @@ class QuantisedLinear(nn.Linear):
         kind = x.device.type
         auto = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if auto else x.dtype
-        free = not torch.is_grad_enabled()
-        if self.kind == "int8-dynamic" and free and fits_integers(x, self):
+        is_dynamic = self.kind in ("int8-dynamic", "fp8") and not torch.is_grad_enabled()
+        if is_dynamic and fits_8_bit(x, self):
             product = dynamic_product(x, self.codes, self.scale, dtype)
-        elif self.kind == "fp8" and free and fits_fp8(x, self):
-            product = fp8_product(x, self.codes, self.scale, dtype)
         else:
             product = _FrozenProduct.apply(x, self, dtype)
         return product if self.bias is None else product + self.bias.to(dtype)
 
 
-def fits_integers(x: Tensor, layer: QuantisedLinear) -> bool:
-    """Says whether a device multiplies this input with codes of 8 bit."""
-    if x.device.type == "cpu":
-        return True
-    rows = x.numel() // max(x.shape[-1], 1)
-    aligned = layer.in_features % 8 == 0 and layer.out_features % 8 == 0
-    return x.device.type == "cuda" and rows > 16 and aligned
+def fits_8_bit(x: Tensor, layer: QuantisedLinear) -> bool:
+    """Says whether a device multiplies this input with codes of 8 bit; floats from Ada on."""
+    if x.device.type != "cuda":
+        return x.device.type == "cpu"
+    multiple = 16 if layer.kind == "fp8" else 8
+    if layer.in_features % multiple or layer.out_features % multiple:
+        return False
+    if layer.kind == "fp8":
+        return torch.cuda.get_device_capability(x.device) >= (8, 9)
+    return x.numel() // max(x.shape[-1], 1) > 16
 
 
 def dynamic_product(x: Tensor, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -151,48 +152,26 @@ def dynamic_product(x: Tensor, codes: Tensor, scale: Tensor, dtype: torch.dtype)
 
     Args:
         x: Input [..., I].
-        codes: Of the weight, int8 [O, I].
-        scale: Of its rows [O, 1].
-        dtype: Of the result [..., O].
-    """
-    rows = x.reshape(-1, x.shape[-1]).float()
-    step = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-    found = torch._int_mm((rows / step).round_().to(torch.int8), codes.T)
-    product = found.float().mul_(step).mul_(scale.float().T)
-    return product.to(dtype).view(*x.shape[:-1], codes.shape[0])
-
-
-def fits_fp8(x: Tensor, layer: QuantisedLinear) -> bool:
-    """Says whether a device multiplies this input with floats of 8 bit: Ada, Hopper and later."""
-    if x.device.type == "cpu":
-        return True
-    if x.device.type != "cuda" or layer.in_features % 16 or layer.out_features % 16:
-        return False
-    return torch.cuda.get_device_capability(x.device) >= (8, 9)
-
-
-def fp8_product(x: Tensor, codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns x @ W.T, computed with floats of 8 bit: a scale for each row of x, found anew.
-
-    Args:
-        x: Input [..., I].
-        codes: Of the weight, bytes [O, I].
+        codes: Of the weight [O, I], int8, or the bytes of `FP8`.
         scale: Of its rows [O, 1].
         dtype: Of the result [..., O].
     """
     shape = *x.shape[:-1], codes.shape[0]
     if not x.numel():  # an expert that no token chose
         return x.new_zeros(shape, dtype=dtype)
+    is_fp8 = codes.dtype == torch.uint8
     rows = x.reshape(-1, x.shape[-1]).float()
-    step = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
-    product = torch._scaled_mm(
-        (rows / step).to(FP8),
-        codes.view(FP8).T,
-        scale_a=step,
-        scale_b=scale.float().T,
-        # Cards give nothing wider where each row has its scale.
-        out_dtype=torch.float32 if x.device.type == "cpu" else torch.bfloat16,
-    )
+    largest = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    step = largest / (FP8_LARGEST if is_fp8 else 127)
+    if is_fp8:
+        product = torch._scaled_mm(
+            *((rows / step).to(FP8), codes.view(FP8).T, step, scale.float().T),
+            # Cards give nothing wider where each row has its scale.
+            out_dtype=torch.float32 if x.device.type == "cpu" else torch.bfloat16,
+        )
+    else:
+        found = torch._int_mm((rows / step).round_().to(torch.int8), codes.T)
+        product = found.float().mul_(step).mul_(scale.float().T)
     return product.to(dtype).view(shape)
 
 

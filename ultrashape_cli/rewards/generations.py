@@ -10,7 +10,7 @@ OUT/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ultrashape_cli.errors import AssetError, DatasetError, UsageError
 from ultrashape_cli.files import file_hash, read_json, write_atomic, write_json
-from ultrashape_cli.rewards.group import GroupRewards, weigh
 from ultrashape_cli.rewards.table import REWARDS, Values
 
 SCHEMA = 1
@@ -106,13 +105,13 @@ class KeptGenerations:
         if not self._record(asset).exists():
             return False
         try:
-            self.require_whole(asset)
+            self.whole(asset)
         except AssetError:
             return False
         return True
 
-    def require_whole(self, asset: str) -> None:
-        """Reads all of an asset's generations, whose file is the one that was written.
+    def whole(self, asset: str) -> list[Generation]:
+        """Returns all of an asset's generations, whose file is the one that was written.
 
         Raises:
             AssetError: Record or file is damaged, or missing.
@@ -122,11 +121,10 @@ class KeptGenerations:
             raise self._damaged(asset, f"{file.name} is missing")
         if file_hash(file) != self.digest(asset):
             raise self._damaged(asset, f"{file.name} is not the file that was written")
-        for number in range(count):
-            self.read(asset, number)
         image = self.image(asset)
         if image.ndim != 3 or image.shape[2] != 4 or image.dtype != torch.uint8:
             raise self._damaged(asset, f"its image is {image.dtype} {list(image.shape)}")
+        return [self.read(asset, number) for number in range(count)]
 
     def write(self, asset: str, image: Tensor, view: Sequence[float], made: list[Judged]) -> None:
         """Writes the generations of an asset.
@@ -174,20 +172,23 @@ class KeptGenerations:
         Raises:
             AssetError: The record is damaged.
         """
-        record = read_json(self._record(asset))
-        if not isinstance(record, dict) or "sha256" not in record:
+        record = self._read_record(asset)
+        if "sha256" not in record:
             raise self._damaged(asset, "no hash of the tensors")
         return str(record["sha256"])
 
-    def rewards(self, asset: str) -> list[Values | None]:
+    def rewards(self, asset: str, wanted: Iterable[str] = ()) -> list[Values | None]:
         """Returns the rewards of an asset's generations, in the order of their seeds.
 
+        Args:
+            asset: Its id.
+            wanted: Rewards that there must be.
+
         Raises:
-            AssetError: The record is damaged.
+            AssetError: The record is damaged, or lacks one of the rewards.
         """
-        record = read_json(self._record(asset))
         try:
-            found = [one["rewards"] for one in record["generations"]]
+            found = [one["rewards"] for one in self._read_record(asset)["generations"]]
         except (KeyError, TypeError) as error:
             raise self._damaged(asset, f"{error!r:.80}") from error
         if not found:
@@ -200,22 +201,19 @@ class KeptGenerations:
             for name, value in values.items():
                 if not (value is None or _is_reward(name, value)):
                     raise self._damaged(asset, f"the reward `{name:.40}` is {value!r:.40}")
-        return found
-
-    def weighed(self, asset: str, weights: Mapping[str, float]) -> GroupRewards:
-        """Returns the worth of an asset's generations.
-
-        Raises:
-            AssetError: The record is damaged, or lacks one of the rewards.
-        """
-        found = self.rewards(asset)
-        lacking = [n for n in weights if any(n not in v for v in found if v is not None)]
+        lacking = [n for n in wanted if any(n not in v for v in found if v is not None)]
         if lacking:
             raise AssetError(
                 f"generations of `{asset}` in `{self.root}` have no reward `{lacking[0]}`",
                 hint="rewards that were recorded stand in generations.json",
             )
-        return weigh(found, weights)
+        return found
+
+    def _read_record(self, asset: str) -> dict[str, Any]:
+        record = read_json(self._record(asset))
+        if not isinstance(record, dict):
+            raise self._damaged(asset, "the record is none")
+        return record
 
     def image(self, asset: str) -> Tensor:
         """Returns the image that the generations of an asset saw, uint8 [H, W, 4].

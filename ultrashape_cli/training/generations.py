@@ -19,7 +19,7 @@ from ultrashape_cli.errors import AssetError, ConfigError, DatasetError
 from ultrashape_cli.models.registry import ModelSpec, model_spec
 from ultrashape_cli.packing.opened import open_dataset
 from ultrashape_cli.rewards.generations import Generation, KeptGenerations
-from ultrashape_cli.rewards.group import margins
+from ultrashape_cli.rewards.group import margins, weigh
 from ultrashape_cli.rewards.table import parse_rewards, require, watched_rewards
 
 TRAINED_ON_PAIRS = ("reject", "dpo")
@@ -73,16 +73,17 @@ def find_picks(config: Config) -> Picks | None:
         )
     weights = _weights(settings)
     places = {}
-    weighed = {asset: kept.weighed(asset, weights) for asset in kept.assets()}
-    gaps = margins({asset: kept.rewards(asset) for asset in weighed}, weights)
+    groups = {asset: kept.rewards(asset, weights) for asset in kept.assets()}
+    gaps = margins(groups, weights)
     least = config.reward.margin if settings.objective == "dpo" else 0.0
-    for asset, found in weighed.items():
+    for asset, group in groups.items():
+        found = weigh(group, weights)
         if not found.flat and gaps[asset] > least:
             places[asset] = found.best, found.worst
     if not places:
         raise DatasetError(
             f"in `{kept.root}` no generation is better than the others of its asset "
-            f"({len(weighed)} assets, rewards {', '.join(settings.rewards)})",
+            f"({len(groups)} assets, rewards {', '.join(settings.rewards)})",
             hint=f"other train.rewards, or more of them: {made_by}",
         )
     return Picks(kept, places)
@@ -162,9 +163,8 @@ def check_objective(config: Config) -> None:
 def _check_generations(picks: Picks, spec: ModelSpec) -> None:
     """Raises AssetError where generations are damaged, or of a model of another form."""
     for asset in picks.assets:
-        picks.kept.require_whole(asset)
-        for worst in (False, True):
-            found = picks(asset, worst)
+        generations = picks.kept.whole(asset)
+        for found in (generations[place] for place in picks.places[asset]):
             inside = ((found.voxels >= 0) & (found.voxels < spec.vae.voxel_resolution)).all()
             starts = (found.start is not None) == (spec.start == "coarse")
             if found.latents.shape[1] != spec.dit.in_channels or not inside or not starts:
