@@ -34,7 +34,8 @@ def keep_many(
     from ultrashape_cli.rewards.table import REWARDS
 
     kept = KeptGenerations(out)
-    missing = [name for name in REWARDS if name not in rewards_here()]
+    here = rewards_here()
+    missing = [name for name in REWARDS if name not in here]
     if missing:
         ui.info(f"not measured here: {', '.join(missing)}")
     if dry_run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,21 +13,19 @@ from torch import Tensor
 from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.errors import AssetError, DependencyError, MeshError, UShapeError
+from ultrashape_cli.evaluation.evaluate import Progress
 from ultrashape_cli.evaluation.rows import Asset, coarse_of
-from ultrashape_cli.inference.cleanup import surface_mesh
 from ultrashape_cli.inference.course import Hold
 from ultrashape_cli.inference.prepared import Prepared, redrawn
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.view_files import seen_from
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.sources import WeightSource
+from ultrashape_cli.rewards.decoded import measure_decoded
 from ultrashape_cli.rewards.generations import Generation, Judged, KeptGenerations
 from ultrashape_cli.rewards.measures import Picture
-from ultrashape_cli.rewards.table import REWARDS, Evidence, measure, require
+from ultrashape_cli.rewards.table import REWARDS, Evidence, require
 from ultrashape_cli.runs import digest
-
-Progress = Callable[[int, str], None]
-"""Assets done, and which is next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +173,7 @@ def _keep(
         one = _seeded(prepared, seed + number, refiner, settings.keep_noise)
         generation = _generate(one, refiner, context, settings.keep_noise)
         try:
-            grid = refiner.decode(generation.latents[None], lambda stage, done, total: None)
-            rewards = measure(surface_mesh(grid), names, evidence)
+            rewards = measure_decoded(refiner, generation.latents, names, evidence)
             made.append(Judged(seed + number, generation, rewards))
         except MeshError as error:
             made.append(Judged(seed + number, generation, None, error.message))

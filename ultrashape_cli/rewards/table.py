@@ -37,7 +37,7 @@ POINTS = 16_384
 0.003, `f_score` by 0.003 and `normals` by 0.001 (one standard deviation)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
     """What a mesh of one asset is held against; all in the normalised frame."""
 
@@ -48,7 +48,7 @@ class Evidence:
     points: int = POINTS
     seed: int = 0
 
-    @property
+    @cached_property
     def shape(self) -> Topology | None:
         """Topology of the truth, else of the input: the parts and handles that are meant."""
         known = self.truth or self.before
@@ -65,10 +65,6 @@ class _Judged:
     @cached_property
     def topology(self) -> Topology:
         return topology(self.mesh)
-
-    @cached_property
-    def expected(self) -> Topology | None:
-        return self.evidence.shape
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -100,12 +96,12 @@ class Reward:
 
 
 def _genus(judged: _Judged) -> float | None:
-    expected = judged.expected
+    expected = judged.evidence.shape
     return genus_reward(judged.topology, expected.genus if expected else 0.0)
 
 
 def _parts(judged: _Judged) -> float:
-    expected = judged.expected
+    expected = judged.evidence.shape
     return parts_reward(judged.topology, expected.components if expected else 1)
 
 

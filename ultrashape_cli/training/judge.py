@@ -11,16 +11,17 @@ from torch import Tensor
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.data.posed_views import CAMERAS
 from ultrashape_cli.errors import MeshError
-from ultrashape_cli.inference.cleanup import surface_mesh
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.view_files import seen_from
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.registry import Networks, model_spec
 from ultrashape_cli.models.vae import ShapeVAE
+from ultrashape_cli.rewards.decoded import measure_decoded
 from ultrashape_cli.rewards.group import GroupRewards, weigh
 from ultrashape_cli.rewards.measures import Picture
-from ultrashape_cli.rewards.table import Evidence, Values, measure, parse_rewards
+from ultrashape_cli.rewards.table import Evidence, Values, parse_rewards
 from ultrashape_cli.training.objectives.policy import Sample
 
 
@@ -60,13 +61,26 @@ class GroupJudge:
             AssetError: Its mesh or its view cannot be read.
         """
         truth = load_mesh(self.dataset.fetched(self.dataset.mesh(sample.asset)))
-        view = self.dataset.fetched(self.dataset.view_files(sample.asset)[sample.view])
-        evidence = Evidence(truth=truth, views=[Picture(load_rgba(view), *seen_from(view))])
+        picture = read_picture(self.dataset, sample.asset, sample.view)
+        evidence = Evidence(truth=truth, views=[picture])
         return weigh([self._member(one, evidence) for one in latents], self.weights)
 
     def _member(self, latents: Tensor, evidence: Evidence) -> Values | None:
         try:
-            grid = self._refiner.decode(latents[None], lambda stage, done, total: None)
-            return measure(surface_mesh(grid), list(self.weights), evidence)
+            return measure_decoded(self._refiner, latents, list(self.weights), evidence)
         except MeshError:  # what does not decode is the worst of its group
             return None
+
+
+def read_picture(dataset: Dataset, asset: str, view: int) -> Picture:
+    """Returns a view of an asset and from where it was seen; the front where no camera is told.
+
+    Raises:
+        AssetError: The view cannot be read, or a packed dataset does not give it.
+        UsageError: The list of cameras is damaged.
+    """
+    path, cameras = dataset.view_files(asset)[view], dataset.views(asset) / CAMERAS
+    dataset.fetched(path)
+    if dataset.has(cameras):
+        dataset.fetched(cameras)  # of a packed dataset: `seen_from` looks beside the view
+    return Picture(load_rgba(path), *seen_from(path))

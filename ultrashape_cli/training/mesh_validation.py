@@ -34,7 +34,6 @@ from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import mesh_scores
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
-from ultrashape_cli.inference.view_files import seen_from
 from ultrashape_cli.meshfiles.load import load_mesh
 from ultrashape_cli.models.conditioner import ImageConditioner
 from ultrashape_cli.models.registry import Networks, model_spec
@@ -49,6 +48,7 @@ from ultrashape_cli.rewards.table import REWARDS, Evidence, measure, watched_rew
 from ultrashape_cli.runs import RunFolder, checkpoint_name
 from ultrashape_cli.synthetic.coarsen import coarsen
 from ultrashape_cli.training.generations import REWARDED
+from ultrashape_cli.training.judge import read_picture
 from ultrashape_cli.training.memory.strategies import whole_weights
 from ultrashape_cli.training.objectives.flow import ConditionedDiT
 
@@ -181,14 +181,14 @@ class MeshValidation:
         with self._producers(variants, inputs) as producers:
             for asset in self.ids[rank::world]:
                 truth = load_mesh(self.dataset.fetched(self.dataset.mesh(asset)))
-                view = self.dataset.fetched(self.dataset.view_files(asset)[0])
-                rgba = load_rgba(view)
+                picture = self._picture(asset)
+                rgba = picture.rgba
                 coarse = truth if self.config.train.stage == "vae" else coarsen(truth)
                 seed = self.config.seed
                 made = {kind: produce(coarse, rgba, seed) for kind, produce in producers.items()}
                 if inputs:
                     made["coarse"] = coarse
-                seen = Evidence(truth=truth, before=coarse, views=[Picture(rgba, *seen_from(view))])
+                seen = Evidence(truth=truth, before=coarse, views=[picture])
                 rows[asset] = {
                     kind: _scores(mesh, truth) | self._rewards(mesh, seen)
                     for kind, mesh in made.items()
@@ -200,6 +200,12 @@ class MeshValidation:
                 if self.main or world > 1:
                     self._draw(folder, asset, made, truth, rgba if inputs else None)
         return self.gather(rows)
+
+    def _picture(self, asset: str) -> Picture:
+        """Returns the first view, and from where it was seen if a reward asks that."""
+        if self.watched:
+            return read_picture(self.dataset, asset, 0)
+        return Picture(load_rgba(self.dataset.fetched(self.dataset.view_files(asset)[0])))
 
     def _rewards(self, mesh: Mesh | None, seen: Evidence) -> Scores:
         """Returns the watched rewards of a mesh; without one, the least that each can be."""
