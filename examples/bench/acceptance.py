@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from views import fitted
 
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.errors import MeshError, UShapeError
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.metrics import compare_meshes
-from ultrashape_cli.geometry.normalize import fit_frame
 from ultrashape_cli.inference.acceptance import Verdict, judge
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.straying import Straying, measure_straying
@@ -92,10 +92,6 @@ def synthetic(count: int) -> Iterator[tuple[str, Mesh]]:
     for number in range(count):
         family = list(FAMILIES)[number % len(FAMILIES)]
         yield family, fitted(make_shape(family, FIRST_SEED + number))
-
-
-def fitted(mesh: Mesh) -> Mesh:
-    return Mesh(fit_frame(mesh).to_normalised(mesh.vertices), mesh.faces)
 
 
 def measured(refiner: Refiner, name: str, truth: Mesh) -> Case | None:

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from distill import call, settings
 
-from ultrashape_cli.cli import run
 from ultrashape_cli.config.profiles import get_profile
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
@@ -231,15 +231,6 @@ def print_cost() -> None:
         seconds = total / (profile.peak_bf16_tflops * 1e12 * profile.product_share)
         hours = 500 * seconds / 3600
         print(f"{name}: {seconds:.0f} s a group, {hours:.1f} h for 500 groups, beside judging")
-
-
-def settings(values: dict[str, object]) -> list[str]:
-    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-
-
-def call(*arguments: object) -> None:
-    if code := run([str(argument) for argument in arguments]):
-        raise SystemExit(code)
 
 
 if __name__ == "__main__":

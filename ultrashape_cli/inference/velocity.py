@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ultrashape_cli.config.schema import RefineConfig
 from ultrashape_cli.devices import autocast, upload
@@ -159,10 +158,9 @@ def joined(seen: Sequence[Seen], views: Sequence[View]) -> JoinedViews:
     """
     contexts = [context[0] for context, _ in seen if isinstance(context, Tensor)]
     lengths = [len(context) for context in contexts]  # an image alone has no padding
-    tokens = pad_sequence(contexts, batch_first=True)
     directions = torch.tensor([(view.azimuth, view.elevation) for view in views])
-    cameras = upload(camera_features(directions), tokens.device)
-    return join_views(tokens, lengths, cameras, [len(contexts)])
+    cameras = upload(camera_features(directions), contexts[0].device)
+    return join_views(contexts, lengths, cameras, [len(contexts)])
 
 
 def with_zeros(context: Tensor | ContextKeys) -> Tensor | ContextKeys:

@@ -47,7 +47,7 @@ def view_embedder(channels: int) -> nn.Linear:
 
 
 def join_views(
-    tokens: Tensor,  # [V, L, X], valid ones first
+    tokens: Tensor | Sequence[Tensor],  # [V, L, X], or V of [L, X], valid ones first
     lengths: Sequence[int],  # V
     cameras: Tensor,  # [V, F]
     counts: Sequence[int],  # B, views of each sample, which follow each other
@@ -58,7 +58,7 @@ def join_views(
     parts, sources = [], []
     for first, last in pairwise(accumulate(counts, initial=0)):
         views = range(first, last)
-        parts.append(torch.cat([tokens[v, : lengths[v]] for v in views]))
+        parts.append(torch.cat([tokens[v][: lengths[v]] for v in views]))
         sources.append(torch.cat([cameras[v].expand(lengths[v], -1) for v in views]))
     return JoinedViews(
         pad_sequence(parts, batch_first=True, padding_value=PADDING),

@@ -24,9 +24,8 @@ from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.flow import interpolate
 from ultrashape_cli.diffusion.sampler import VelocityFn, guided_velocity, schedule
 from ultrashape_cli.errors import ConfigError
-from ultrashape_cli.models.flops import dit_flops
-from ultrashape_cli.training.objectives.flow import Encoded, FlowObjective, Group, expert_load
-from ultrashape_cli.training.objectives.losses import Losses
+from ultrashape_cli.training.objectives.flow import Encoded, FlowObjective, Group
+from ultrashape_cli.training.objectives.losses import GroupSums, Losses
 
 _ROLLOUT_SEED = 1
 """Added to the run's seed for what only this objective draws."""
@@ -85,8 +84,7 @@ class DistillObjective(FlowObjective):
         starts = torch.bucketize(t, nodes, right=True).clamp(1, len(nodes) - 1) - 1
         if self.distill.evaluations:
             t = nodes[starts]
-        per_sample, aux = t.new_zeros(len(t)), t.new_zeros(())
-        power, loads, flops = t.new_zeros(()), [], 0
+        per_sample, sums = t.new_zeros(len(t)), GroupSums(self.params, t)
         for group in encoded.groups:
             rows, inputs = group.rows, group.inputs
             x = interpolate(group.latents, group.start, t[rows])
@@ -100,19 +98,10 @@ class DistillObjective(FlowObjective):
             # Grows with the square of small errors and with large ones themselves: one bad sample
             # does not decide a step.
             per_sample = per_sample.index_put((rows,), (error + limit**2).sqrt() - limit)
-            share = len(rows) / len(t)
-            power = power + target.square().mean() * share
-            aux = aux + output.aux_losses.sum() * share
-            loads.append(output.expert_load)
-            flops += sum(dit_flops(self.params, x.shape[1], length) for length in inputs[-1])
-        parts = {
-            "aux_loss": aux.detach(),
-            "target_power": power,
-            **expert_load(torch.stack(loads).sum(0)),
-        }
+            sums.add(output, target, inputs[-1])
         # A pass of the teacher is half the work of one with gradients, none of them of weights.
-        flops = int(flops * (1 + self.distill.teacher_passes / 2))
-        return Losses(per_sample.mean() + aux, per_sample.detach(), parts, flops, t)
+        flops = int(sums.flops * (1 + self.distill.teacher_passes / 2))
+        return Losses(per_sample.mean() + sums.aux, per_sample.detach(), sums.parts(), flops, t)
 
     def _draw_timestep(self, draw: torch.Generator) -> Tensor:
         free = super()._draw_timestep(draw)

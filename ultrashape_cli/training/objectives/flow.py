@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -29,7 +28,6 @@ from ultrashape_cli.models.conditioner import (
     drop_condition,
 )
 from ultrashape_cli.models.dit import DiTOutput, DiTParams, RefineDiT
-from ultrashape_cli.models.flops import dit_flops
 from ultrashape_cli.models.vae import Posterior, ShapeVAE
 from ultrashape_cli.models.voxels import (
     occupied_voxels,
@@ -37,7 +35,13 @@ from ultrashape_cli.models.voxels import (
     voxel_centres,
 )
 from ultrashape_cli.training.objectives.latents import LatentCache, Moments
-from ultrashape_cli.training.objectives.losses import Losses, Objective, field_errors, field_target
+from ultrashape_cli.training.objectives.losses import (
+    GroupSums,
+    Losses,
+    Objective,
+    field_errors,
+    field_target,
+)
 from ultrashape_cli.training.objectives.perturbation import VoxelNoise
 from ultrashape_cli.training.objectives.tokens import TokenCache, View
 from ultrashape_cli.training.objectives.views import ShownViews
@@ -184,9 +188,7 @@ class FlowObjective(Objective):
             t: Timesteps [B] instead of those that were drawn.
         """
         t = encoded.t if t is None else upload(t, encoded.t.device)
-        per_sample = t.new_zeros(len(t))
-        aux, power, loads, flops = t.new_zeros(()), t.new_zeros(()), [], 0
-        field = t.new_zeros(())
+        per_sample, field, sums = t.new_zeros(len(t)), t.new_zeros(()), GroupSums(self.params, t)
         for rows, latents, start, inputs, queries in encoded.groups:
             x = interpolate(latents, start, t[rows])
             output = net(x, t[rows], *inputs)
@@ -195,27 +197,17 @@ class FlowObjective(Objective):
             else:
                 # Wrapped for several processes, the network itself is `module`.
                 lengths = cast("ConditionedDiT", getattr(net, "module", net)).lengths
-            flops += sum(dit_flops(self.params, latents.shape[1], n) for n in lengths)
             target = velocity_target(latents, start)
-            loss = flow_loss(output.velocity, target)
-            share = len(rows) / len(t)
-            power = power + target.detach().square().mean() * share
-            per_sample = per_sample.index_put((rows,), loss)
+            per_sample = per_sample.index_put((rows,), flow_loss(output.velocity, target))
+            sums.add(output, target, lengths)
             if queries is not None:
                 end = x + (1 - t[rows])[:, None, None] * output.velocity
-                field = field + self._field_error(end, queries) * share
-            aux = aux + output.aux_losses.sum() * share
-            loads.append(output.expert_load)
-        # A network that predicts nothing has the target's power as its loss.
-        parts = {
-            "aux_loss": aux.detach(),
-            "target_power": power,
-            **expert_load(torch.stack(loads).sum(0)),
-        }
+                field = field + self._field_error(end, queries) * (len(rows) / len(t))
+        parts = sums.parts()
         if self.settings.field_loss:
             parts["field_loss"] = field.detach()
-        total = per_sample.mean() + aux + self.settings.field_loss * field
-        return Losses(total, per_sample.detach(), parts, flops, t)
+        total = per_sample.mean() + sums.aux + self.settings.field_loss * field
+        return Losses(total, per_sample.detach(), parts, sums.flops, t)
 
     def _field_error(self, latents: Tensor, queries: Tensor) -> Tensor:  # [G, M, C], [G, Q, 4]
         """Returns how far the field that the frozen decoder makes of latents is off."""
@@ -355,19 +347,3 @@ def _rows_of_equal_length(lengths: list[int]) -> list[list[int]]:
     for row, length in enumerate(lengths):
         rows.setdefault(length, []).append(row)
     return list(rows.values())
-
-
-def expert_load(load: Tensor) -> dict[str, Tensor]:  # [R, E] tokens
-    """Returns how even the routing is.
-
-    Entropy of the worst layer (1 is even), idle experts, and the largest load over an even one.
-    """
-    if not load.numel():
-        return {}
-    share = load.float() / load.sum(1, keepdim=True)
-    entropy = -torch.xlogy(share, share).sum(1) / math.log(load.shape[1])
-    return {
-        "expert_entropy": entropy.min(),
-        "experts_idle": (load == 0).sum(),
-        "expert_load_max": share.max() * load.shape[1],
-    }

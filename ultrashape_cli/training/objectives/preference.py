@@ -20,10 +20,9 @@ from ultrashape_cli.config.reward import RewardConfig
 from ultrashape_cli.data.dataset import Item
 from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.flow import flow_loss, interpolate, velocity_target
-from ultrashape_cli.models.flops import dit_flops
-from ultrashape_cli.training.objectives.flow import Encoded, expert_load
+from ultrashape_cli.training.objectives.flow import Encoded
 from ultrashape_cli.training.objectives.generated import GeneratedObjective
-from ultrashape_cli.training.objectives.losses import Losses
+from ultrashape_cli.training.objectives.losses import GroupSums, Losses
 
 
 class _Errors(NamedTuple):
@@ -79,7 +78,7 @@ class PreferenceObjective(GeneratedObjective):
             return super().losses(net, encoded, t)
         t = encoded.t if t is None else upload(t, encoded.t.device)
         found = _Errors(*(t.new_zeros(len(t)) for _ in _Errors._fields))
-        aux, power, loads, flops = t.new_zeros(()), t.new_zeros(()), [], 0
+        sums = GroupSums(self.params, t)
         for group in encoded.groups:
             rows = group.rows
             x = interpolate(group.latents, group.start, t[rows])
@@ -92,28 +91,22 @@ class PreferenceObjective(GeneratedObjective):
                 flow_loss(output.velocity.detach(), before),
             )
             found = _Errors(*(f.index_put((rows,), e) for f, e in zip(found, errors, strict=True)))
-            share = len(rows) / len(t)
-            power = power + target.square().mean() * share
-            aux = aux + output.aux_losses.sum() * share
-            loads.append(output.expert_load)
-            flops += sum(dit_flops(self.params, x.shape[1], length) for length in group.inputs[-1])
+            sums.add(output, target, group.inputs[-1])
         count = len(t) // 2
         gained = found.ours - found.reference
         logits = -self.reward.beta * (gained[:count] - gained[count:])
         preference, winner = -logsigmoid(logits), found.ours[:count]
         parts = {
-            "aux_loss": aux.detach(),
-            "target_power": power,
             "preferred": (logits > 0).float().mean(),
             "logit": logits.detach().abs().mean(),
             "winner_loss": winner.detach().mean(),
             "loser_loss": found.ours.detach()[count:].mean(),
-            "drift": found.moved.mean() / power,
-            **expert_load(torch.stack(loads).sum(0)),
+            "drift": found.moved.mean() / sums.power,
+            **sums.parts(),
         }
-        total = preference.mean() + self.reward.winner_loss * winner.mean() + aux
+        total = preference.mean() + self.reward.winner_loss * winner.mean() + sums.aux
         # The reference's pass is half the work of one with gradients, none of them of weights.
-        return Losses(total, preference.detach(), parts, flops + flops // 2, t[:count])
+        return Losses(total, preference.detach(), parts, sums.flops + sums.flops // 2, t[:count])
 
     def _condition(
         self, batch: Item, dropped: Tensor | None
