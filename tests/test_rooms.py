@@ -41,7 +41,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
                    "diffusion", "data", "reporting", "inference", "rewards"),
     "service": ("geometry", "meshfiles", "models", "finishing", "inference"),
     "training.objectives": ("models", "diffusion", "data"),
-    "training.memory": ("models", "training.objectives"),
+    "training.memory": ("models", "inference", "training.objectives"),
     "training": ("geometry", "meshfiles", "synthetic", "rendering", "models", "data", "packing",
                  "monitoring", "inference", "rewards", "training.objectives", "training.memory"),
     "diagnosis": ("models", "data", "monitoring", "training.memory"),

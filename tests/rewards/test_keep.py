@@ -23,12 +23,16 @@ def command(ball_assets: Path, ball_weights: Path, tmp_path: Path) -> list[objec
     ]
 
 
-def test_generations_are_kept_with_their_rewards(ushape, command, tmp_path: Path) -> None:
+def test_generations_are_kept_with_their_rewards(
+    ushape, command, ball_weights: Path, tmp_path: Path
+) -> None:
     planned = ushape(*command, "--dry-run")
     assert planned.code == 0, planned.err
     assert not (tmp_path / "kept").exists()
     done = ushape(*command)
     assert done.code == 0, done.err
+    # The next command starts from the weights that made them.
+    assert f"--init {ball_weights} --objective reject" in done.err
     body = json.loads(done.out)
     assert body["counts"] == {"made": 2, "skipped": 0, "failed": 0}
     assert body["rewards"]["chamfer"]["worst"] <= body["rewards"]["chamfer"]["best"]

@@ -195,6 +195,7 @@ def test_the_command_plans_and_trains(ushape, ball_data: Path, pairs: str, tmp_p
     planned = ushape(*command, "--dry-run", "--json")
     assert planned.code == 0, planned.err
     assert "3 assets" in planned.err
+    assert "are of other weights than this run starts from" in " ".join(planned.err.split())
     done = ushape(*command, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert "--benchmark has no generations" in ushape(*command, "--benchmark", 1).err

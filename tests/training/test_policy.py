@@ -158,6 +158,9 @@ def test_two_processes_learn_what_one_learns(make_run, make) -> None:
     run_in_two(train_in_process, two.root)
     train_run(one)
     assert losses(two) == pytest.approx(losses(one), abs=1e-6)
+    # What is logged of groups is of those of all processes.
+    rewards = [[line["reward_small"] for line in lines(run)] for run in (two, one)]
+    assert rewards[0] == pytest.approx(rewards[1], rel=1e-3)
     for name, value in adapters(one).items():
         torch.testing.assert_close(adapters(two)[name], value, rtol=0, atol=1e-4)
 

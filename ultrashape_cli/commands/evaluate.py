@@ -184,7 +184,7 @@ def evaluate(
         assets = held_out_assets(data, split, coarse, limit)
         if keep:
             given = ui, resolved, next(iter(sources.values())), assets, out
-            keep_many(*given, count=keep, data=data, dry_run=dry_run)
+            keep_many(*given, count=keep, data=data, checkpoint=checkpoint, dry_run=dry_run)
             return
         if curve:
             ways = curve_ways(resolved, sources)

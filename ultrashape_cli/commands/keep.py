@@ -24,6 +24,7 @@ def keep_many(
     *,
     count: int,
     data: Path,
+    checkpoint: Path | None,
     dry_run: bool,
 ) -> None:
     """Makes and keeps `count` generations of each asset; exits with 1 where one has failed."""
@@ -61,11 +62,9 @@ def keep_many(
     ui.table(("reward", "mean", "best", "worst", "higher is better, of"), rows)
     for asset, why in result.failures.items():
         ui.warn(f"{asset}: {why}")
-    folder = shlex.quote(str(out))
-    ui.hint(
-        f"ushape train --data {shlex.quote(str(data))} --model {source.model} --objective reject "
-        f"--pairs {folder}"
-    )
+    start = ["--init", str(checkpoint)] if checkpoint else []
+    command = ["ushape", "train", "--data", str(data), "--model", source.model, *start]
+    ui.hint(shlex.join([*command, "--objective", "reject", "--pairs", str(out)]))
     ui.result(
         status="error" if result.failures else "ok",
         inputs={"assets": len(assets)},

@@ -104,6 +104,12 @@ def keep_generations(
     return Kept(made, skipped, failures)
 
 
+def weight_digests(source: WeightSource) -> dict[str, str]:
+    """Returns the hash of each file of weights, by name."""
+    files = [*source.files.values(), *(p / source.adapter_file for p in source.adapters.values())]
+    return {file.name: digest(file) for file in sorted(set(files))}
+
+
 def spread(kept: KeptGenerations) -> dict[str, dict[str, float]]:
     """Returns by reward its mean over all generations, and the mean of each group's best and worst.
 
@@ -131,13 +137,12 @@ def _about(
     count: int,
     names: list[str],
 ) -> dict[str, Any]:
-    files = [*source.files.values(), *(p / source.adapter_file for p in source.adapters.values())]
     # Where and how fast they are made is not what they are.
     hidden = {"memory", "max_memory_gib", "compile", "attention", "backend", "chunk_size", "dtype"}
     coarse = {key: value for key, value in asdict(settings).items() if key.startswith("coarse_")}
     return {
         "model": source.model,
-        "weights": {file.name: digest(file) for file in sorted(set(files))},
+        "weights": weight_digests(source),
         "distilled": source.distilled.as_dict() if source.distilled else None,
         "refine": {k: _plain(v) for k, v in asdict(refine).items() if k not in hidden},
         "coarse": coarse,

@@ -68,6 +68,24 @@ def level_cells(resolution: int, min_resolution: int = MIN_RESOLUTION) -> list[i
     return cells[::-1]
 
 
+def expected_queries(resolution: int, truncation: float) -> int:
+    """Return how often a field is asked for a mesh, counted on a ball of radius 0.8.
+
+    Args:
+        resolution: Cells an axis.
+        truncation: As in `coarsest_cells`.
+    """
+    asked = 0
+
+    def ball(points: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += len(points)
+        return 0.8 - points.norm(dim=-1)
+
+    decode_field(ball, resolution, cells=level_cells(resolution, coarsest_cells(truncation)))
+    return asked
+
+
 def reference_level_cells(resolution: int, min_resolution: int = MIN_RESOLUTION) -> list[int]:
     """Return the levels of the reference's top-k decoding: 1024 -> 63, 126, 252, 504, 1008."""
     coarsest, count = resolution, 1

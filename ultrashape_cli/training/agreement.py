@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 
 class Agreement:
@@ -21,6 +24,16 @@ class Agreement:
     def mean(self, value: torch.Tensor) -> float:
         """Returns the mean over all processes."""
         return self.sum(value) / self.world
+
+    def means(self, values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Returns by name the mean over the processes that have it."""
+        here = {name: float(value) for name, value in values.items()}
+        if self.world == 1:
+            return here
+        everywhere = gather_object([here])
+        names = {name: None for found in everywhere for name in found}
+        lists = {name: [found[name] for found in everywhere if name in found] for name in names}
+        return {name: sum(found) / len(found) for name, found in lists.items()}
 
     def any(self, flag: bool) -> bool:
         """Says whether a flag is set in one of them."""

@@ -232,7 +232,7 @@ class Trainer:
             "bad_samples": self.feed.bad_samples,
             "data_wait": waited,
             **self._split(),
-            **{name: float(value) for name, value in parts.items()},
+            **self.agree.means(parts),
         }
 
     def _update(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ultrashape_cli.config.distilled import Distilled
     from ultrashape_cli.config.resolve import Resolved
     from ultrashape_cli.config.schema import Config
+    from ultrashape_cli.models.sources import WeightSource
     from ultrashape_cli.runs import RunFolder
     from ultrashape_cli.training.memory.plan import RunPlan
     from ultrashape_cli.ui import UI
@@ -211,6 +212,7 @@ def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
         if config.train.init or not dry_run:
             raise
         return "weights that --init will name"
+    _compare_with_generations(ui, config, source)
     if source is None:
         if config.train.objective == "distill":
             ui.warn("random weights have nothing to teach: give --init")
@@ -226,6 +228,24 @@ def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
     if config.train.init:
         return f"`{config.train.init}`"
     return f"the weights of `{source.model}` that come with the package"
+
+
+def _compare_with_generations(ui: UI, config: Config, source: WeightSource | None) -> None:
+    """Warns where a run does not start from the weights that made what it trains on."""
+    from ultrashape_cli.evaluation.keep import weight_digests
+    from ultrashape_cli.rewards.generations import KeptGenerations
+    from ultrashape_cli.training.generations import TRAINED_ON_PAIRS
+
+    if config.train.objective not in TRAINED_ON_PAIRS:
+        return
+    made_by = KeptGenerations(Path(config.train.pairs)).about().get("weights")
+    here = weight_digests(source) if source else {}
+    if not isinstance(made_by, dict) or set(made_by.values()) != set(here.values()):
+        ui.warn(
+            f"the generations in `{config.train.pairs}` are of other weights than this run starts "
+            "from: what was best or worst of theirs says less of these; make them anew with "
+            "ushape evaluate --keep"
+        )
 
 
 def _check_distilled(ui: UI, config: Config, distilled: Distilled) -> None:

@@ -183,7 +183,7 @@ def _measure_step(
 def _passes(config: Config) -> tuple[int, int]:
     """Returns the passes without and with gradients of each microbatch that is drawn.
 
-    Decoding and judging what `grpo` samples is not counted: it depends on the surfaces.
+    Decoding what `grpo` samples is counted apart (`step_time`); judging it is not.
     """
     objective, reward = config.train.objective, config.reward
     if objective == "dpo":

@@ -13,6 +13,9 @@ import torch
 
 from ultrashape_cli.config.profiles import HardwareProfile
 from ultrashape_cli.config.schema import Config
+from ultrashape_cli.inference.decode import expected_queries
+from ultrashape_cli.models.flops import vae_flops
+from ultrashape_cli.models.registry import model_spec
 from ultrashape_cli.training.memory.footprint import Footprint
 from ultrashape_cli.training.memory.offload import BYTES_PER_STEP
 
@@ -39,6 +42,8 @@ class StepTime:
     update: float = 0.0
     host: float = 0.0
     """The offloaded optimizer, beside what the backward pass hides."""
+    decoding: float = 0.0
+    """Fields of what `grpo` samples, as of a ball; judging the meshes is not in it."""
 
     @property
     def seconds(self) -> float:
@@ -55,8 +60,10 @@ def estimate_step(config: Config, footprint: Footprint, profile: HardwareProfile
     """Returns the estimated time of a step of one process on a profile's card."""
     count = config.train.accumulation
     work = footprint.work.times(count)
+    decoded = _decoding(config) * count
     if not profile.memory_gib:
-        return StepTime(products=work.flops / (_cpu_rate() * CPU_SHARE))
+        rate = _cpu_rate() * CPU_SHARE
+        return StepTime(products=work.flops / rate, decoding=decoded / rate)
     peak, bandwidth = profile.peak_bf16_tflops * 1e12, profile.bandwidth_gbs * 1e9
     products = work.products / (peak * profile.product_share)
     attention = work.attention / (peak * profile.attention_share)
@@ -70,7 +77,19 @@ def estimate_step(config: Config, footprint: Footprint, profile: HardwareProfile
         # The norm reads the gradients once more.
         update=(2 * read + footprint.gradients) / (bandwidth * BANDWIDTH_SHARE),
         host=footprint.trained * BYTES_PER_STEP / HOST_BANDWIDTH if footprint.offloaded else 0.0,
+        decoding=decoded / (peak * profile.product_share),
     )
+
+
+def _decoding(config: Config) -> int:
+    """Returns the FLOPs of decoding what is sampled for a microbatch."""
+    settings, reward = config.train, config.reward
+    if settings.objective != "grpo":
+        return 0
+    params = model_spec(settings.model).vae
+    queries = expected_queries(reward.resolution, params.truncation)
+    one = vae_flops(params, 0, settings.num_latents, queries)
+    return settings.microbatch * reward.group * one
 
 
 def _cpu_rate() -> float:
