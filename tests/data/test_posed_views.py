@@ -116,6 +116,9 @@ def test_microbatches_go_on_after_a_resume_whoever_loads_them(folder: Dataset) -
 
 def test_a_dataset_of_one_view_is_told_before_the_work(folder: Dataset) -> None:
     require_views(folder, ["a", "b"])
+    (folder.views("b") / "cameras.json").unlink()
+    with pytest.raises(DatasetError, match=r"no cameras for 1 of 2 assets .* such as `b`"):
+        require_views(folder, ["a", "b"])
     for path in folder.view_files("a")[1:]:
         path.unlink()
     with pytest.raises(DatasetError, match=r"has 1 views, and train\.views shows"):

@@ -22,7 +22,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,9 +166,9 @@ class Dataset:
         """Returns a file's path when it can be opened; a packed dataset brings it first."""
         return path
 
-    def lacking_samples(self, ids: list[str]) -> list[str]:
-        """Returns those of some assets that have no samples."""
-        return [asset for asset in ids if not self.has(self.samples(asset))]
+    def lacking(self, ids: Sequence[str], file: Callable[[str], Path]) -> list[str]:
+        """Returns those of some assets that have not got a file, such as `self.samples`."""
+        return [asset for asset in ids if not self.has(file(asset))]
 
     def sample_digest(self, asset_id: str) -> str:
         """Returns what changes when the samples of an asset do."""

@@ -38,11 +38,12 @@ def draw_views(seed: int, counter: int, available: int, most: int) -> list[int]:
 
 
 def require_views(dataset: Dataset, ids: Sequence[str]) -> None:
-    """Raises an error where the first asset has one view only, or none with a camera.
+    """Raises an error where assets have no cameras, or the first one has one view only.
 
     Raises:
-        AssetError: Its cameras cannot be read.
-        DatasetError: It has one view: training would show one, whatever is asked for.
+        AssetError: The cameras of the first cannot be read.
+        DatasetError: It has one view: training would show one, whatever is asked for; or some have
+            no list of cameras.
     """
     files = dataset.view_files(ids[0])
     if len(files) < 2:
@@ -52,6 +53,13 @@ def require_views(dataset: Dataset, ids: Sequence[str]) -> None:
             hint=f"ushape render {shlex.quote(str(dataset.root))} --views 8",
         )
     read_directions(dataset, ids[0], files)
+    missing = dataset.lacking(ids, lambda one: dataset.views(one) / CAMERAS)
+    if missing:
+        raise DatasetError(
+            f"no cameras for {len(missing)} of {len(ids)} assets in `{dataset.root}`, such as "
+            f"`{missing[0]}`",
+            hint=f"ushape render {shlex.quote(str(dataset.root))}",
+        )
 
 
 def read_directions(dataset: Dataset, asset_id: str, files: Sequence[Path]) -> np.ndarray:

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -105,7 +105,7 @@ class PackedDataset(Dataset):
         name = path.relative_to(self.root).as_posix()
         return name in self._members(_asset_of(name))
 
-    def lacking_samples(self, ids: list[str]) -> list[str]:
+    def lacking(self, ids: Sequence[str], file: Callable[[str], Path]) -> list[str]:
         """Returns none: it would take all indexes to know, and only whole assets are packed."""
         return []
 

@@ -120,7 +120,7 @@ def training_assets(config: Config) -> list[str]:
         require_training_assets(picks, dataset.read_split("train"))
         return picks.assets
     ids = dataset.read_split("train")[: config.train.overfit or None]
-    missing = dataset.lacking_samples(ids)
+    missing = dataset.lacking(ids, dataset.samples)
     if missing:
         raise DatasetError(
             f"no samples for {len(missing)} of {len(ids)} assets in `{dataset.root}`",
