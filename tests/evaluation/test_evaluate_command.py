@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trimesh
 
-from ultrashape_cli.commands.evaluate import _rows
+from ultrashape_cli.commands.evaluation_rows import refined_rows
 from ultrashape_cli.commands.settings import resolve_settings
 from ultrashape_cli.errors import CheckpointError
 from ultrashape_cli.evaluation import evaluate as module
@@ -170,5 +170,6 @@ def test_results_never_go_where_something_is_read(ushape, pairs: Path, tmp_path:
 def test_the_round_trip_is_a_row_unless_it_is_left_out(setting, vae, expected) -> None:
     overrides = [f"evaluate.round_trip={setting}"]
     resolved = resolve_settings({}, None, overrides, True, model="tiny")
-    rows = _rows(resolved, {"tiny": resolve_named(Path("tiny"))}, [], vae=vae, ablation=False)
+    sources = {"tiny": resolve_named(Path("tiny"))}
+    rows = refined_rows(resolved, sources, [], vae=vae, ablation=False)
     assert [row.name for row in rows] == expected

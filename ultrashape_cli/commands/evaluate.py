@@ -138,6 +138,7 @@ def evaluate(
 
       ushape evaluate --model tiny --split train --keep 8 -o generations
     """
+    from ultrashape_cli.commands.evaluation_rows import curve_rows_of, read_pairs, refined_rows
     from ultrashape_cli.commands.keep import keep_many, require_none_kept
     from ultrashape_cli.commands.settings import resolve_settings, show_settings
     from ultrashape_cli.data.layout import Dataset
@@ -171,15 +172,14 @@ def evaluate(
     if show_config:
         show_settings(ui, resolved, ("refine", "evaluate"))
         return
-    read = [path for source in sources.values() for path in source.inputs]
-    folders = [coarse, pairs, data if pairs is None else None]
-    check_outputs([out], [*read, *(path for path in folders if path)], hint="-o evaluation")
+    read = [coarse, pairs or data, *(path for one in sources.values() for path in one.inputs)]
+    check_outputs([out], [path for path in read if path], hint="-o evaluation")
     if RunFolder(out).is_run() or Dataset(out).exists():
         raise UsageError(f"`{out}` is a run or a dataset with a report of its own",
                          hint=f"-o {out / 'evaluation'}")  # fmt: skip
+    about = f"meshes of {pairs}"
     if pairs is not None:
-        assets, rows = _pairs(pairs, limit)
-        about = f"meshes of {pairs}"
+        assets, rows = read_pairs(pairs, limit)
     else:
         assets = held_out_assets(data, split, coarse, limit)
         if keep:
@@ -188,9 +188,9 @@ def evaluate(
             return
         if curve:
             ways = curve_ways(resolved, sources)
-            rows = _curve(resolved, sources, ways, vae or ablation)
+            rows = curve_rows_of(resolved, sources, ways, vae or ablation)
         else:
-            rows = _rows(resolved, sources, assets, vae=vae, ablation=ablation)
+            rows = refined_rows(resolved, sources, assets, vae=vae, ablation=ablation)
         about = f"{len(assets)} assets of {data}, list {split}, seed {resolved.config.seed}"
     ui.info(f"{len(assets)} assets, rows: {', '.join(row.name for row in rows)}")
     if dry_run:
@@ -327,72 +327,3 @@ def _unique(name: str, taken: dict[str, Any]) -> str:
     while wanted in taken:
         wanted, number = f"{name}-{number}", number + 1
     return wanted
-
-
-def _rows(
-    resolved: Resolved,
-    sources: dict[str, WeightSource],
-    assets: list[Asset],
-    *,
-    vae: bool,
-    ablation: bool,
-) -> list[Row]:
-    from ultrashape_cli.config.distilled import for_distilled
-    from ultrashape_cli.devices import choose_device
-    from ultrashape_cli.evaluation.rows import ROUND_TRIP, coarse_row, refine_row, vae_row
-
-    config = resolved.config
-    device, seed = choose_device(config.device), config.seed
-    refine, settings = config.refine, config.evaluate
-    first = next(iter(sources))
-    ceilings = sources if vae else {first: sources[first]} if settings.round_trip else {}
-    rows = [coarse_row(settings)]
-    rows += [
-        vae_row(f"{ROUND_TRIP}{n}", source, refine, device, seed) for n, source in ceilings.items()
-    ]
-    if vae:
-        return rows
-    for name, source in sources.items():
-        own = for_distilled(resolved, source.distilled).config.refine
-        rows.append(refine_row(name, source, own, settings, device, seed))
-    if ablation:
-        images = [asset.image for asset in assets]
-        others = dict(zip((a.id for a in assets), images[1:] + images[:1], strict=True))
-        wrong = {asset: image for asset, image in others.items() if image is not None}
-        own = for_distilled(resolved, sources[first].distilled).config.refine
-        common = (sources[first], own, settings, device, seed)
-        note = "the image of the next asset"
-        rows.append(refine_row(f"{first}, wrong image", *common, images=wrong, note=note))
-        rows.append(refine_row(f"{first}, no image", *common, blind=True, note="no image"))
-    return rows
-
-
-def _curve(
-    resolved: Resolved, sources: dict[str, WeightSource], ways: dict[str, Way], others: bool
-) -> list[Row]:
-    from ultrashape_cli.devices import choose_device
-    from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.evaluation.curve import curve_rows
-    from ultrashape_cli.evaluation.rows import coarse_row
-
-    if others:
-        raise UsageError("--curve has rows of its own", hint="leave --vae and --ablation out")
-    device = choose_device(resolved.config.device)
-    return [coarse_row(resolved.config.evaluate), *curve_rows(resolved, sources, ways, device)]
-
-
-def _pairs(folder: Path, limit: int | None) -> tuple[list[Asset], list[Row]]:
-    from ultrashape_cli.errors import UsageError
-    from ultrashape_cli.evaluation.rows import Asset, folder_row
-    from ultrashape_cli.meshfiles.load import MESH_SUFFIXES
-
-    truth = folder / "truth"
-    tools = [path for path in sorted(folder.glob("*/")) if path != truth] if truth.is_dir() else []
-    files = [p for p in sorted(truth.iterdir()) if p.suffix in MESH_SUFFIXES] if tools else []
-    if not files:
-        raise UsageError(
-            f"`{folder}` is not a folder of pairs",
-            hint=f"put ground truths into {truth} and each tool's meshes into a folder beside it",
-        )
-    assets = [Asset(path.stem, path) for path in files[:limit]]
-    return assets, [folder_row(tool.name, tool, MESH_SUFFIXES) for tool in tools]

@@ -30,10 +30,14 @@ def keep_many(
     """Makes and keeps `count` generations of each asset; exits with 1 where one has failed."""
     from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.devices import choose_device
+    from ultrashape_cli.errors import ConfigError
     from ultrashape_cli.evaluation.keep import keep_generations, rewards_here, spread
     from ultrashape_cli.rewards.generations import INDEX, KeptGenerations
     from ultrashape_cli.rewards.table import REWARDS
 
+    if resolved.config.evaluate.reference_views > 1:
+        raise ConfigError("generations are kept of one image each",
+                          hint="--set evaluate.reference_views=1")  # fmt: skip
     kept = KeptGenerations(out)
     here = rewards_here()
     missing = [name for name in REWARDS if name not in here]

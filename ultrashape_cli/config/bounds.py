@@ -76,6 +76,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "refine.best_of": (1, 64),
     "evaluate.curve_evaluations": (1, 999),
     "evaluate.keep_noise": (0.0, 10.0),
+    "evaluate.reference_views": (1, 64),
     "reward.margin": (0.0, 10.0),
     "reward.max_drop": (0.0, 1.0),
     "reward.group": (2, 256),

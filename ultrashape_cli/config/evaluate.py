@@ -23,6 +23,9 @@ class EvaluateConfig:
     """Views that are compared; 0 for none."""
     view_size: int = 256
     """Pixels along one side of a view."""
+    reference_views: int = 1
+    """Images of each asset that the weights are shown, evenly around it from the front on; several
+    as `ushape refine --view` shows them."""
     round_trip: bool = True
     """The truth through the autoencoder is a row too: what refining can reach."""
     curve_evaluations: tuple[int, ...] = (3, 6, 12, 24, 48)

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ultrashape_cli.config.choices import Solver
-from ultrashape_cli.config.distilled import for_distilled
 from ultrashape_cli.config.resolve import Resolved
 from ultrashape_cli.config.schema import EvaluateConfig
 from ultrashape_cli.diffusion.sampler import SOLVERS
-from ultrashape_cli.evaluation.rows import Row, refine_row
+from ultrashape_cli.evaluation.rows import Row, as_trained, refine_row
 from ultrashape_cli.models.sources import WeightSource
 from ultrashape_cli.reporting.charts import Series, line_chart
 
@@ -63,8 +62,7 @@ def curve_rows(
 ) -> list[Row]:
     """Returns what makes the meshes; settings of steps, solver and guidance do not count."""
     config = resolved.config
-    refine = {name: for_distilled(resolved, source.distilled).config.refine
-              for name, source in sources.items()}  # fmt: skip
+    refine = {name: as_trained(resolved, source) for name, source in sources.items()}
     return [
         refine_row(
             name,

@@ -6,24 +6,29 @@ import hashlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 
 from ultrashape_cli import __version__
+from ultrashape_cli.config.distilled import for_distilled
+from ultrashape_cli.config.resolve import Resolved
 from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
+from ultrashape_cli.config.trained_views import for_views
 from ultrashape_cli.data.images import load_rgba
 from ultrashape_cli.data.layout import Dataset
 from ultrashape_cli.errors import AssetError, DatasetError
 from ultrashape_cli.geometry.mesh import Mesh
 from ultrashape_cli.geometry.normalize import fit_frame
+from ultrashape_cli.inference.prepared import add_views
 from ultrashape_cli.inference.refiner import Refiner
 from ultrashape_cli.inference.round_trip import reconstruct
+from ultrashape_cli.inference.view_files import seen_from
+from ultrashape_cli.inference.views import View
 from ultrashape_cli.meshfiles.load import MESH_SUFFIXES, load_mesh
 from ultrashape_cli.models.sources import WeightSource, load_networks
 from ultrashape_cli.synthetic.coarsen import coarsen
@@ -41,6 +46,8 @@ class Asset:
     image: Path | None = None
     coarse: Path | None = None
     """A given coarse mesh; None makes one from the truth."""
+    views: Sequence[Path] = ()
+    """All images of it, from the front on around it."""
 
 
 @dataclass(slots=True)
@@ -101,7 +108,7 @@ def held_out_assets(data: Path, split: str, coarse: Path | None, limit: int | No
     for asset in ids:
         views = dataset.view_files(asset)
         image = views[0] if views else None
-        found.append(Asset(asset, dataset.mesh(asset), image, given.get(asset)))
+        found.append(Asset(asset, dataset.mesh(asset), image, given.get(asset), views))
     return found
 
 
@@ -159,6 +166,15 @@ def vae_row(
     return Row(name, "the truth through the autoencoder", inputs, load)
 
 
+def as_trained(resolved: Resolved, source: WeightSource) -> RefineConfig:
+    """Returns the settings of refining by weights: as they were distilled, and shown views.
+
+    Raises:
+        ConfigError: The user's settings do not suit them.
+    """
+    return for_views(for_distilled(resolved, source.distilled), source.views).config.refine
+
+
 def refine_row(
     name: str,
     source: WeightSource,
@@ -167,7 +183,7 @@ def refine_row(
     device: torch.device,
     seed: int,
     *,
-    images: dict[str, Path] | None = None,
+    others: Mapping[str, Asset] | None = None,
     blind: bool = False,
     note: str = "",
 ) -> Row:
@@ -180,7 +196,7 @@ def refine_row(
         settings: How coarse meshes are made.
         device: Where networks run.
         seed: Of everything random.
-        images: Asset -> image to use in place of its own.
+        others: Asset -> the one whose images are shown in place of its own.
         blind: Use no image.
         note: Said beside the row.
     """
@@ -190,18 +206,18 @@ def refine_row(
         refiner = Refiner.load(source, refine, device)
 
         def make(asset: Asset, truth: Mesh) -> Made:
-            path = (images or {}).get(asset.id, asset.image)
-            rgba: np.ndarray | None = None
-            if not blind:
-                if path is None:
-                    raise AssetError(
-                        f"asset `{asset.id}` has no image",
-                        # DATA/meshes/ID.ply
-                        hint=f"ushape render {shlex.quote(str(asset.truth.parent.parent))}",
-                    )
-                rgba = load_rgba(path)
+            count = 0 if blind else settings.reference_views
+            views = _shown((others or {}).get(asset.id, asset), count)
             coarse = coarse_of(asset, truth, settings)
-            made = _timed(device, lambda: refiner.refine(coarse, rgba, seed).mesh)
+
+            def refined() -> Mesh:
+                prepared = refiner.prepare(coarse, seed)
+                if views:
+                    add_views(prepared, views, refiner.spec, refiner.config)
+                rgba = views[0].rgba if views else None
+                return refiner.finish(prepared, refiner.evaluate(prepared, rgba)).mesh
+
+            made = _timed(device, refined)
             made.scores["passes"] = float(refiner.passes)
             return made
 
@@ -213,10 +229,31 @@ def refine_row(
         "refine": asdict(refine),
         "coarse": asdict(settings),
         "seed": seed,
-        "images": {asset: str(path) for asset, path in (images or {}).items()},
+        "images": {asset: str(other.image) for asset, other in (others or {}).items()},
         "blind": blind,
     }
     return Row(name, note or str(source.files["dit"]), inputs, load)
+
+
+def _shown(asset: Asset, count: int) -> list[View]:
+    """Returns images of an asset, the first and others evenly around it.
+
+    Raises:
+        AssetError: It has not so many, or one cannot be read.
+    """
+    # An asset that was not read from a dataset has the one image.
+    files = asset.views or ([asset.image] if asset.image else [])
+    if len(files) < count:
+        # DATA/meshes/ID.ply
+        data = shlex.quote(str(asset.truth.parent.parent))
+        wanted = f"--views {count} " if count > 1 else ""
+        raise AssetError(
+            f"asset `{asset.id}` has {len(files) or 'no'} image{'s' * (len(files) > 1)}"
+            + (f", and evaluate.reference_views asks for {count}" if count > 1 else ""),
+            hint=f"ushape render {wanted}{data}",
+        )
+    chosen = [files[number * len(files) // count] for number in range(count)]
+    return [View(path, load_rgba(path), *seen_from(path)) for path in chosen]
 
 
 def _timed(device: torch.device, make: Callable[[], Mesh | None]) -> Made:
