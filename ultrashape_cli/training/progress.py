@@ -23,4 +23,7 @@ def describe(progress: Progress) -> str:
         f"lr {values['learning_rate']:.2e}  grad {values['grad_norm']:.3f}  "
         f"{values['seconds']:.2f} s/step"
     )
+    for name, value in values.items():
+        # The loss of a policy gradient is near zero whatever is learned.
+        text += f"  {name} {value:.3f}" if name.startswith("reward_") else ""
     return text + (f"  val {values['val_loss']:.4f}" if "val_loss" in values else "")
