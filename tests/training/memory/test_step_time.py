@@ -45,3 +45,11 @@ def test_what_the_host_steps_takes_its_time_there() -> None:
     assert here.host == 0
     assert there.host > 0
     assert there.seconds == pytest.approx(sum(seconds for _, seconds in there.parts()))
+
+
+def test_decoding_what_is_sampled_takes_its_time() -> None:
+    card = PROFILES["a40"]
+    assert _time(card).decoding == 0
+    judged = {"objective": "grpo", "rewards": ["chamfer:1"]}
+    one, two = (_time(card, microbatch=count, **judged).decoding for count in (1, 2))
+    assert 0 < one == pytest.approx(two / 2)
