@@ -83,6 +83,7 @@ def test_records_lists_and_attribution_of_a_manifest(
     assert (tmp_path / "data/data_list/ATTRIBUTION.md").read_text() == text
 
 
+@pytest.mark.slow
 def test_what_a_manifest_no_longer_names_leaves_the_lists(
     prepare, manifest: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_refine_takes_codes_in_every_mode_but_int8(refine, codes: Path, tmp_path
     assert "hint: --set refine.memory=auto" in result.err
 
 
+@pytest.mark.slow
 def test_the_report_measures_codes_against_bf16(
     ushape, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,6 +188,7 @@ def test_what_a_program_says_is_bounded_and_not_beside_the_result(coarse, tmp_pa
     assert logs[0].read_text().endswith("the reason\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_program_too(coarse, inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.glb"
     file = tmp_path / "run.toml"

@@ -264,6 +264,7 @@ def test_the_speed_comparison_prints_deviations_and_writes_no_mesh(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expected"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_signal_leaves_no_partial_file(
     inputs: Path, tmp_path: Path, name: str, expected: int

@@ -62,6 +62,7 @@ def states(service: Served) -> list[str]:
     return [row["state"] for row in rows]
 
 
+@pytest.mark.slow
 def test_it_is_the_mesh_that_this_machine_makes(
     ushape, refine, studio: Served, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:

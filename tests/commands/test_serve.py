@@ -172,6 +172,7 @@ def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         found.kill()
 
 
+@pytest.mark.slow
 def test_a_service_says_where_it_is_and_ends_by_a_signal(
     process: subprocess.Popen[str], ushape, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_a_plan_needs_no_weights_but_checks_those_named(
     assert "empty" in result.err
 
 
+@pytest.mark.slow
 def test_several_profiles_make_one_table(ushape, ball_folder: Path, tmp_path: Path) -> None:
     command = ("train", "--data", ball_folder, "--model", "small", "--profile", "a5000,h100")
     result = ushape(*command, "--dry-run", "--price-per-hour", "0.3,2.5", "--json")
@@ -125,6 +126,7 @@ def test_several_profiles_make_one_table(ushape, ball_folder: Path, tmp_path: Pa
     assert ushape(*command, "--dry-run", "--price-per-hour", "1,2,3").code == 2
 
 
+@pytest.mark.slow
 def test_the_plan_says_when_the_host_decided(ushape, ball_folder: Path) -> None:
     command = (
         "train",
@@ -193,6 +195,7 @@ def test_force_removes_nothing_before_the_new_run_can_start(
         assert _files(run) == before, init
 
 
+@pytest.mark.slow
 def test_a_large_batch_is_planned_as_fast_as_a_small_one(ushape, ball_folder: Path) -> None:
     result = ushape(
         *("train", "--data", ball_folder, "--model", "small", "--profile", "a40", "--dry-run"),

@@ -59,6 +59,7 @@ def test_a_block_is_traced_without_graph_breaks(routed):
     compiled_equals_eager(routed, "aot_eager")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_other_numbers_of_tokens_take_the_same_graph():
     block = DiTBlock(PARAMS, skip=True, routed=True)

@@ -87,6 +87,7 @@ def test_a_step_that_does_not_end_is_stopped_with_its_children(tmp_path: Path) -
     assert not list((tmp_path / "data" / "meshes").glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_lives_on_without_its_pipe_is_ended(tmp_path: Path) -> None:
     events = _run(tmp_path, ["a", "closed", "b"])
     assert _failures(events).keys() == {"closed"}

@@ -50,6 +50,7 @@ def picture(tmp_path: Path) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.slow
 def test_sources_come_one_by_one_with_what_belongs_to_them(
     ushape, place: Location, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def lessor(studio: Studio, folder: Path) -> HttpLessor:
     return HttpLessor(Service(studio.url, studio.node), "w", ["tiny"], folder, 0.1)
 
 
+@pytest.mark.slow
 def test_the_job_of_a_machine_that_vanishes_is_taken_over_once(studio: Studio) -> None:
     first = studio.join("one")
     job = studio.post(fake_worker.LONG)
@@ -173,6 +174,7 @@ def test_one_who_joins_is_told_what_is_wrong(studio: Studio) -> None:
         join.check_models(plan, Service(studio.url, studio.node))
 
 
+@pytest.mark.slow
 def test_a_service_out_of_reach_is_waited_for(tmp_path: Path) -> None:
     from serving import free_port
 

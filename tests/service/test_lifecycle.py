@@ -25,6 +25,7 @@ def state(url: str, job: str) -> dict[str, Any]:
     return httpx.get(f"{url}/jobs/{job}").json()
 
 
+@pytest.mark.slow
 def test_a_signal_puts_running_jobs_back_and_the_next_start_goes_on(tmp_path: Path) -> None:
     service = Served(tmp_path / "data").start()
     running, waiting = post(service.url, fake_worker.LONG), post(service.url, 1)
@@ -40,6 +41,7 @@ def test_a_signal_puts_running_jobs_back_and_the_next_start_goes_on(tmp_path: Pa
         assert state(again.url, running)["state"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stuck_is_replaced(tmp_path: Path) -> None:
     with served(tmp_path / "data", stuck_s=2.0) as service:
         job = post(service.url, fake_worker.HANG)

@@ -96,6 +96,7 @@ def run_kill_test(folder: Path, count: int, kills: int, longest_s: float) -> Non
     assert psutil.wait_procs(left, 5)[1] == []
 
 
+@pytest.mark.slow
 def test_60_jobs_survive_6_kills(tmp_path: Path) -> None:
     run_kill_test(tmp_path / "data", 60, 6, 0.6)
 

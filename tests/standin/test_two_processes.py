@@ -12,6 +12,7 @@ from process_pair import WORLD, run_in_two
 MICROBATCHES = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["full", "full-8bit", "sharded"])
 def test_no_process_holds_more_gradients_than_planned(tmp_path: Path, strategy: str) -> None:
     run_in_two(_hold, strategy, tmp_path)

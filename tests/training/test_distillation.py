@@ -91,6 +91,7 @@ def test_what_cannot_distil_is_refused(make_run, settings: dict, said: str) -> N
         train_run(run)
 
 
+@pytest.mark.slow
 def test_phases_follow_each_other_and_go_on(ushape, ball_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "distilled"
     command = [

@@ -99,6 +99,7 @@ def test_two_processes_train_what_one_trains(make_run, strategy: str, twin: str)
             torch.testing.assert_close(means[0][key], value, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_sharded_processes_resume_bitwise(make_run) -> None:
     settings = {
         "strategy": "sharded",
@@ -119,6 +120,7 @@ def test_two_sharded_processes_resume_bitwise(make_run) -> None:
     assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_command_itself(ball_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [
@@ -160,6 +162,7 @@ def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
     assert complete_checkpoints(run.checkpoints)
 
 
+@pytest.mark.slow
 def test_nobody_trains_on_when_the_command_is_killed(ball_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = _train(

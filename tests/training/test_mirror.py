@@ -231,6 +231,7 @@ def test_the_best_copy_stays(make_run, tmp_path: Path) -> None:
     assert not list(place.glob("checkpoints/step-00000003/*"))
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_elsewhere(
     ushape, ball_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

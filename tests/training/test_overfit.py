@@ -36,6 +36,7 @@ def test_the_check_takes_fewer_tokens_and_no_dropout() -> None:
     assert overfit_settings("tiny", None) == []
 
 
+@pytest.mark.slow
 def test_the_command_passes_its_own_check_on_two_assets(ushape, ball_data, tmp_path) -> None:
     run = ushape(
         *("train", "--model", "small", "--profile", "cpu", "--device", "cpu", "--data", ball_data),

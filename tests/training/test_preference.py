@@ -139,6 +139,7 @@ def test_all_weights_are_held_against_what_they_were(make_run, pairs: str, stop_
     assert lines(straight)[-1]["drift"] > 0
 
 
+@pytest.mark.slow
 def test_two_processes_prefer_what_one_prefers(make_run, pairs: str) -> None:
     common = {**DPO, "steps": 3, "pairs": pairs}
     two, _ = make_run("two", processes=2, **common)

@@ -109,6 +109,7 @@ def test_steps_are_timed_by_part(strategy: str) -> None:
         assert measured == pytest.approx(planned, rel=0.01), name
 
 
+@pytest.mark.slow
 def test_steps_run_within_the_smallest_card_that_they_fit(card: SimpleNamespace) -> None:
     found = steps.measure_steps(context(OnCard, "a40"), "experts-frozen")
     assert (found["cap"], found["cap_gib"]) == ("16 GB", 15.5)
@@ -131,6 +132,7 @@ def test_a_strategy_that_fits_no_card_is_left_out(
     assert card.share is None
 
 
+@pytest.mark.slow
 def test_a_broken_cap_is_a_failure_with_its_plan(
     card: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def _plan(profile: str, **settings: object) -> planning.RunPlan:
     return plan_run(resolved.config, resolved.profile)
 
 
+@pytest.mark.slow
 def test_the_full_model_is_counted_as_it_is() -> None:
     found = _plan("a40").footprint
     # Spec section 0; 144.5 TFLOP per microbatch is the laboratory's own count.
