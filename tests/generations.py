@@ -34,5 +34,5 @@ def keep_balls(root: Path, *, assets: int = 4, count: int = 4, model: str = "sma
             made.append(Judged(number, Generation(latents, voxels), values))
         image = torch.full((32, 32, 4), 255, dtype=torch.uint8)
         image[..., :3] = 60 + 40 * index
-        kept.write(f"ball-{index}", image, (0.0, 0.0), made)
+        kept.write(f"ball-{index}", image, (0.0, 0.0), made, {})
     return root

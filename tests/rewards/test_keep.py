@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def command(ball_assets: Path, ball_weights: Path, tmp_path: Path) -> list[objec
 
 
 def test_generations_are_kept_with_their_rewards(
-    ushape, command, ball_weights: Path, tmp_path: Path
+    ushape, command, ball_assets: Path, ball_weights: Path, tmp_path: Path
 ) -> None:
     planned = ushape(*command, "--dry-run")
     assert planned.code == 0, planned.err
@@ -34,7 +35,7 @@ def test_generations_are_kept_with_their_rewards(
     # The next command starts from the weights that made them.
     assert f"--init {ball_weights} --objective reject" in done.err
     body = json.loads(done.out)
-    assert body["counts"] == {"made": 2, "skipped": 0, "failed": 0}
+    assert body["counts"] == {"made": 2, "skipped": 0, "failed": 0, "without_mesh": 0}
     assert body["rewards"]["chamfer"]["worst"] <= body["rewards"]["chamfer"]["best"]
     kept = KeptGenerations(tmp_path / "kept")
     assert kept.assets() == ["ball-0", "ball-1"]
@@ -55,10 +56,26 @@ def test_generations_are_kept_with_their_rewards(
     # What is there is not made again; what is damaged is.
     (tmp_path / "kept/ball-0.safetensors").write_bytes(b"cut short")
     again = json.loads(ushape(*command).out)
-    assert again["counts"] == {"made": 1, "skipped": 1, "failed": 0}
+    assert again["counts"] == {"made": 1, "skipped": 1, "failed": 0, "without_mesh": 0}
     assert torch.equal(kept.read("ball-1", 1).latents, second.latents)
     other = ushape(*command, "--seed", 7)
     assert (other.code, "made otherwise: seed" in other.err) == (2, True)
+    other = ushape(*command, "--set", "refine.steps=4")
+    assert "made otherwise: refine.steps" in other.err
+    # Of another mesh they are others.
+    data = tmp_path / "data"
+    shutil.copytree(ball_assets, data)
+    command[command.index(ball_assets)] = data
+    assert json.loads(ushape(*command).out)["counts"]["skipped"] == 2
+    shutil.copy(data / "meshes/ball-2.ply", data / "meshes/ball-1.ply")
+    changed = json.loads(ushape(*command).out)["counts"]
+    assert changed == {"made": 1, "skipped": 1, "failed": 0, "without_mesh": 0}
+    coarse = ushape(*command, "--coarse", data / "meshes")
+    assert "made otherwise: given_coarse" in coarse.err
+    command[command.index("train")] = "val"
+    (data / "data_list/train.json").rename(data / "data_list/val.json")
+    held_out = ushape(*command, "--dry-run")
+    assert "cannot be trained on" in held_out.err
     assert "is of one checkpoint" in ushape(*command, "--vae").err
 
 

@@ -17,7 +17,7 @@ from ultrashape_cli.errors import DatasetError, TrainingError
 from ultrashape_cli.files import file_hash, write_json
 from ultrashape_cli.rewards.generations import KeptGenerations
 from ultrashape_cli.training.generations import find_picks, require_training_assets
-from ultrashape_cli.training.guards import fallen_reward
+from ultrashape_cli.training.guards import fallen_before, fallen_reward
 
 REJECT = {"objective": "reject", "learning_rate": 1e-3, "condition_dropout": 0.0}
 
@@ -196,8 +196,19 @@ def test_the_command_plans_and_trains(ushape, ball_data: Path, pairs: str, tmp_p
     assert planned.code == 0, planned.err
     assert "3 assets" in planned.err
     assert "are of other weights than this run starts from" in " ".join(planned.err.split())
+    assert "no held-out assets" not in planned.err
     done = ushape(*command, "--out", tmp_path / "run")
     assert done.code == 0, done.err
+    # The same generations elsewhere are the same, and other rewards of them are others.
+    moved = Path(pairs).rename(tmp_path / "moved")
+    command[command.index(pairs)] = moved
+    assert ushape(*command, "--out", tmp_path / "run").code == 0
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "val_held_normals": 0.8, "val_base_held_normals": 0.9}\n')
+    refused = ushape(*command, "--out", tmp_path / "run")
+    assert (refused.code, "has fallen by 11.1 %" in refused.err) == (1, True)
+    allowed = ushape(*command, "--out", tmp_path / "run", "--set", "reward.max_drop=0")
+    assert (allowed.code, "nothing left to train" in allowed.err) == (0, True)
     assert "--benchmark has no generations" in ushape(*command, "--benchmark", 1).err
 
 
@@ -240,6 +251,10 @@ def test_a_run_stops_where_a_held_out_reward_falls(
         train_run(run)
     assert run.read_status()["state"] == "failed"
     assert checkpoints(run)[-1].name == "step-00000002"
+    # What a queue repeats stays stopped.
+    assert "by 3.3 %" in fallen_before(run.metrics, 0.02).message
+    assert fallen_before(run.metrics, 0.05) is None
+    assert fallen_before(run.root / "none.jsonl", 0.02) is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from train_and_read import checkpoints, losses, make_trainer, same, train_run
 from ultrashape_cli.config.resolve import resolve
 from ultrashape_cli.config.schema import Config
 from ultrashape_cli.data.layout import Dataset
+from ultrashape_cli.errors import AssetError
 from ultrashape_cli.runs import RunFolder
 from ultrashape_cli.training.generations import check_objective
 from ultrashape_cli.training.objectives.policy import PolicyObjective
@@ -218,6 +219,23 @@ def test_meshes_are_judged_and_watched(
     assert line["val_held_normals"] == pytest.approx(line["val_base_held_normals"], abs=0.1)
     assert line["val_drift"] > 0
     assert {"rollout", "judge"} <= line.keys()
+
+
+def test_an_asset_that_cannot_be_judged_ends_the_run_or_is_passed_over(make, monkeypatch) -> None:
+    class Unreadable(SmallLatents):
+        def __call__(self, latents, sample):
+            raise AssetError(f"the mesh of {sample.asset} is cut short", hint="repair it")
+
+    monkeypatch.setattr("ultrashape_cli.training.build.GroupJudge", Unreadable)
+    with pytest.raises(AssetError, match="cut short"):
+        train_run(make("ends", steps=1)[0])
+    run, _ = make("passes", steps=2, skip_bad=True)
+    assert train_run(run) == 0
+    assert [line["flat_groups"] for line in lines(run)] == [1, 1]
+    log = run.log(0).read_text()
+    assert "no group of asset `ball-" in log
+    # Said once: that a run learns nothing is nothing to be said of every step.
+    assert log.count("nothing is learned") == 1
 
 
 def test_sampling_decoding_and_the_reference_are_planned() -> None:

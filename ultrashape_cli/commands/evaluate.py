@@ -184,7 +184,8 @@ def evaluate(
         assets = held_out_assets(data, split, coarse, limit)
         if keep:
             given = ui, resolved, next(iter(sources.values())), assets, out
-            keep_many(*given, count=keep, data=data, checkpoint=checkpoint, dry_run=dry_run)
+            keep_many(*given, count=keep, data=data, split=split, checkpoint=checkpoint,
+                      dry_run=dry_run)  # fmt: skip
             return
         if curve:
             ways = curve_ways(resolved, sources)

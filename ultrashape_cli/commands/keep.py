@@ -24,6 +24,7 @@ def keep_many(
     *,
     count: int,
     data: Path,
+    split: str,
     checkpoint: Path | None,
     dry_run: bool,
 ) -> None:
@@ -31,7 +32,12 @@ def keep_many(
     from ultrashape_cli.config.distilled import for_distilled
     from ultrashape_cli.devices import choose_device
     from ultrashape_cli.errors import ConfigError
-    from ultrashape_cli.evaluation.keep import keep_generations, rewards_here, spread
+    from ultrashape_cli.evaluation.keep import (
+        inputs_of,
+        keep_generations,
+        rewards_here,
+        spread,
+    )
     from ultrashape_cli.rewards.generations import INDEX, KeptGenerations
     from ultrashape_cli.rewards.table import REWARDS
 
@@ -43,8 +49,13 @@ def keep_many(
     missing = [name for name in REWARDS if name not in here]
     if missing:
         ui.info(f"not measured here: {', '.join(missing)}")
+    if split != "train":
+        ui.warn(
+            f"generations of the list `{split}` cannot be trained on, as what is held out would be "
+            "learned: --split train"
+        )
     if dry_run:
-        there = sum(kept.has(asset.id) for asset in assets)
+        there = sum(kept.has(asset.id, inputs_of(asset)) for asset in assets)
         ui.info(f"{count} generations of {len(assets) - there} assets, {there} are there")
         ui.result(inputs={"assets": len(assets)}, outputs={})
         return
@@ -66,18 +77,23 @@ def keep_many(
     ui.table(("reward", "mean", "best", "worst", "higher is better, of"), rows)
     for asset, why in result.failures.items():
         ui.warn(f"{asset}: {why}")
-    start = ["--init", str(checkpoint)] if checkpoint else []
-    command = ["ushape", "train", "--data", str(data), "--model", source.model, *start]
-    ui.hint(shlex.join([*command, "--objective", "reject", "--pairs", str(out)]))
+    if result.without_mesh:
+        ui.warn(f"{result.without_mesh} generations have no mesh: they count as the worst")
+    if found and split == "train":
+        start = ["--init", str(checkpoint)] if checkpoint else []
+        command = ["ushape", "train", "--data", str(data), "--model", source.model, *start]
+        ui.hint(shlex.join([*command, "--objective", "reject", "--pairs", str(out)]))
     ui.result(
         status="error" if result.failures else "ok",
         inputs={"assets": len(assets)},
         outputs={"generations": str(out / INDEX)},
         rewards=found,
+        failures=result.failures,
         counts={
             "made": result.made,
             "skipped": result.skipped,
             "failed": len(result.failures),
+            "without_mesh": result.without_mesh,
         },
     )
     if result.failures:

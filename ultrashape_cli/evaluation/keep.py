@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ultrashape_cli.config.schema import EvaluateConfig, RefineConfig
 from ultrashape_cli.data.images import load_rgba
-from ultrashape_cli.errors import AssetError, DependencyError, MeshError, UShapeError
+from ultrashape_cli.errors import AssetError, DependencyError, DiskError, MeshError, UShapeError
 from ultrashape_cli.evaluation.evaluate import Progress
 from ultrashape_cli.evaluation.rows import Asset, coarse_of
 from ultrashape_cli.inference.course import Hold
@@ -37,6 +37,8 @@ class Kept:
     """Assets that were there already."""
     failures: dict[str, str]
     """Asset -> why there is none of it."""
+    without_mesh: int
+    """Generations, of those there too, that did not decode."""
 
 
 def rewards_here() -> list[str]:
@@ -83,25 +85,36 @@ def keep_generations(
 
     Raises:
         UsageError: The folder holds generations of other weights or settings.
+        DiskError: It cannot be written.
     """
     refine = replace(refine, frame="normalised", strength=1.0, best_of=1)
     names = rewards_here()
-    kept.begin(_about(source, refine, settings, seed, count, names))
+    given = {"given_coarse": True} if any(asset.coarse for asset in assets) else {}
+    kept.begin(_about(source, refine, settings, seed, count, names) | given)
     refiner: Refiner | None = None
     made, skipped, failures = 0, 0, {}
     for done, asset in enumerate(assets):
         progress(done, asset.id)
-        if kept.has(asset.id):
+        if kept.has(asset.id, inputs_of(asset)):
             skipped += 1
             continue
         refiner = refiner or Refiner.load(source, refine, device)
         try:
             _keep(asset, refiner, settings, kept, seed, count, names)
+        except DiskError:  # it would fail for every further one, after all the work
+            raise
         except UShapeError as error:
             failures[asset.id] = error.message
             continue
         made += 1
-    return Kept(made, skipped, failures)
+    none = sum(kept.rewards(asset.id).count(None) for asset in assets if asset.id not in failures)
+    return Kept(made, skipped, failures, none)
+
+
+def inputs_of(asset: Asset) -> dict[str, str]:
+    """Returns the hash of each file that the generations of an asset are made from."""
+    files = {"truth": asset.truth, "image": asset.image, "coarse": asset.coarse}
+    return {name: digest(file) for name, file in files.items() if file and file.is_file()}
 
 
 def weight_digests(source: WeightSource) -> dict[str, str]:
@@ -182,7 +195,7 @@ def _keep(
             made.append(Judged(seed + number, generation, rewards))
         except MeshError as error:
             made.append(Judged(seed + number, generation, None, error.message))
-    kept.write(asset.id, torch.tensor(rgba), picture[1:], made)
+    kept.write(asset.id, torch.tensor(rgba), picture[1:], made, inputs_of(asset))
 
 
 def _seeded(prepared: Prepared, seed: int, refiner: Refiner, noise: float) -> Prepared:

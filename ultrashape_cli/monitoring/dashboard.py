@@ -72,6 +72,8 @@ def plain(state: RunState, alerts: Sequence[Alert] = ()) -> str:
     parts = [state.state, f"step {state.step:,}/{state.steps:,}"]
     if "loss_smooth" in state.metrics:
         parts.append(f"loss {number(state.metrics['loss_smooth'])}")
+    parts += [f"{name} {number(value)}" for name, value in state.metrics.items()
+              if name.startswith("reward_")]  # fmt: skip
     if state.validation:
         parts.append(f"val {number(state.validation.get('val_loss'))}")
     if state.seconds_left is not None:

@@ -107,7 +107,7 @@ def _metric_charts(history: MetricsHistory, restarts: Sequence[float]) -> list[s
     kinds = (("", "fine-tuned", 0, "dots"), ("ema_", "averaged", 2, "line"),
              ("base_", "pretrained", 5, "dashed"), ("coarse_", "input", 3, "dashed"))  # fmt: skip
     charts = []
-    known = [*SHOWN_METRICS[:4], *_rewards(history)]
+    known = [*SHOWN_METRICS[:4], *reward_metrics(history)]
     for key, label in known:
         curves = [Series(name, history.series(f"val_{prefix}{key}"), colour, kind)
                   for prefix, name, colour, kind in kinds]  # fmt: skip
@@ -119,7 +119,7 @@ def _metric_charts(history: MetricsHistory, restarts: Sequence[float]) -> list[s
     return charts
 
 
-def _rewards(history: MetricsHistory) -> list[tuple[str, str]]:
+def reward_metrics(history: MetricsHistory) -> list[tuple[str, str]]:
     """Returns the rewards of a run, those that are held out behind those that it learns from."""
     lines = (*history.validations, *history.recent(1))
     # Those of training itself, of groups, have the same names without the prefix.

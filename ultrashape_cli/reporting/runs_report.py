@@ -16,7 +16,13 @@ from ultrashape_cli.monitoring.run_state import RunReader, RunState
 from ultrashape_cli.monitoring.summary import COLUMNS, Summary, best, summary_of
 from ultrashape_cli.reporting import page
 from ultrashape_cli.reporting.charts import Series, line_chart
-from ultrashape_cli.reporting.run_sections import flat_settings, run_name, shown_value, when
+from ultrashape_cli.reporting.run_sections import (
+    flat_settings,
+    reward_metrics,
+    run_name,
+    shown_value,
+    when,
+)
 from ultrashape_cli.reporting.run_style import SCRIPT, STYLE
 from ultrashape_cli.reporting.samples import MAX_ASSETS, SMALL, SampleStep, read_samples
 from ultrashape_cli.runs import RunFolder
@@ -90,7 +96,8 @@ def _overview(runs: Sequence[_Run]) -> str:
 def _scores(runs: Sequence[_Run]) -> str:
     """Returns the best of every metric by run, the best of all marked, beside the input's."""
     rows = []
-    for name, label in (("loss", "validation loss"), *SHOWN_METRICS):
+    rewards = dict(pair for run in runs for pair in reward_metrics(run.history))
+    for name, label in (("loss", "validation loss"), *SHOWN_METRICS, *rewards.items()):
         metric = f"val_{name}"
         found = [best(run.history.series(metric), metric) for run in runs]
         first = best([score for score in found if score], metric)
@@ -114,9 +121,18 @@ def _curves(runs: Sequence[_Run]) -> str:
             Series(run.name, run.history.series(metric), place % NUM_COLOURS, kind)
             for place, run in enumerate(runs)
         ])
-        for metric, label, kind in CURVES
+        for metric, label, kind in (*CURVES, *_reward_curves(runs))
     ]  # fmt: skip
     return f"<div class=plots>{''.join(charts)}</div>" if any(charts) else ""
+
+
+def _reward_curves(runs: Sequence[_Run]) -> list[tuple[str, str, str]]:
+    """Returns the rewards of validations, and of the groups that were trained on."""
+    names = dict(pair for run in runs for pair in reward_metrics(run.history))
+    held = [(f"val_{key}", f"{label}, validation", "dots") for key, label in names.items()]
+    groups = [(key, f"{label}, groups", "line") for key, label in names.items()
+              if key.startswith("reward_")]  # fmt: skip
+    return [*held, *groups]
 
 
 def _settings(runs: Sequence[_Run]) -> str:

@@ -77,7 +77,8 @@ class KeptGenerations:
                 )
             write_json(self.root / INDEX, wanted)
             return
-        known = found if isinstance(found, dict) else {}
+        known = _flat(found) if isinstance(found, dict) else {}
+        wanted = _flat(wanted)
         differing = sorted(k for k in {*wanted, *known} if wanted.get(k) != known.get(k))
         if differing:
             raise UsageError(
@@ -100,15 +101,15 @@ class KeptGenerations:
             )
         return known
 
-    def has(self, asset: str) -> bool:
-        """Says whether the generations of an asset are whole."""
+    def has(self, asset: str, inputs: Mapping[str, str]) -> bool:
+        """Says whether the generations of an asset are whole, and of these inputs."""
         if not self._record(asset).exists():
             return False
         try:
             self.whole(asset)
+            return bool(self._read_record(asset).get("inputs") == inputs)
         except AssetError:
             return False
-        return True
 
     def whole(self, asset: str) -> list[Generation]:
         """Returns all of an asset's generations, whose file is the one that was written.
@@ -126,7 +127,14 @@ class KeptGenerations:
             raise self._damaged(asset, f"its image is {image.dtype} {list(image.shape)}")
         return [self.read(asset, number) for number in range(count)]
 
-    def write(self, asset: str, image: Tensor, view: Sequence[float], made: list[Judged]) -> None:
+    def write(
+        self,
+        asset: str,
+        image: Tensor,
+        view: Sequence[float],
+        made: list[Judged],
+        inputs: Mapping[str, str],
+    ) -> None:
         """Writes the generations of an asset.
 
         Args:
@@ -134,6 +142,7 @@ class KeptGenerations:
             image: What the network saw, uint8 [H, W, 4].
             view: Azimuth and elevation of that, in degrees.
             made: One per seed.
+            inputs: Hashes of the files they were made from, by what they are.
         """
         tensors = {"image": image.contiguous()}
         for number, one in enumerate(made):
@@ -151,6 +160,7 @@ class KeptGenerations:
                 "asset": asset,
                 "sha256": file_hash(self._tensors(asset)),
                 "view": list(view),
+                "inputs": dict(inputs),
                 "generations": [
                     {"seed": one.seed, "rewards": one.rewards, "problem": one.problem}
                     for one in made
@@ -176,6 +186,10 @@ class KeptGenerations:
         if "sha256" not in record:
             raise self._damaged(asset, "no hash of the tensors")
         return str(record["sha256"])
+
+    def record_digest(self, asset: str) -> str:
+        """Returns what changes when the generations of an asset do, or what they are worth."""
+        return file_hash(self._record(asset))
 
     def rewards(self, asset: str, wanted: Iterable[str] = ()) -> list[Values | None]:
         """Returns the rewards of an asset's generations, in the order of their seeds.
@@ -261,6 +275,19 @@ class KeptGenerations:
 
     def _tensors(self, asset: str) -> Path:
         return self.root / f"{asset}.safetensors"
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings by their whole names, and weights without the names of their files."""
+    found = {}
+    for key, value in about.items():
+        if key == "weights" and isinstance(value, dict):
+            found[key] = sorted(value.values())
+        elif isinstance(value, dict):
+            found |= {f"{key}.{name}": one for name, one in value.items()}
+        else:
+            found[key] = value
+    return found
 
 
 def _is_record(path: Path) -> bool:

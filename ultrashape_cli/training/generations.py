@@ -56,8 +56,9 @@ def find_picks(config: Config) -> Picks | None:
     settings = config.train
     if settings.objective not in TRAINED_ON_PAIRS:
         return None
-    data = shlex.quote(settings.data)
-    made_by = f"ushape evaluate --keep 8 --split train --data {data} -o generations"
+    made_by_what = ["--checkpoint", settings.init] if settings.init else ["--model", settings.model]
+    command = ["ushape", "evaluate", *made_by_what, "--keep", "8", "--split", "train"]
+    made_by = shlex.join([*command, "--data", settings.data, "-o", "generations"])
     if not settings.pairs:
         raise ConfigError(
             f"the objective `{settings.objective}` trains on kept generations, and none are given",
@@ -113,7 +114,7 @@ def require_training_assets(picks: Picks, train: Sequence[str]) -> None:
 
 def generation_digests(picks: Picks) -> dict[str, str]:
     """Returns by asset what changes when its generations do."""
-    return {asset: picks.kept.digest(asset) for asset in picks.assets}
+    return {asset: picks.kept.record_digest(asset) for asset in picks.assets}
 
 
 def check_objective(config: Config) -> None:

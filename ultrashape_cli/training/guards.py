@@ -15,6 +15,7 @@ from torch import Tensor
 from ultrashape_cli.data.dataset import Item
 from ultrashape_cli.errors import TrainingError
 from ultrashape_cli.files import write_atomic
+from ultrashape_cli.monitoring.events import MetricsReader
 
 _SPIKE_AFTER = 20
 """Steps before the running mean of the gradient norm means something."""
@@ -112,8 +113,21 @@ def fallen_reward(values: Mapping[str, float], step: int, max_drop: float) -> Tr
         f"the held-out reward {lost[worst]} has fallen by {100 * worst:.1f} %, more than "
         f"{100 * max_drop:g} %, at step {step}: what is asked for is gained at its cost",
         hint="use an earlier checkpoint, or train anew with a lower --learning-rate, or with "
-        "this reward among train.rewards",
+        "this reward among train.rewards; to go on all the same, --set reward.max_drop=0",
     )
+
+
+def fallen_before(metrics: Path, max_drop: float) -> TrainingError | None:
+    """Returns the error of the last validation that a run has recorded, as `fallen_reward` does.
+
+    A run that was stopped stays so when its command is repeated, by a queue for instance.
+    """
+    last: dict[str, Any] = {}
+    for line in MetricsReader(metrics).read_new():
+        if any(name.startswith(HELD_OUT) for name in line):
+            last = line
+    values = {name: value for name, value in last.items() if isinstance(value, int | float)}
+    return fallen_reward(values, int(values.get("step", 0)), max_drop)
 
 
 def save_batch(path: Path, batches: list[Item], *, step: int) -> None:

@@ -60,6 +60,8 @@ SCORES = (
 )
 """What is kept of `mesh_scores`."""
 METRIC_POINTS = 50_000
+_NO_MESH = -24.0
+"""Of what has no least value: no mesh has 2^24 loose parts, handles or faces, nor is so far off."""
 _PICTURE = 256
 
 Scores = dict[str, float]
@@ -210,7 +212,9 @@ class MeshValidation:
     def _rewards(self, mesh: Mesh | None, seen: Evidence) -> Scores:
         """Returns the watched rewards of a mesh; without one, the least that each can be."""
         if mesh is None:
-            values: Mapping[str, float | None] = {n: REWARDS[n].low for n in self.watched}
+            values: Mapping[str, float | None] = {
+                n: max(REWARDS[n].low, _NO_MESH) for n in self.watched
+            }
         else:
             values = measure(mesh, list(self.watched), seen)
         return {

@@ -33,7 +33,7 @@ CHANGEABLE = frozenset(
         *("train.async_checkpoints", "train.skip_bad", "train.max_bad_steps"),
         *("train.validate_meshes", "train.mesh_every_validations", "train.patience"),
         *("launch.price_per_hour", "train.data", "train.cache", "train.cache_gib"),
-        "train.token_cache",
+        *("train.token_cache", "train.pairs", "reward.max_drop"),
         "train.mirror",
         "train.resume_from",
         *("train.compile", "train.attention", "train.expert_dispatch"),

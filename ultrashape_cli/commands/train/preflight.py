@@ -53,10 +53,8 @@ def preflight(
     check_distillation(settings)
     check_views(settings)
     check_objective(config)
-    if settings.objective in REWARDED and not (
-        settings.validate_meshes and settings.validate_every_steps
-    ):
-        ui.warn("held-out rewards are not watched: validation refines no meshes")
+    if settings.objective in REWARDED:
+        _say_when_rewards_are_watched(ui, config)
     plan = plan_run(config, resolved.profile)
     ui.info(
         f"profile {resolved.profile.name}: {settings.dtype}, {settings.strategy} "
@@ -70,6 +68,28 @@ def preflight(
     _show_plan(ui, plan, values)
     check_plan(plan, config, resolved.profile)
     return {"profile": resolved.profile.name, "starts_from": start, **values}
+
+
+def _say_when_rewards_are_watched(ui: UI, config: Config) -> None:
+    from ultrashape_cli.training.provenance import open_training_data
+
+    settings = config.train
+    if not (settings.validate_meshes and settings.validate_every_steps):
+        ui.warn("held-out rewards are not watched: validation refines no meshes")
+        return
+    if not open_training_data(config).read_split("val"):
+        ui.warn(f"held-out rewards are not watched: no held-out assets in `{settings.data}`")
+        return
+    every = settings.validate_every_steps * settings.mesh_every_validations
+    if every >= settings.steps:
+        sooner = settings.steps // 10 or 1
+        ui.warn(
+            f"held-out rewards are watched every {every:,} steps, which is once, at the end of "
+            f"these {settings.steps:,}: --set train.validate_every_steps={sooner} --set "
+            "train.mesh_every_validations=1 to be stopped before"
+        )
+    else:
+        ui.info(f"held-out rewards are watched every {every:,} steps")
 
 
 def _look_at_copies(config: Config, run: RunFolder, assets: list[str], force: bool) -> str | None:
@@ -217,7 +237,8 @@ def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
         if config.train.objective == "distill":
             ui.warn("random weights have nothing to teach: give --init")
         return "random weights"
-    if config.train.objective == "grpo" and not source.distilled:
+    guided = config.refine.guidance_scale not in (0.0, 1.0)
+    if config.train.objective == "grpo" and guided and not source.distilled:
         ui.warn(
             "`grpo` samples without guidance, and these weights were not distilled to need none: "
             "`ushape distill --evaluations 0` first, or refine the result with "

@@ -71,6 +71,8 @@ def _train(
 ) -> int | None:
     from ultrashape_cli.files import write_json
     from ultrashape_cli.processes import is_distributed_child
+    from ultrashape_cli.training.generations import REWARDED
+    from ultrashape_cli.training.guards import fallen_before
     from ultrashape_cli.training.launch import launch_processes, wait_for_run_folder
     from ultrashape_cli.training.setup import open_run, record_origins
 
@@ -81,6 +83,10 @@ def _train(
         from ultrashape_cli.training.mirror import Mirror
 
         Mirror(copy).bring(run, ui.info)
+    if config.train.objective in REWARDED and not force:
+        fallen = fallen_before(run.metrics, config.reward.max_drop)
+        if fallen:
+            raise fallen
     # Processes started by others decide together, in the trainer.
     done = None if child or force else finished_checkpoint(run, config.train.steps)
     if main:

@@ -10,6 +10,7 @@ Legend: G members of a group, M latents, C channels, W noisy steps.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -23,9 +24,12 @@ from ultrashape_cli.data.dataset import Item, sample_generator, to_device
 from ultrashape_cli.devices import upload
 from ultrashape_cli.diffusion.sampler import schedule
 from ultrashape_cli.diffusion.stochastic import NoisyStep
+from ultrashape_cli.errors import AssetError
 from ultrashape_cli.models.flops import dit_flops
 from ultrashape_cli.training.objectives.generated import ReferencedObjective
 from ultrashape_cli.training.objectives.losses import Losses
+
+logger = logging.getLogger(__name__)
 
 _ROLLOUT_SEED = 2
 """Added to the run's seed for the noise of steps."""
@@ -84,6 +88,7 @@ class PolicyObjective(ReferencedObjective):
         self.expansion = reward.group * reward.window
         self.times = schedule(reward.rollout_steps + 1)[:-1].tolist()
         self._seen: dict[str, Tensor] = {}
+        self._told_flat = False
 
     def __call__(self, net: nn.Module, batch: Item, t: Tensor | None = None) -> Losses:
         """Returns the losses of a piece from `expand`, or the plain ones of a validation."""
@@ -134,6 +139,12 @@ class PolicyObjective(ReferencedObjective):
         self._seen = {
             name: torch.tensor(sum(values) / len(values)) for name, values in seen.items()
         }
+        if min(seen["flat_groups"]) == 1 and not self._told_flat:
+            self._told_flat = True
+            logger.warning(
+                "no member of a group is better than the others, and nothing is learned: other "
+                "train.rewards, or a higher reward.noise, may tell them apart"
+            )
         return pieces
 
     def _group(
@@ -148,20 +159,31 @@ class PolicyObjective(ReferencedObjective):
         with self.timed("rollout"):
             latents, steps = self.sample(net, start, inputs, counter)
         with self.timed("judge"):
-            worth = self.judge(latents, sample)
-        for name, value in worth.means.items():
+            worth = self._judged(latents, sample)
+        for name, value in (worth.means if worth else {}).items():
             seen.setdefault(f"reward_{name}", []).append(value)
-        seen.setdefault("failed_meshes", []).append(worth.failed)
-        seen.setdefault("flat_groups", []).append(float(worth.flat))
-        advantages = torch.as_tensor(worth.advantages(), dtype=torch.float32)
-        advantages = upload(advantages, start.device)
-        if worth.flat:
+        seen.setdefault("failed_meshes", []).append(worth.failed if worth else 0)
+        flat = worth is None or worth.flat
+        seen.setdefault("flat_groups", []).append(float(flat))
+        found = worth.advantages() if worth else [0.0] * len(latents)
+        advantages = upload(torch.as_tensor(found, dtype=torch.float32), start.device)
+        if flat:
             steps = [{key: _first(value) for key, value in steps[0].items()}]
         for piece in steps:
             place = piece.pop("place")
             piece["advantage"] = advantages[place : place + len(piece["x"])]
             piece["uid"] = [sample.asset] * len(piece["x"])
         return steps
+
+    def _judged(self, latents: Tensor, sample: Sample) -> Worth | None:
+        """Returns what a group is worth; None where its asset is bad and bad ones are skipped."""
+        try:
+            return self.judge(latents, sample)
+        except AssetError as error:
+            if not self.settings.skip_bad:
+                raise
+            logger.warning("no group of asset `%s`: %s", sample.asset, error.message)
+            return None
 
     def sample(
         self,
