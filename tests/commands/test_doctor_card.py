@@ -39,6 +39,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "all_parts", lambda sizes: chosen)
 
 
+@pytest.mark.slow
 def test_a_report_is_written_shown_and_gone_on_with(ushape, few, tmp_path: Path) -> None:
     out = tmp_path / "card.json"
     first = ushape("doctor", "--card", "--minutes", 0.3, "-o", out, *ON_CPU)

@@ -110,6 +110,7 @@ def test_what_a_manifest_no_longer_names_leaves_the_lists(
     assert [r.steps["watertight"].status for r in left] == ["failed"]
 
 
+@pytest.mark.slow
 def test_a_series_comes_before_an_author_and_a_flag_before_both(
     prepare, manifest: Path, tmp_path: Path
 ) -> None:

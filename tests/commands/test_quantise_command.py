@@ -55,6 +55,7 @@ def dataset(tmp_path: Path) -> Path:
     return data.root
 
 
+@pytest.mark.slow
 def test_refine_takes_codes_in_every_mode_but_int8(refine, codes: Path, tmp_path: Path) -> None:
     found = []
     assert refine("-o", tmp_path / "plain.ply").code == 0

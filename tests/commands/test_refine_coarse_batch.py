@@ -49,6 +49,7 @@ def batch(ushape, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return call
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_becomes_meshes(batch, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result, body = batch(pictures, "--dry-run")

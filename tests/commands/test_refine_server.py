@@ -92,6 +92,7 @@ def test_it_is_the_mesh_that_this_machine_makes(
     assert record["seed"] == 7
 
 
+@pytest.mark.slow
 def test_it_is_made_once_and_anew_by_force(refine, studio: Served, tmp_path: Path) -> None:
     assert refine(studio.url, *FAST).code == 0
     before = len(states(studio))

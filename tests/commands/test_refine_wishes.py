@@ -124,6 +124,7 @@ def test_the_best_of_several_seeds_is_written(refine, pictures: Path, tmp_path: 
     assert np.array_equal(load_mesh(alone).vertices, load_mesh(out).vertices)
 
 
+@pytest.mark.slow
 def test_a_sweep_fills_a_folder_and_goes_on(refine, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "swept"
     more = ("--sweep", "strength=.5,1", "--seeds", 2, "-o", out, "--json")

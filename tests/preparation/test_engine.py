@@ -72,6 +72,7 @@ def test_a_fault_costs_one_record(tmp_path: Path, fault: str, cause: str, text: 
     assert _finished(events) == {"a", "b", "c", "d"}
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_end_is_stopped_with_its_children(tmp_path: Path) -> None:
     events = _run(tmp_path, ["a", "hang", "spin", "b"], replace(LIMITS, timeout_s=4.0))
     failures = _failures(events)

@@ -336,6 +336,7 @@ def test_many_slow_uploads_keep_nobody_waiting(service: Served) -> None:
             assert httpx.get(f"{service.url}/jobs", timeout=2).status_code == 200
 
 
+@pytest.mark.slow
 def test_uploads_that_drip_are_given_up_and_others_get_their_turn(tmp_path: Path) -> None:
     with served(tmp_path / "data", uploads_at_once=2, upload_idle_s=1.0) as service:
         host, port = service.url.removeprefix("http://").split(":")

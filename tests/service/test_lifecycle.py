@@ -96,6 +96,7 @@ def test_nothing_of_a_killed_service_stays(tmp_path: Path) -> None:
     assert psutil.wait_procs(children, 5)[1] == []
 
 
+@pytest.mark.slow
 def test_a_web_process_that_ends_is_replaced_at_the_same_address(tmp_path: Path) -> None:
     with served(tmp_path / "data") as service:
         job = post(service.url, 900)
@@ -112,6 +113,7 @@ def test_a_web_process_that_ends_is_replaced_at_the_same_address(tmp_path: Path)
         assert state(service.url, job)["attempts"] == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_loads_says_why(tmp_path: Path) -> None:
     service = Served(tmp_path / "data").start(FAKE_WORKER_FAILS="1")
     try:
@@ -128,6 +130,7 @@ def test_a_worker_that_never_loads_says_why(tmp_path: Path) -> None:
         service.stop()
 
 
+@pytest.mark.slow
 def test_a_job_beyond_its_time_fails_with_a_hint(tmp_path: Path) -> None:
     with served(tmp_path / "data", job_timeout_s=1.0) as service:
         job = post(service.url, fake_worker.LONG)

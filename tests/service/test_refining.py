@@ -50,6 +50,7 @@ def refined(http: httpx.Client, inputs: tuple[Path, Path], **options: Any) -> di
     return wait_for(lambda: (j := http.get(url).json())["state"] in ("done", "failed") and j, 60)
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_refine_bit_for_bit(
     http: httpx.Client, inputs: tuple[Path, Path], ushape, tmp_path: Path
 ) -> None:

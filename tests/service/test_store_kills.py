@@ -106,6 +106,7 @@ def test_1000_jobs_survive_40_kills(tmp_path: Path) -> None:
     run_kill_test(tmp_path / "data", 1000, 40, 1.5)
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_files_at_any_moment_goes_on(tmp_path: Path) -> None:
     """A power cut: what is on the disk at one moment is all that is left."""
     store = prepare(tmp_path / "data")

@@ -147,6 +147,7 @@ def _wait_for_steps(process: subprocess.Popen[str], out: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_exits_130(ball_data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = _train(

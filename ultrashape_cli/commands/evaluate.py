@@ -155,9 +155,7 @@ def evaluate(
         raise UsageError(
             "--pairs takes no weights", hint=f"ushape evaluate --pairs {shlex.quote(str(pairs))}"
         )
-    require_none_kept(out, keep)
-    if keep and (pairs is not None or against or vae or ablation or curve):
-        raise UsageError("--keep is of one checkpoint, and measures nothing else")
+    require_none_kept(out, keep, others=bool(pairs or against or vae or ablation or curve))
     sources: dict[str, WeightSource] = {}
     ways: dict[str, Way] = {}
     if pairs is None:

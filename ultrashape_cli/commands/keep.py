@@ -100,10 +100,12 @@ def keep_many(
         raise typer.Exit(1)
 
 
-def require_none_kept(out: Path, keep: int | None) -> None:
-    """Raises UsageError where results other than generations would go among them."""
+def require_none_kept(out: Path, keep: int | None, *, others: bool) -> None:
+    """Raises UsageError where results other than generations would go among them, or are asked."""
     from ultrashape_cli.errors import UsageError
     from ultrashape_cli.rewards.generations import INDEX
 
+    if keep and others:
+        raise UsageError("--keep is of one checkpoint, and measures nothing else")
     if keep is None and (out / INDEX).exists():
         raise UsageError(f"`{out}` holds generations of --keep", hint="another -o")

@@ -204,14 +204,10 @@ class Dataset:
     def require(self) -> None:
         """Raises UsageError unless the folder holds a prepared dataset."""
         if not self.exists():
-            # Commands that read packs open them as such, and do not come here.
             packed = (self.root / "pack.json").is_file()
+            way = f"data unpack {self.root}" if packed else f"prepare MODELS_DIR -o {self.root}"
             raise UsageError(
-                f"`{self.root}` is not a prepared dataset (no records/)"
-                + (", but a packed one" if packed else ""),
-                hint=f"ushape data unpack {self.root} -o DATA"
-                if packed
-                else f"ushape prepare MODELS_DIR -o {self.root}",
+                f"`{self.root}` is not a prepared dataset (no records/)", hint=f"ushape {way}"
             )
 
     def load_records(self) -> dict[str, Record]:

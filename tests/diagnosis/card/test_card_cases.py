@@ -97,6 +97,7 @@ def test_a_card_imitates_the_smaller_ones(gib: float, names: list[str]) -> None:
     assert found[-1][1] == pytest.approx(gib, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["full-8bit", "full-offload"])
 def test_steps_are_timed_by_part(strategy: str) -> None:
     found = steps.measure_steps(context(), strategy)

@@ -53,6 +53,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_next_strategy() -> None:
     assert error.value.hint == "--set train.strategy=full-offload"
 
 
+@pytest.mark.slow
 def test_blocks_are_recomputed_as_far_as_the_card_needs_it() -> None:
     resolved = _resolved("h100", model="tiny", microbatch=16, activation_checkpointing="auto")
 
