@@ -206,9 +206,8 @@ class Dataset:
         if not self.exists():
             packed = (self.root / "pack.json").is_file()
             way = f"data unpack {self.root}" if packed else f"prepare MODELS_DIR -o {self.root}"
-            raise UsageError(
-                f"`{self.root}` is not a prepared dataset (no records/)", hint=f"ushape {way}"
-            )
+            problem = f"`{self.root}` is not a prepared dataset (no records/)"
+            raise UsageError(problem, hint=f"ushape {way}")
 
     def load_records(self) -> dict[str, Record]:
         """Returns all records by id, sorted.
