@@ -13,8 +13,21 @@ out=${USHAPE_QUICKSTART:-quickstart}
 source tests/venv.sh "${USHAPE_VENV:-.venv}" lora
 # To ushape itself variables with this beginning are settings.
 unset USHAPE_QUICKSTART USHAPE_VENV
-export PATH=$PWD/$venv/bin:$PATH
+export PATH=$(realpath "$venv")/bin:$PATH
 config=examples/tiny/quickstart.toml steps=${STEPS:-150}
+
+# Two jobs at a time share the cores, which a tiny model alone does not fill: the second goes to a
+# log, is waited for, and ends with this script. Exit code 1 says that some meshes failed and are
+# recorded; the others count.
+cores=$(getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
+beside() { "$@" > "$log" 2>&1 & second=$!; }
+joined() { # [highest code that counts as done]
+  local code=0
+  wait "$second" || code=$?
+  if [ "$code" -gt "${1:-0}" ]; then tail -n 20 "$log" >&2; exit "$code"; fi
+}
 
 if [ -z "$models" ]; then
   models=$out/models name=studio
@@ -23,28 +36,36 @@ if [ -z "$models" ]; then
 else
   name=$(basename "$models")
 fi
-data=$out/$name/data runs=$out/$name/runs
+data=$out/$name/data runs=$out/$name/runs others=$out/others log=$out/second.log
+mkdir -p "$out"
+
+train() {
+  ushape train --config $config --data "$data" --init tiny --strategy "$1" --steps "$steps" \
+    --out "$runs/$1"
+}
+others() {
+  python examples/make_shapes.py "$others/models" --family all --count 54 --start 20000
+  ushape prepare "$others/models" -o "$others/data" --config $config --workers 1 \
+    --set sample.contents=dit --set split.val=0.9
+}
 
 echo "1. prepare: meshes -> watertight, rendered, sampled, split"
-# Exit code 1 says that some meshes failed and are recorded; the others make the dataset.
+beside others
 ushape prepare "$models" -o "$data" --config $config || [ $? = 1 ]
+joined 1
 
 echo "2. train: fine-tune the tiny model, in full and as LoRA"
-for strategy in full lora; do
-  ushape train --config $config --data "$data" --init tiny --strategy $strategy --steps "$steps" \
-    --out "$runs/$strategy"
-done
+beside train lora
+train full
+joined
 
 echo "3. evaluate: base against fine-tuned on held-out meshes, and on shapes of other kinds"
+beside ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" \
+  --config $config --set refine.quality=draft --set evaluate.round_trip=false \
+  --set evaluate.points=20000 -o "$out/$name/forgetting"
 ushape evaluate --checkpoint "$runs/full" --against tiny --against "$runs/lora" --data "$data" \
   --config $config -o "$out/$name/evaluation" || [ $? = 1 ]
-others=$out/others
-python examples/make_shapes.py "$others/models" --family all --count 54 --start 20000 > /dev/null
-ushape prepare "$others/models" -o "$others/data" --config $config --set sample.contents=dit \
-  --set split.val=0.9
-ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" \
-  --config $config --set refine.quality=draft --set evaluate.round_trip=false \
-  --set evaluate.points=20000 -o "$out/$name/forgetting" || [ $? = 1 ]
+joined 1
 
 echo "4. refine: a held-out mesh, coarsened on purpose"
 asset=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))[0])' \
