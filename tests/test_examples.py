@@ -34,6 +34,7 @@ def test_figurines_are_made_coarsened_and_previewed(tmp_path: Path) -> None:
         assert left.tobytes() != right.tobytes()
 
 
+@pytest.mark.slow
 def test_shapes_of_all_families_are_made_in_turn_and_once(tmp_path: Path) -> None:
     _run("make_shapes.py", tmp_path, "--count", 2, "--start", 10, "--resolution", 24)
     first = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}

@@ -70,6 +70,7 @@ def test_the_plan_is_that_of_the_weights(ushape, monkeypatch, tmp_path: Path) ->
     assert ushape("doctor", "--init", "tiny", *explicit).out.split()[-1] == "ultrashape-1.0"
 
 
+@pytest.mark.slow
 def test_this_machine_is_looked_at_as_a_whole(ushape, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef")

@@ -59,6 +59,7 @@ def test_a_report_is_written_shown_and_gone_on_with(ushape, few, tmp_path: Path)
     assert measured == body["results"]["device/bandwidth"]
 
 
+@pytest.mark.slow
 def test_a_failed_case_is_red_and_exits_1(ushape, monkeypatch, tmp_path: Path) -> None:
     wrong = (Part(name="twins", share=1.0, cases=("no-such-check",)),)
     monkeypatch.setattr(parts, "all_parts", lambda sizes: wrong)
@@ -127,6 +128,7 @@ def test_a_model_that_is_unknown_is_refused(ushape, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_stopped_report_is_kept_and_exits_130(tmp_path: Path) -> None:
     out = tmp_path / "card.json"
     command = [sys.executable, "-m", "ultrashape_cli", "doctor", "--card", "-o", str(out)]

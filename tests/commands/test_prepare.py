@@ -99,6 +99,7 @@ def test_without_a_folder_only_a_review_is_possible(prepare) -> None:
     prepare("--review", code=2)
 
 
+@pytest.mark.slow
 def test_a_deleted_source_is_reported_and_comes_back(prepare, models: Path, tmp_path: Path) -> None:
     prepare(models, *SMALL)
     content = (models / "a.ply").read_bytes()
@@ -140,6 +141,7 @@ def test_the_cluster_script_is_well_formed() -> None:
     assert "--shard" in script.read_text()
 
 
+@pytest.mark.slow
 def test_progress_says_rate_time_left_and_causes(ushape, models: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("ultrashape_cli.ui.PLAIN_INTERVAL_S", 0.0)
     (models / "bad.obj").write_text("v 0 0 0\n")

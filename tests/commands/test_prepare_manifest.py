@@ -52,6 +52,7 @@ def prepare(ushape, tmp_path: Path) -> Callable[..., dict]:
     return call
 
 
+@pytest.mark.slow
 def test_records_lists_and_attribution_of_a_manifest(
     prepare, manifest: Path, tmp_path: Path
 ) -> None:

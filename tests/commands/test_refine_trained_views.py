@@ -58,6 +58,7 @@ def shown(refine, pictures: Path, tmp_path: Path) -> Callable:
     return call
 
 
+@pytest.mark.slow
 def test_all_views_take_one_pass(shown) -> None:
     several, made = shown("front", "back", "right", more=("--set", "refine.max_views=2"))
     assert made["settings"]["view_mode"] == "trained"

@@ -94,6 +94,7 @@ def test_a_port_that_is_taken(ushape, quick_look, tmp_path: Path) -> None:
             assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_there(ushape, tmp_path: Path) -> None:
     found = ushape("serve", "--checkpoint", f"mine={tmp_path / 'none'}", "--data", tmp_path / "d")
     assert found.code == 1

@@ -59,6 +59,7 @@ def test_a_whole_dataset_has_no_problems(dataset: Dataset) -> None:
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(dataset: Dataset) -> None:
     dataset.samples("b").unlink()
     assert check_dataset(dataset, workers=2) == check_dataset(dataset)

@@ -119,6 +119,7 @@ def test_a_split_without_assets_says_how_to_make_one(ushape, tmp_path: Path, lis
     assert f"hint: ushape split '{data}' --test 0.1" in result.err
 
 
+@pytest.mark.slow
 def test_a_repeated_command_makes_nothing_again(
     ushape, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ def test_mps_may_use_what_metal_and_the_host_have_left(mac: dict[str, int]) -> N
     assert caught.value.option == "--device cpu"
 
 
+@pytest.mark.slow
 def test_on_mps_all_networks_count_and_only_codes_save_memory(
     full: ModelSpec, mac: dict[str, int]
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_copy_at_another_resolution_is_a_twin(figurine: Mesh) -> None:
     assert _distance(figurine, decimate(figurine, 1500)) < TWIN_LIMIT
 
 
+@pytest.mark.slow
 def test_different_figurines_are_not_twins(figurine: Mesh) -> None:
     others = [make_figurine(seed, 40) for seed in range(1, 7)]
     values = _describe(figurine, *others)

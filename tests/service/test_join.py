@@ -86,6 +86,7 @@ def test_the_job_of_a_machine_that_vanishes_is_taken_over_once(studio: Studio) -
     assert not any("two" in name for name in workers)
 
 
+@pytest.mark.slow
 def test_a_job_of_a_machine_that_stops_goes_back_at_once(studio: Studio) -> None:
     node = studio.join("one")
     job = studio.post(fake_worker.LONG)

@@ -71,6 +71,7 @@ def test_a_service_killed_again_and_again_loses_no_job(tmp_path: Path) -> None:
     service.stop(signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_signal_gives_running_jobs_time_to_end(tmp_path: Path) -> None:
     service = Served(tmp_path / "data", grace_s=20.0).start()
     job = post(service.url, 900)
@@ -86,6 +87,7 @@ def test_a_signal_gives_running_jobs_time_to_end(tmp_path: Path) -> None:
     assert row["state"] == "done"
 
 
+@pytest.mark.slow
 def test_nothing_of_a_killed_service_stays(tmp_path: Path) -> None:
     service = Served(tmp_path / "data").start()
     assert service.process is not None

@@ -70,6 +70,7 @@ def pixels(browser: Browser) -> np.ndarray:
     return np.asarray(image, np.int16)
 
 
+@pytest.mark.slow
 def test_from_upload_to_the_slider_and_the_files(
     browser: Browser, service: Served, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_file_that_has_gone_since_it_was_chosen_is_named(
     browser.wait("document.body.innerText.includes('has changed or gone since it was chosen')")
 
 
+@pytest.mark.slow
 def test_the_slider_lies_between_input_and_result(
     browser: Browser, service: Served, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_reload_in_the_middle_and_cancel(
     browser.wait("!document.querySelector('#new').hidden")
 
 
+@pytest.mark.slow
 def test_two_pictures_wait_in_the_queue_and_each_is_a_job(
     browser: Browser, service: Served, sent: tuple[Path, Path], http: httpx.Client
 ) -> None:
@@ -208,6 +211,7 @@ def test_what_is_wrong_is_told_with_what_helps(
     browser.wait("!document.querySelector('#new').hidden")
 
 
+@pytest.mark.slow
 def test_why_no_worker_is_ready(browser: Browser, tmp_path: Path) -> None:
     service = Served(tmp_path / "data").start(FAKE_WORKER_FAILS="1")
     try:
@@ -240,6 +244,7 @@ def test_a_service_that_goes_away_and_comes_back(
         browser.wait(f"{STATE} === 'cancelled'")
 
 
+@pytest.mark.slow
 def test_a_token_is_asked_for_and_kept_in_this_tab_only(
     browser: Browser, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:

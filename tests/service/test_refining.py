@@ -77,6 +77,7 @@ def test_the_result_is_that_of_refine_bit_for_bit(
     assert "/" not in "".join(w["path"] for w in record["inputs"]["weights"].values())
 
 
+@pytest.mark.slow
 def test_a_job_makes_all_that_it_is_asked_for(
     http: httpx.Client, inputs: tuple[Path, Path]
 ) -> None:

@@ -141,6 +141,7 @@ def test_no_rate_changes_nothing(make) -> None:
     assert same(before, trainer.component.state_dict())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_learns_the_same(make, stop_after) -> None:
     straight, _ = make("straight", steps=4)
     stopped, _ = make("stopped", steps=4)

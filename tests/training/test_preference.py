@@ -110,6 +110,7 @@ def lines(run: RunFolder) -> list[dict]:
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_preferences_are_learned_and_a_resumed_run_learns_the_same(
     make_run, pairs: str, stop_after
 ) -> None:

@@ -42,6 +42,7 @@ def test_every_profile_fits_its_own_card(profile: str) -> None:
     check_plan(plan_run(resolved.config, resolved.profile), resolved.config, resolved.profile)
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_refused_with_the_next_strategy() -> None:
     resolved = _resolved("a5000", model="tiny", strategy="full-8bit", microbatch=64)
     settings = dataclasses.replace(resolved.config.train, activation_checkpointing="all")
@@ -98,6 +99,7 @@ def test_shards_divide_what_does_not_move() -> None:
     assert dict(four.rows())["optimizer"] == one.footprint.optimizer // 4
 
 
+@pytest.mark.slow
 def test_longer_runs_take_longer() -> None:
     short, long = (_plan("a40", model="tiny", steps=n) for n in (10, 1000))
     assert long.hours == pytest.approx(100 * short.hours)
