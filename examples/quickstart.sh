@@ -70,7 +70,7 @@ compare() {
     -o "$out/$name/evaluation" || [ $? = 1 ]
 }
 beside lora_and_forgetting
-compare > "$out/compared.log" 2>&1
+compare
 joined
 # What has been made is not made again.
 compare --against "$runs/lora"
