@@ -58,22 +58,25 @@ train full
 joined 1
 
 echo "3. evaluate: base against fine-tuned on held-out meshes, and on shapes of other kinds"
-# By fields of 96 cells, less than `refine` takes: they tell rows apart as well.
-quick=(--config $config --set refine.grid_resolution=96 --set evaluate.round_trip=false)
+# By fields of 96 and 64 cells, less than `refine` takes: they tell rows apart as well.
+quick=(--config $config --set evaluate.round_trip=false --set refine.grid_resolution)
 lora_and_forgetting() {
   train lora
-  ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" "${quick[@]}" \
+  ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" "${quick[@]}=64" \
     --set refine.quality=draft --set evaluate.points=20000 -o "$out/$name/forgetting" || [ $? = 1 ]
 }
 compare() {
-  ushape evaluate --checkpoint "$runs/full" --against tiny "$@" --data "$data" "${quick[@]}" \
+  ushape evaluate --checkpoint "$runs/full" --against tiny "$@" --data "$data" "${quick[@]}=96" \
     -o "$out/$name/evaluation" || [ $? = 1 ]
 }
 beside lora_and_forgetting
 compare
-joined
+until grep -qs '"finished"' "$runs/lora/status.json" || ! kill -0 "$second" 2> /dev/null; do
+  sleep 1
+done
 # What has been made is not made again.
 compare --against "$runs/lora"
+joined
 
 echo "4. refine: a held-out mesh, coarsened on purpose"
 asset=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))[0])' \
