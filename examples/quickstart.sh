@@ -21,11 +21,18 @@ config=examples/tiny/quickstart.toml steps=${STEPS:-150}
 # recorded; the others count.
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(((cores + 1) / 2))}
-trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
-beside() { "$@" > "$log" 2>&1 & second=$!; }
+second=
+trap '[ -z "$second" ] || kill -- "-$second" 2> /dev/null || true' EXIT
+beside() { # in a process group of its own, so that all of it can be ended
+  set -m
+  "$@" > "$log" 2>&1 &
+  second=$!
+  set +m
+}
 joined() { # [highest code that counts as done]
   local code=0
   wait "$second" || code=$?
+  second=
   if [ "$code" -gt "${1:-0}" ]; then tail -n 20 "$log" >&2; exit "$code"; fi
 }
 
