@@ -1,10 +1,10 @@
 """What learning from rewards gains on the packaged model, and what it would cost at full size.
 
-    python examples/bench/rewards.py OUT [--assets 54] [--held-out 30] [--keep 8]
+    python examples/bench/rewards.py OUT [--assets 54] [--held-out 24] [--keep 8]
         [--reject-steps 1000] [--dpo-steps 400] [--groups 96]
     python examples/bench/rewards.py --cost
 
-Makes shapes that the packaged model has not seen, trains it on four of nine by rejection, by
+Makes shapes that the packaged model has not seen, trains it on five of nine by rejection, by
 preferences and by policy gradients, and refines the others with each, and with the best of four
 seeds. Prints how many results have the topology of their truth, Chamfer-L1 and normals with 95 %
 intervals, and the CPU seconds that each took to learn, which the default steps make about equal.
@@ -60,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--assets", type=int, default=54)
-    parser.add_argument("--held-out", type=int, default=30)
+    parser.add_argument("--held-out", type=int, default=24)
     parser.add_argument("--keep", type=int, default=8)
     parser.add_argument("--reject-steps", type=int, default=1000)
     parser.add_argument("--dpo-steps", type=int, default=400)
@@ -109,7 +109,7 @@ class Seconds:
 
 
 def make_data(out: Path, count: int) -> Path:
-    """Returns a prepared dataset of unseen shapes, five of nine of them held out."""
+    """Returns a prepared dataset of unseen shapes, four of nine of them held out."""
     shapes, data = out / "shapes", out / "data"
     for seed in range(UNSEEN, UNSEEN + count):
         family = list(FAMILIES)[seed % len(FAMILIES)]

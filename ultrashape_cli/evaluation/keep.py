@@ -119,8 +119,7 @@ def inputs_of(asset: Asset) -> dict[str, str]:
 
 def weight_digests(source: WeightSource) -> dict[str, str]:
     """Returns the hash of each file of weights, by name."""
-    files = [*source.files.values(), *(p / source.adapter_file for p in source.adapters.values())]
-    return {file.name: digest(file) for file in sorted(set(files))}
+    return {file.name: digest(file) for file in sorted(set(source.weight_files))}
 
 
 def spread(kept: KeptGenerations) -> dict[str, dict[str, float]]:

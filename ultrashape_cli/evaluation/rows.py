@@ -223,9 +223,8 @@ def refine_row(
 
         return make
 
-    files = [*source.files.values(), *(p / source.adapter_file for p in source.adapters.values())]
     inputs = {
-        "weights": _stats(files),
+        "weights": _stats(source.weight_files),
         "refine": asdict(refine),
         "coarse": asdict(settings),
         "seed": seed,

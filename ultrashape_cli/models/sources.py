@@ -83,9 +83,14 @@ class WeightSource:
         return read_quantisation(self.files["dit"])
 
     @property
+    def weight_files(self) -> list[Path]:
+        """Returns the files of weights and adapters; one of several networks comes again."""
+        return [*self.files.values(), *(p / self.adapter_file for p in self.adapters.values())]
+
+    @property
     def inputs(self) -> list[Path]:
         """Returns what is read: files, and of a run all checkpoints, which stay as they are."""
-        found = [*self.files.values(), *(p / self.adapter_file for p in self.adapters.values())]
+        found = self.weight_files
         runs = [p.parent.parent for p in found if (p.parent / CHECKPOINT_MANIFEST).is_file()]
         return [*found, *runs, *([self.exported] if self.exported else [])]
 

@@ -96,8 +96,7 @@ def _overview(runs: Sequence[_Run]) -> str:
 def _scores(runs: Sequence[_Run]) -> str:
     """Returns the best of every metric by run, the best of all marked, beside the input's."""
     rows = []
-    rewards = dict(pair for run in runs for pair in reward_metrics(run.history))
-    for name, label in (("loss", "validation loss"), *SHOWN_METRICS, *rewards.items()):
+    for name, label in (("loss", "validation loss"), *SHOWN_METRICS, *_rewards(runs).items()):
         metric = f"val_{name}"
         found = [best(run.history.series(metric), metric) for run in runs]
         first = best([score for score in found if score], metric)
@@ -126,9 +125,14 @@ def _curves(runs: Sequence[_Run]) -> str:
     return f"<div class=plots>{''.join(charts)}</div>" if any(charts) else ""
 
 
+def _rewards(runs: Sequence[_Run]) -> dict[str, str]:
+    """Returns the rewards of all runs and what they are called."""
+    return dict(pair for run in runs for pair in reward_metrics(run.history))
+
+
 def _reward_curves(runs: Sequence[_Run]) -> list[tuple[str, str, str]]:
     """Returns the rewards of validations, and of the groups that were trained on."""
-    names = dict(pair for run in runs for pair in reward_metrics(run.history))
+    names = _rewards(runs)
     held = [(f"val_{key}", f"{label}, validation", "dots") for key, label in names.items()]
     groups = [(key, f"{label}, groups", "line") for key, label in names.items()
               if key.startswith("reward_")]  # fmt: skip

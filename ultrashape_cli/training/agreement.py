@@ -31,9 +31,11 @@ class Agreement:
         if self.world == 1:
             return here
         everywhere = gather_object([here])
-        names = {name: None for found in everywhere for name in found}
-        lists = {name: [found[name] for found in everywhere if name in found] for name in names}
-        return {name: sum(found) / len(found) for name, found in lists.items()}
+        by_name: dict[str, list[float]] = {}
+        for found in everywhere:
+            for name, value in found.items():
+                by_name.setdefault(name, []).append(value)
+        return {name: sum(found) / len(found) for name, found in by_name.items()}
 
     def any(self, flag: bool) -> bool:
         """Says whether a flag is set in one of them."""

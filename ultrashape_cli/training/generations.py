@@ -56,8 +56,8 @@ def find_picks(config: Config) -> Picks | None:
     settings = config.train
     if settings.objective not in TRAINED_ON_PAIRS:
         return None
-    made_by_what = ["--checkpoint", settings.init] if settings.init else ["--model", settings.model]
-    command = ["ushape", "evaluate", *made_by_what, "--keep", "8", "--split", "train"]
+    start = ["--checkpoint", settings.init] if settings.init else ["--model", settings.model]
+    command = ["ushape", "evaluate", *start, "--keep", "8", "--split", "train"]
     made_by = shlex.join([*command, "--data", settings.data, "-o", "generations"])
     if not settings.pairs:
         raise ConfigError(

@@ -253,12 +253,13 @@ def _describe_start(ui: UI, config: Config, dry_run: bool) -> str:
 
 def _compare_with_generations(ui: UI, config: Config, source: WeightSource | None) -> None:
     """Warns where a run does not start from the weights that made what it trains on."""
-    from ultrashape_cli.evaluation.keep import weight_digests
-    from ultrashape_cli.rewards.generations import KeptGenerations
     from ultrashape_cli.training.generations import TRAINED_ON_PAIRS
 
     if config.train.objective not in TRAINED_ON_PAIRS:
         return
+    from ultrashape_cli.evaluation.keep import weight_digests
+    from ultrashape_cli.rewards.generations import KeptGenerations
+
     made_by = KeptGenerations(Path(config.train.pairs)).about().get("weights")
     here = weight_digests(source) if source else {}
     if not isinstance(made_by, dict) or set(made_by.values()) != set(here.values()):
