@@ -1,7 +1,7 @@
 """A worker process without a model: what a job's seed says is what it does.
 
 Below 1000 it takes so many milliseconds. CRASH ends the process, HANG hears nothing, SLOW takes
-three seconds and LONG half a minute, FAIL fails.
+three seconds and LONG two minutes, FAIL fails.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def work(task: dict[str, Any], teller: Teller) -> dict[str, Any]:
     if seed == FAIL:
         error = {"code": "bad-mesh", "message": "no", "hint": "another"}
         return {"state": "failed", "error": error}
-    for percent in range(0, 100, 1 if seed == LONG else 10):
-        teller.progress("sample", percent)
+    steps = 480 if seed == LONG else 10
+    for step in range(steps):
+        teller.progress("sample", 100 * step // steps)
         time.sleep({LONG: 0.25, SLOW: 0.3}.get(seed, seed / 10_000))
     (made / "refined.glb").write_bytes(Path(task["mesh"]).read_bytes())
     (made / "refined.glb.json").write_text("{}")

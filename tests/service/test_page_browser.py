@@ -245,6 +245,22 @@ def test_a_service_that_goes_away_and_comes_back(
 
 
 @pytest.mark.slow
+def test_a_part_of_the_page_that_was_cut_off_is_asked_for_again(
+    browser: Browser, service: Served, sent: tuple[Path, Path]
+) -> None:
+    browser.send("Network.enable")
+    browser.send("Network.setBlockedURLs", urls=["*/viewer.js"])
+    try:
+        fill(browser, service.url, sent, 1)
+        browser.click_text("Refine")
+        browser.wait(f"{STATE} === 'done'")
+        browser.wait("document.body.innerText.includes('The service does not answer.')")
+    finally:
+        browser.send("Network.setBlockedURLs", urls=[])
+    browser.wait("document.querySelector('canvas').dataset.painted === 'input result'")
+
+
+@pytest.mark.slow
 def test_a_token_is_asked_for_and_kept_in_this_tab_only(
     browser: Browser, sent: tuple[Path, Path], tmp_path: Path
 ) -> None:

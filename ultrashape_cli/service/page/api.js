@@ -44,7 +44,8 @@ async function requireReadable(files) {
   }
 }
 
-function unreachable() {
+/** Returns what is thrown where a request, or a part of it, did not arrive. */
+export function unreachable() {
   return new Problem({
     detail: 'The service does not answer.',
     hint: 'It may be starting anew: jobs that it has taken are kept. Is the network up?',

@@ -1,6 +1,6 @@
 // Reference, input and result side by side, or input and result under a slider.
 
-import {request} from './api.js';
+import {request, unreachable} from './api.js';
 import {make} from './dom.js';
 
 const RETRY_MS = 5000;
@@ -86,8 +86,8 @@ export class Stage {
   async showReference() {
     if (this.image.src) return;
     try {
-      const answer = await request(`/v1/jobs/${this.job}/download?file=image`);
-      this.image.src = URL.createObjectURL(await answer.blob());
+      const picture = await fetched(`/v1/jobs/${this.job}/download?file=image`, 'blob');
+      this.image.src = URL.createObjectURL(picture);
       this.image.onerror = () => { this.reference.hidden = true; };  // browsers show no TIFF
       this.reference.hidden = false;
     } catch (problem) {
@@ -119,9 +119,9 @@ export class Stage {
   }
 
   async load(which, job) {
-    const [{Viewer}, answer] = await Promise.all([
-      import('./viewer.js'), request(`/v1/jobs/${this.job}/preview?of=${which}`)]);
-    const data = await answer.arrayBuffer();
+    const [{Viewer}, data] = await Promise.all([
+      arrived(import('./viewer.js')),
+      fetched(`/v1/jobs/${this.job}/preview?of=${which}`, 'arrayBuffer')]);
     if (this.isClosed) return;
     this.viewer ??= new Viewer(this.canvas);
     if (this.viewer.has(which)) return;
@@ -155,6 +155,16 @@ export class Stage {
     this.viewer = null;
     if (this.image.src) URL.revokeObjectURL(this.image.src);
   }
+}
+
+/** Waits for what comes by the network outside `request`: where it is cut off, that is a Problem. */
+function arrived(coming) {
+  return coming.catch(() => { throw unreachable(); });
+}
+
+async function fetched(path, as) {
+  const answer = await request(path);
+  return arrived(answer[as]());
 }
 
 /** Returns which way a mesh stands, as the refinement took it. */
