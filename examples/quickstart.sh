@@ -65,12 +65,14 @@ train full
 joined 1
 
 echo "3. evaluate: base against fine-tuned on held-out meshes, and on shapes of other kinds"
-# By fields of 96 and 64 cells, less than `refine` takes: they tell rows apart as well.
+# By fewer cells, and of the other kinds fewer tokens, than `refine` takes: they tell rows apart as
+# well.
 quick=(--config $config --set evaluate.round_trip=false --set refine.grid_resolution)
 lora_and_forgetting() {
   train lora
   ushape evaluate --checkpoint "$runs/full" --against tiny --data "$others/data" "${quick[@]}=64" \
-    --set refine.quality=draft --set evaluate.points=20000 -o "$out/$name/forgetting" || [ $? = 1 ]
+    --set refine.quality=draft --set refine.tokens=1024 --set evaluate.points=20000 \
+    -o "$out/$name/forgetting" || [ $? = 1 ]
 }
 compare() {
   ushape evaluate --checkpoint "$runs/full" --against tiny "$@" --data "$data" "${quick[@]}=96" \
