@@ -119,6 +119,16 @@ def test_a_mask_that_tells_nothing_is_refused(former: Mesh, tmp_path: Path) -> N
         place_region(parse_region(f"mask={plain}"), WHOLE)
 
 
+@pytest.mark.parametrize(("scale", "offset"), [(1, (3, 0, 0)), (1000, (0, 0, 0)), (0.3, (0, 0, 0))])
+def test_a_mask_of_another_place_or_unit_is_refused(
+    scale: float, offset: tuple[float, float, float], former: Mesh, tmp_path: Path
+) -> None:
+    elsewhere = Mesh(former.vertices * scale + offset, former.faces)
+    path = painted(tmp_path / "mask.ply", elsewhere, former.vertices[:, 1] > 0.3)
+    with pytest.raises(MeshError, match="is not where the mesh is"):
+        place_region(parse_region(f"mask={path}"), WHOLE)
+
+
 def test_closed_parts_that_disagree_on_the_outside_are_turned(former: Mesh) -> None:
     small = moved(as_mesh(trimesh.creation.icosphere(2, 0.03)), shift=(0.0, 0.95, 0.0))
     mixed = joined(former.flipped(), small.flipped())

@@ -19,7 +19,8 @@ OPAQUE = 128
 """Least alpha of an image in which nothing is cut out."""
 DUST = 3
 """Alpha up to which a pixel shows nothing."""
-_LITTLE = 0.06
+# Of our own renders 6 % show less than 6 %, and 0.1 % less than 2 %.
+_LITTLE = 0.02
 """Share of a picture below which its object may be a rest of one."""
 _BRIGHT = 250
 """Mean grey level of an object that nobody sees on white."""
@@ -78,7 +79,7 @@ def image_warnings(path: Path, rgba: NDArray[np.uint8]) -> list[str]:
         found.append(f"{path} is half transparent, and will be seen faintly")
     elif shown.mean() < _LITTLE:
         found.append(
-            f"{path} shows its object on {shown.mean():.0%} of the picture: is part of it cut "
+            f"{path} shows its object on {shown.mean():.1%} of the picture: is part of it cut "
             "away, as white is from white?"
         )
     return found

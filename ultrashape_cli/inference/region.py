@@ -28,6 +28,9 @@ _MASK_CELLS = 96
 """Cells along a side of the grid that a painted region is read on."""
 _BRIGHT = 127.5
 """Luminance of a painted colour from which it is region, of 255."""
+_PLACE = 0.25
+"""How far the mesh of a mask may lie beside the one it is for, and differ in size, of its half
+length: a painted copy of the coarse mesh serves the refined one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def place_region(spec: RegionSpec, frame: Frame) -> Region:
         frame: Of the mesh.
 
     Raises:
-        MeshError: The mask cannot be read.
+        MeshError: The mask cannot be read, or is of another mesh, or moved.
         UsageError: It has no colours, or none of them is bright.
     """
     if spec.kind == "side":
@@ -133,6 +136,7 @@ def _painted(path: Path, frame: Frame) -> Callable[[Points], Distances]:
             f"the mask `{path}` tells no region: {problem or 'it has no colours'}",
             hint="paint a copy of the mesh, white what may change, black the rest (PLY or GLB)",
         )
+    _require_same_place(path, frame.to_normalised(appearance.mesh.vertices))
     colours = SurfaceColours(appearance, frame)
     cell = 2 / _MASK_CELLS
     light = colours.closest_bytes(cell * all_nodes(_MASK_CELLS) - 1) @ np.array(
@@ -154,6 +158,19 @@ def _painted(path: Path, frame: Frame) -> Callable[[Points], Distances]:
         return found
 
     return distance
+
+
+def _require_same_place(path: Path, vertices: Points) -> None:
+    """Raises MeshError unless the mesh of a mask fills about the cube that the refined one does."""
+    found = vertices[np.isfinite(vertices).all(1)]
+    low, high = found.min(0), found.max(0)
+    centre, half = np.abs(low + high).max() / 2, (high - low).max() / 2
+    if centre > _PLACE or abs(half - 1) > _PLACE:
+        raise MeshError(
+            f"the mask `{path}` is not where the mesh is: {half:.3g} times as large, and "
+            f"{centre:.3g} of the mesh's half length away",
+            hint="paint a copy of the mesh as it is, in the same units and with the same axes",
+        )
 
 
 def require_tokens(weights: NDArray[np.floating], text: str) -> None:  # [M]
