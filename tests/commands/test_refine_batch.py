@@ -142,6 +142,15 @@ def test_results_below_the_folder_are_no_inputs(folder: Path) -> None:
     assert {job.name for job in jobs} == {"a", "sub/b", "broken"}
 
 
+def test_results_never_go_where_the_folder_lies(batch, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    for out in (folder, folder.parent):
+        result = batch(folder, "-o", out)
+        assert result.code == 2
+        assert "the results would lie among the inputs" in result.err
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_dry_run_counts_and_writes_nothing(batch, folder: Path, tmp_path: Path) -> None:
     result = batch(folder, "--dry-run", "--json", "--limit", 2)
     assert json.loads(result.out)["counts"] == {"planned": 2, "skipped": 0, "failed": 0}

@@ -76,6 +76,15 @@ def test_a_view_is_enough_without_an_image(ushape, pictures: Path, tmp_path: Pat
     assert "a mesh and an image are needed" in nothing.err
 
 
+def test_a_folder_in_place_of_a_file_is_told_its_option(ushape, pictures: Path) -> None:
+    meshes = ushape("refine", pictures)
+    assert meshes.code == 2
+    assert f"hint: --batch {pictures}" in meshes.err
+    views = ushape("refine", pictures / "mesh.ply", pictures)
+    assert views.code == 2
+    assert f"hint: --view {pictures}" in views.err
+
+
 def test_beside_a_region_the_result_is_the_input(refine, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ply"
     result = refine("--region", "side=y", "-o", out, image=pictures / "front.png")

@@ -39,7 +39,7 @@ def read_jobs(
             seed of each job are put in.
 
     Raises:
-        UsageError: There is no job, or a row or a pair is ambiguous.
+        UsageError: There is no job, a row or a pair is ambiguous, or `out` holds the folder.
     """
     made = coarse is not None
     found = _from_folder(batch, out, made) if batch.is_dir() else _from_csv(batch, made)
@@ -94,13 +94,18 @@ _Row = tuple[str, Path, Path, int | None, Path | None, tuple[ViewFile, ...]]
 
 
 def _from_folder(batch: Path, out: Path, images_alone: bool) -> Iterator[_Row]:
+    results = out.resolve()
+    if batch.resolve().is_relative_to(results):
+        raise UsageError(
+            f"the results would lie among the inputs: `{out}` holds `{batch}`",
+            hint="-o and a folder of its own, which may lie below that of the inputs",
+        )
     images: dict[Path, Path] = {}
     for path in _files(batch, IMAGE_SUFFIXES):
         key = path.with_suffix("")
         best = images.get(key)
         if best is None or _rank(path) < _rank(best):
             images[key] = path
-    results = out.resolve()
     if images_alone:
         for key, picture in images.items():
             if not picture.resolve().is_relative_to(results):

@@ -19,12 +19,10 @@ from ultrashape_cli.config.choices import (
 
 _INPUT, _OUTPUT, _HARDWARE, _RUN = "Input", "Output", "Hardware", "Run"
 
-MeshArg = Annotated[Path | None, typer.Argument(help="Coarse mesh.", exists=True, dir_okay=False)]
+MeshArg = Annotated[Path | None, typer.Argument(help="Coarse mesh.", exists=True)]
 ImageArg = Annotated[
     Path | None,
-    typer.Argument(
-        help="Reference image, best with a transparent background.", exists=True, dir_okay=False
-    ),
+    typer.Argument(help="Reference image, best with a transparent background.", exists=True),
 ]
 OutOpt = Annotated[
     Path | None,

@@ -59,6 +59,12 @@ def check_usage(request: Request) -> Request:
     """
     from ultrashape_cli.errors import UsageError
 
+    for given, option in ((request.mesh, "--batch"), (request.image, "--view")):
+        if given is not None and given.is_dir():
+            what = "of meshes and images" if option == "--batch" else "of renders and their cameras"
+            raise UsageError(
+                f"`{given}` is a folder", hint=f"{option} {shlex.quote(str(given))} for one {what}"
+            )
     if request.image_option is not None:
         if request.image is not None:
             raise UsageError(
