@@ -163,7 +163,7 @@ def _painted(path: Path, frame: Frame) -> Callable[[Points], Distances]:
 def _require_same_place(path: Path, vertices: Points) -> None:
     """Raises MeshError unless the mesh of a mask fills about the cube that the refined one does."""
     found = vertices[np.isfinite(vertices).all(1)]
-    low, high = found.min(0), found.max(0)
+    low, high = found.min(0, initial=np.inf), found.max(0, initial=-np.inf)
     centre, half = np.abs(low + high).max() / 2, (high - low).max() / 2
     if centre > _PLACE or abs(half - 1) > _PLACE:
         raise MeshError(
